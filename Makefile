@@ -1,0 +1,115 @@
+# What a person does here, each in one command. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+GUESTS ?= bookworm trixie
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+# pystemd comes as source; the bus tests need a bus, and systemd's own tools are the oracle for sizes and spans
+HOST_PACKAGES := gcc pkg-config libsystemd-dev python3-dev python3-venv dbus systemd
+
+# some of the guests' programs have no suffix
+PYTHON_SOURCES := src tests $(shell grep -lsE '^\#!.*python' vagrant/* vagrant/workloads/* ansible/*)
+SHELL_SOURCES := .ci/run $(shell grep -lsE '^\#!.*\b(ba)?sh\b' vagrant/* debian/* debian/tests/* man/* ansible/roles/*/files/*)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: $(VENV)/ready ## a leaking service is logged, signalled and stopped; its neighbour lives (sets up what it needs)
+	vagrant/demo
+
+.PHONY: test
+test: check lint-role deb e2e ## every test, the package and the guests included (sets up what it needs)
+
+.PHONY: check
+check: format lint types quick ## format, types, lint, unit, bus and cli tests; under a minute
+
+.PHONY: format
+format: $(VENV)/ready
+	$(BIN)/ruff format --quiet --check $(PYTHON_SOURCES)
+
+.PHONY: lint
+lint: $(VENV)/ready
+	$(BIN)/ruff check --quiet $(PYTHON_SOURCES)
+	$(BIN)/shellcheck $(SHELL_SOURCES)
+
+.PHONY: lint-role
+lint-role: $(VENV)/ready ## ansible-lint's production profile for the Ansible role; apart, since it takes as long as all of lint
+	cd ansible && PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint -q
+
+.PHONY: types
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+.PHONY: quick
+quick: $(VENV)/ready
+	$(BIN)/pytest -q -n 2 tests/unit tests/bus tests/cli
+
+.PHONY: e2e
+e2e: $(VENV)/ready guests ## the end-to-end tests alone, in the guests that run (GUESTS="bookworm" for one)
+	$(BIN)/pytest -q -n $(words $(GUESTS)) --guest $(subst $(space),$(comma),$(GUESTS)) tests/e2e
+
+.PHONY: bench
+bench: $(VENV)/ready ## what a guard costs, side by side with psutil
+	$(BIN)/python tests/bench/process_guard.py
+
+.PHONY: deb
+deb: ## the Debian package into dist/: built, held against lintian, installed, tried and purged (sets up what it needs)
+	debian/build-deb
+
+.PHONY: wheels
+wheels: $(VENV)/ready ## what the Ansible role installs on Debian 12 into dist/: the wheel, and those that it requires
+	ansible/build-wheels
+
+.PHONY: guest
+guest: $(VENV)/ready ## bring a Debian 13 guest up with unitmem installed, and leave it running
+	vagrant/setup-host
+	vagrant/guest up trixie
+	vagrant/guest install trixie
+	@echo "enter it with: vagrant/guest ssh trixie"
+
+.PHONY: guests
+guests:
+	vagrant/setup-host
+	for suite in $(GUESTS); do vagrant/guest up $$suite; done
+
+.PHONY: fix
+fix: $(VENV)/ready ## format the code, and mend what the linter can
+	$(BIN)/ruff format $(PYTHON_SOURCES)
+	$(BIN)/ruff check --fix $(PYTHON_SOURCES)
+
+.PHONY: lock
+lock: ## write requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock
+
+.PHONY: clean
+clean: ## remove the guests, the virtual environment and every cache
+	-test ! -d vagrant/.vagrant || vagrant/guest destroy
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@if command -v dpkg-query >/dev/null; then \
+	    missing=$$(for package in $(HOST_PACKAGES); do \
+	        dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
+	    if [ -n "$$missing" ]; then \
+	        $(SUDO) apt-get update -qq; \
+	        $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $$missing; \
+	    fi; \
+	fi
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
