@@ -1,0 +1,67 @@
+"""What can go wrong, each with the exit status it ends a command with and a hint on what to do.
+
+Nothing in the library prints or exits: it raises one of these, and the command line renders it.
+"""
+
+from __future__ import annotations
+
+
+class UnitmemError(Exception):
+    """Something a person can act on. `str()` is one sentence; `hint` says what to do about it."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(UnitmemError):
+    """The call itself is off: an argument that means nothing."""
+
+    exit_status = 2
+
+
+class NoSuchUnitError(UnitmemError):
+    """No unit of that name is loaded; 4 is what systemctl says too."""
+
+    exit_status = 4
+
+
+class PolicyFileError(UnitmemError):
+    """A policy file that must not run: EX_CONFIG of sysexits.h, which the service doesn't restart on."""
+
+    exit_status = 78
+
+
+class CommandNotFoundError(UnitmemError):
+    """A command that is to be run isn't there; 127 is what shells say too."""
+
+    exit_status = 127
+
+
+class CommandNotExecutableError(UnitmemError):
+    """A command that is to be run is there, and can't be run; 126 is what shells say too."""
+
+    exit_status = 126
+
+
+class UnsupportedSystemError(UnitmemError):
+    """This machine lacks what unitmem reads: systemd, cgroup v2, or its memory controller."""
+
+
+class BusError(UnitmemError):
+    """The service manager could not be reached, or refused a call."""
+
+    def __init__(self, message: str, hint: str | None = None, name: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.name = name
+        """The D-Bus error name, such as `org.freedesktop.DBus.Error.AccessDenied`, if there is one."""
+
+
+class BusLostError(BusError):
+    """The connection to the service manager is dead, or was too slow: only a new one may help."""
+
+
+class InvocationGoneError(UnitmemError):
+    """The run of a unit that was meant is over; the unit may be running anew, and was left alone."""

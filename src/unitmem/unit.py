@@ -1,0 +1,180 @@
+"""What a unit is to unitmem: its name, its state as the manager tells it, and which run of it this is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+# The kinds whose units may own a cgroup; devices, targets, timers and the like never do.
+CGROUP_KINDS = frozenset({"service", "scope", "slice", "mount", "socket", "swap"})
+KINDS = CGROUP_KINDS | {"target", "timer", "path", "device", "automount"}
+
+_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}", re.ASCII)
+_GLOB_CHARACTERS = frozenset("*?[]!")
+
+
+class ManagerKind(StrEnum):
+    """Whose units: the machine's, or those of the calling user's own systemd."""
+
+    SYSTEM = "system"
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One loaded unit, as its manager describes it at one instant."""
+
+    name: str
+    description: str = ""
+    load_state: str = "loaded"
+    active_state: str = "active"
+    sub_state: str = ""
+    invocation_id: str | None = None
+    """32 hex digits that are new with each start; None for a unit that never ran, or was there before systemd."""
+    control_group: str | None = None
+    """Path below the cgroup mount, `/system.slice/a.service`; None when there is no cgroup now."""
+    main_pid: int | None = None
+    control_pid: int | None = None
+    slice: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """`service`, `scope`, …: what follows the last dot of the name."""
+        return unit_kind(self.name)
+
+    @property
+    def state(self) -> str:
+        """`active (running)`, as systemctl writes it."""
+        return f"{self.active_state} ({self.sub_state})" if self.sub_state else self.active_state
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One run of a unit. Two runs differ in one of these at least, even when the path is the same.
+
+    The cgroup's inode tells apart runs of units that have no InvocationID, and a cgroup that was
+    made again under the same path.
+    """
+
+    unit: str
+    invocation_id: str | None
+    cgroup_inode: int
+
+
+def unit_kind(name: str) -> str:
+    """`service` of `ssh.service`; an empty string where the name has no dot."""
+    return name.rpartition(".")[2] if "." in name else ""
+
+
+def is_unit_name(name: str) -> bool:
+    """Whether systemd would take `name` for the name of a unit, which has to end in a known kind."""
+    return _NAME.fullmatch(name) is not None and unit_kind(name) in KINDS and not name.startswith((".", "@"))
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether `pattern` can match more than the one name it spells."""
+    return not _GLOB_CHARACTERS.isdisjoint(pattern)
+
+
+def complete_name(name: str) -> str:
+    """What a person typed, as systemctl completes it: `ssh` is `ssh.service`, `/home` is `home.mount`."""
+    if name.startswith("/") and not is_glob(name):
+        return escape_path(name) + ".mount"
+    return name if is_glob(name) or unit_kind(name) in KINDS else f"{name}.service"
+
+
+def escape_path(path: str) -> str:
+    r"""A file path as systemd-escape --path writes it: `/home/a b` is `home-a\x20b`."""
+    trimmed = "/".join(part for part in path.split("/") if part not in ("", "."))
+    if not trimmed:
+        return "-"
+
+    def escape(position: int, character: str) -> str:
+        if character == "/":
+            return "-"
+        if (character.isascii() and (character.isalnum() or character in ":_")) or (
+            character == "." and position > 0
+        ):
+            return character
+        return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))
+
+    return "".join(escape(position, character) for position, character in enumerate(trimmed))
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether `name` matches one of the shell globs `patterns`; case counts."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+# Properties of a unit that name other units, and the setting by which these said so: systemd.unit(5).
+STOPPED_WITH = {
+    "BoundBy": "BindsTo",
+    "RequiredBy": "Requires",
+    "ConsistsOf": "PartOf",
+    "RequisiteOf": "Requisite",
+    "PropagatesStopTo": "StopPropagatedFrom",
+}
+"""A stop of the unit stops them too."""
+STARTED_BY = {"TriggeredBy": "Triggers", "UpheldBy": "Upholds"}
+"""They start the unit again."""
+DEPENDENTS = (*STOPPED_WITH, *STARTED_BY)
+
+
+# What must live for the machine to be reached and repaired: without any of these an operator has
+# lost the journal, the bus, the login or the network. Sockets come along: stopping one stops its service.
+CORE_UNITS: tuple[str, ...] = (
+    "init.scope",
+    "-.slice",
+    "-.mount",
+    "systemd-journald*.service",
+    "systemd-journald*.socket",
+    "dbus.service",
+    "dbus-broker.service",
+    "dbus.socket",
+    "systemd-logind.service",
+    "systemd-logind-varlink.socket",
+    "systemd-udevd.service",
+    "systemd-udevd-*.socket",
+    "systemd-resolved.service",
+    "systemd-resolved-*.socket",
+    "systemd-networkd.service",
+    "systemd-networkd*.socket",
+    "ssh.service",
+    "ssh.socket",
+    "ssh@*.service",
+    "sshd.service",
+    "sshd.socket",
+    "sshd@*.service",
+)
+
+
+def protection(unit: Unit, own_cgroup: str | None, core_cgroups: Sequence[tuple[str, str]]) -> str | None:
+    """Why `unit` must not be touched unless a policy names it, or None.
+
+    Args:
+        unit: the unit in question.
+        own_cgroup: the cgroup path of this very process; for a command typed in a session it is the session's.
+        core_cgroups: (unit name, cgroup path) of the core units that run.
+
+    A slice around a core unit is protected as the unit itself is, since stopping it stops both.
+    """
+    if matches(unit.name, CORE_UNITS):
+        return "the machine can't be run or reached without it"
+    path = unit.control_group
+    if path is None:
+        return None
+    if own_cgroup is not None and is_within(own_cgroup, path):
+        return "unitmem itself runs in it"
+    for core, core_path in core_cgroups:
+        if is_within(core_path, path):
+            return f"{core} runs in it"
+    return None
+
+
+def is_within(path: str, ancestor: str) -> bool:
+    """Whether the cgroup `path` is `ancestor` or below it."""
+    root = ancestor.rstrip("/")
+    return path == ancestor or path.startswith(root + "/")
