@@ -1,0 +1,101 @@
+"""JSON documents, for programs: stable, in bytes, percent and counts, and null where a number is unknown.
+
+`list` gives {"host": HOST, "units": [UNIT, …]}, `show` one UNIT with "host", "limit_set_by", "levels" and
+"processes" besides. Keys are added in later versions, never renamed or removed.
+
+    HOST     total, available, swap_total, swap_free, and pressure.{some,full}.{avg10,avg60,avg300}
+    UNIT     unit, description, load_state, active_state, sub_state, invocation_id, control_group, slice,
+             main_pid, control_pid, protected (why no policy touches it, or null),
+             measures (every measure by its name), unknown (the reason for each that is null)
+    level    path, max, high (null: no limit), current, workingset; the unit's own first, then upwards
+    process  pid, name, command, rss, pss, uss, swap_pss, unknown (the reason where pss is null); largest first
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from unitmem.cgroup import Host, Level
+from unitmem.process import Process
+from unitmem.report.unit import by_size
+from unitmem.sample import MEASURES, Scope, UnitSample, tightest_limit
+from unitmem.survey import UNIT_MEASURES, Survey
+
+NOT_ASKED = "not read: it takes --pss"
+
+
+def dump(document: Any) -> str:
+    """`document` as text, in UTF-8's whole range and indented, since people read it too."""
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def units_document(survey: Survey, units: Sequence[UnitSample]) -> dict[str, Any]:
+    """What `unitmem list --json` prints: `units` of `survey` in their order."""
+    return {"host": _host(survey.host), "units": [_unit(sample) for sample in units]}
+
+
+def unit_document(survey: Survey, sample: UnitSample) -> dict[str, Any]:
+    """What `unitmem show --json` prints."""
+    return _unit(sample) | {
+        "limit_set_by": tightest_limit(sample.levels, survey.host)[1] if sample.invocation else None,
+        "levels": [_level(level) for level in sample.levels],
+        "processes": [_process(process) for process in by_size(sample.processes)],
+        "host": _host(survey.host),
+    }
+
+
+def _unit(sample: UnitSample) -> dict[str, Any]:
+    unit = sample.unit
+    measures = {name: sample.values.get(name) for name in UNIT_MEASURES}
+    return {
+        "unit": unit.name,
+        "description": unit.description,
+        "load_state": unit.load_state,
+        "active_state": unit.active_state,
+        "sub_state": unit.sub_state,
+        "invocation_id": unit.invocation_id,
+        "control_group": unit.control_group,
+        "slice": unit.slice,
+        "main_pid": unit.main_pid,
+        "control_pid": unit.control_pid,
+        "protected": sample.protected,
+        "measures": measures,
+        "unknown": {
+            name: sample.unknown.get(name, NOT_ASKED) for name, value in measures.items() if value is None
+        },
+    }
+
+
+def _host(host: Host) -> dict[str, float | None]:
+    names = [name.removeprefix("host.") for name, measure in MEASURES.items() if measure.scope is Scope.HOST]
+    return {
+        name: host.pressure.get(name.removeprefix("pressure."))
+        if name.startswith("pressure.")
+        else getattr(host, name)
+        for name in names
+    }
+
+
+def _level(level: Level) -> dict[str, Any]:
+    return {
+        "path": level.path,
+        "max": level.max,
+        "high": level.high,
+        "current": level.current,
+        "workingset": level.workingset,
+    }
+
+
+def _process(process: Process) -> dict[str, Any]:
+    return {
+        "pid": process.pid,
+        "name": process.name,
+        "command": process.command,
+        "rss": process.rss,
+        "pss": process.pss,
+        "uss": process.uss,
+        "swap_pss": process.swap_pss,
+        "unknown": process.unknown,
+    }

@@ -1,0 +1,158 @@
+"""The pages of `unitmem plan`: each policy with its steps, and then each unit that it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from unitmem.condition import All, AnyOf, Comparison, Condition, Finding, Not
+from unitmem.plan import Dependent, PolicyPlan, UnitPlan
+from unitmem.policy import Mode, Step, action_name
+from unitmem.quantity import format_span
+from unitmem.report.table import GAP, print_line
+
+_INDENT = " " * GAP
+_TRUTH = {True: "holds", False: "does not hold", None: "unknown"}
+_STYLE = {True: "bold yellow", False: "", None: "dim"}
+
+
+def print_plan(plans: Sequence[PolicyPlan], console: Console) -> None:
+    """Print `plans`, a paragraph for each policy and for each of its units."""
+    for index, plan in enumerate(plans):
+        if index:
+            print_line(console)
+        _print_policy(plan, console)
+        for unit in plan.units:
+            print_line(console)
+            _print_unit(unit, console)
+
+
+def plan_document(plans: Sequence[PolicyPlan]) -> dict[str, Any]:
+    """What `unitmem plan --json` prints; see unitmem(1)."""
+    return {"policies": [_policy(plan) for plan in plans]}
+
+
+# --- for people --------------------------------------------------------------------------------
+
+
+def _print_policy(plan: PolicyPlan, console: Console) -> None:
+    policy = plan.policy
+    title = Text(policy.name, "bold")
+    title.append(f": {', '.join(policy.units)}", "default not bold")
+    if policy.excluded:
+        title.append(f", except {', '.join(policy.excluded)}", "default not bold")
+    if policy.mode is Mode.OBSERVE:
+        title.append(" (only observes)", "default not bold")
+    print_line(console, title)
+    idle = {each.step: each.reasons for each in plan.idle}
+    for reason in idle.get(None, ()):
+        print_line(console, Text(f"{_INDENT}can't act here: {reason}", "yellow"))
+    for index, step in enumerate(policy.steps):
+        print_line(console, f"{_INDENT}step {index + 1}: {_spelled(step)}")
+        for reason in idle.get(index, ()):
+            print_line(console, Text(f"{_INDENT * 2}can't act here: {reason}", "yellow"))
+
+
+def _spelled(step: Step) -> str:
+    """`workingset > 85% of limit for 30s: stop within 1min 30s`."""
+    hold = f" for {format_span(step.hold)}" if step.hold else ""
+    return f"{_condition(step.when)}{hold}: {step.action}"
+
+
+def _condition(condition: Condition) -> str:
+    """As a policy may write it, with the parentheses that it needs."""
+    match condition:
+        case Comparison():
+            return str(condition)
+        case Not(Comparison() as term):
+            return f"not {term}"
+        case Not(term):
+            return f"not ({_condition(term)})"
+        case All(terms):
+            return " and ".join(
+                f"({_condition(term)})" if isinstance(term, AnyOf) else _condition(term) for term in terms
+            )
+        case AnyOf(terms):
+            return " or ".join(map(_condition, terms))
+
+
+def _print_unit(unit: UnitPlan, console: Console) -> None:
+    title = Text(f"{_INDENT}{unit.sample.unit.name}", "bold")
+    title.append(f"  {unit.sample.unit.state}", "default not bold")
+    print_line(console, title)
+    for index, verdict in enumerate(unit.verdicts):
+        line = Text(f"{_INDENT * 2}step {index + 1} ")
+        line.append(_TRUTH[verdict.truth], _STYLE[verdict.truth])
+        line.append(f": {'; '.join(map(str, verdict.findings))}")
+        print_line(console, line)
+    for note in _notes(unit):
+        print_line(console, f"{_INDENT * 2}{note}")
+
+
+def _notes(unit: UnitPlan) -> Iterator[str]:
+    if unit.sample.invocation is None:
+        yield "nothing to measure: it has no cgroup now"
+    if unit.protected is not None:
+        yield f"protected, so that nothing but `log` is done to it: {unit.protected}"
+    for each in unit.stopped_with:
+        yield f"a stop takes along: {each}"
+    for each in unit.started_by:
+        yield f"would start it again: {each.unit} ({each.relation})"
+
+
+# --- for programs ------------------------------------------------------------------------------
+
+
+def _policy(plan: PolicyPlan) -> dict[str, Any]:
+    policy = plan.policy
+    return {
+        "policy": policy.name,
+        "mode": str(policy.mode),
+        "steps": [
+            {
+                "when": _condition(step.when),
+                "for": step.hold,
+                "do": action_name(step.action),
+                "action": str(step.action),
+            }
+            for step in policy.steps
+        ],
+        "units": [_unit(unit) for unit in plan.units],
+        "idle": [
+            {"step": None if each.step is None else each.step + 1, "reasons": list(each.reasons)}
+            for each in plan.idle
+        ],
+    }
+
+
+def _unit(unit: UnitPlan) -> dict[str, Any]:
+    described = unit.sample.unit
+    return {
+        "unit": described.name,
+        "active_state": described.active_state,
+        "sub_state": described.sub_state,
+        "protected": unit.protected,
+        "steps": [
+            {"holds": verdict.truth, "findings": [_finding(finding) for finding in verdict.findings]}
+            for verdict in unit.verdicts
+        ],
+        "stopped_with": [_dependent(each) for each in unit.stopped_with],
+        "started_by": [_dependent(each) for each in unit.started_by],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "comparison": str(finding.comparison),
+        "holds": finding.truth,
+        "value": finding.value,
+        "threshold": finding.threshold,
+        "unknown": dict(finding.unknown),
+    }
+
+
+def _dependent(each: Dependent) -> dict[str, str]:
+    return {"unit": each.unit, "relation": each.relation, "to": each.to}

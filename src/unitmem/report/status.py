@@ -1,0 +1,132 @@
+"""The page of `unitmem status`: what each running watch sees, and where each of its steps stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from unitmem.condition import format_value
+from unitmem.quantity import format_span
+from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.sample import MEASURES
+
+_STALE_TICKS = 5
+_COLUMNS = (
+    Column("STEP"),
+    Column("PHASE", is_number=False),
+    Column("HELD"),
+    Column("FOR"),
+    Column("LEFT"),
+    Column("WHEN", is_number=False, cut=Cut.END, least=24),
+    Column("DO", is_number=False, rank=1),
+)
+_STYLES = {"fired": "bold red", "holding": "yellow"}
+
+
+def print_statuses(documents: Sequence[Mapping[str, Any]], now: float, console: Console) -> None:
+    """Print the documents of `status.status_document`, written at the wall clock's times up to `now`."""
+    for number, document in enumerate(documents):
+        if number:
+            print_line(console)
+        _print_watch(document, now, console)
+
+
+def _print_watch(document: Mapping[str, Any], now: float, console: Console) -> None:
+    age = max(0.0, now - document["at"])
+    title = Text(document["instance"], "bold")
+    title.append(f" - {document['file']}, every {format_span(document['interval'])}", "default not bold")
+    print_line(console, title)
+    last = f"  last tick {format_span(age) if age >= 1 else 'less than 1s'} ago, pid {document['pid']}"
+    is_stale = age > _STALE_TICKS * document["interval"] + 5
+    print_line(
+        console, Text(f"{last}: it hangs, or has died" if is_stale else last, "red" if is_stale else "")
+    )
+    if not document["manager_reachable"]:
+        print_line(console, Text("  the service manager is out of reach: nothing can be stopped now", "red"))
+    if document["budget"] is not None:
+        print_line(console, f"  for all policies together: {_budget(document['budget'])}")
+    for what in document["to_set_back"]:
+        print_line(console, f"  to be set back: {what}")
+    if not document["units"]:
+        print_line(console, "  no unit that it governs runs now")
+    for unit in document["units"]:
+        _print_unit(unit, console)
+    for entry in document["cooling"]:
+        left = format_span(entry["left"])
+        print_line(console)
+        print_line(
+            console, f"{entry['unit']} does not run; policy {entry['policy']} cools down for another {left}"
+        )
+
+
+def _print_unit(unit: Mapping[str, Any], console: Console) -> None:
+    print_line(console)
+    title = Text(unit["unit"], "bold")
+    observing = ", which only observes" if unit["mode"] == "observe" else ""
+    title.append(f" by policy {unit['policy']}{observing}", "default not bold")
+    print_line(console, title)
+    for line in _facts(unit):
+        print_line(console, f"  {line}")
+    print_table(console, _COLUMNS, [_row(step) for step in unit["steps"]], indent=2)
+    for step in unit["steps"]:
+        for line in _remarks(step):
+            print_line(console, Text(f"  step {step['step']}: {line}", "yellow"))
+
+
+def _facts(unit: Mapping[str, Any]) -> Iterator[str]:
+    yield ", ".join(_value(unit, measure) for measure in unit["values"])
+    for measure, why in unit["unknown"].items():
+        yield f"{measure} is unknown: {why}"
+    if unit["protected"] is not None:
+        effect = "touched all the same, by `unprotect`" if unit["unprotected"] else "never touched"
+        yield f"protected, and {effect}: {unit['protected']}"
+    if unit["episode_since"] is not None:
+        end = f"ends when {unit['clear']}" if unit["clear"] else "ends when no condition holds"
+        yield f"in an episode for {format_span(unit['episode_since'])}, which {end}"
+    if unit["cooldown_left"] is not None:
+        yield f"cooling down for another {format_span(unit['cooldown_left'])}"
+    if unit["budget"] is not None:
+        yield _budget(unit["budget"])
+
+
+def _value(unit: Mapping[str, Any], measure: str) -> str:
+    value = unit["values"][measure]
+    dimension = MEASURES[measure].dimension
+    if value is not None:
+        return f"{measure} {format_value(value, dimension)}"
+    if measure in unit["at_most"]:
+        return f"{measure} at most {format_value(unit['at_most'][measure], dimension)}"
+    return f"{measure} -"
+
+
+def _row(step: Mapping[str, Any]) -> list[Text]:
+    def span(seconds: float | None) -> Text:
+        return Text("-" if seconds is None else format_span(seconds))
+
+    return [
+        Text(str(step["step"])),
+        Text(step["phase"], _STYLES.get(step["phase"], "dim")),
+        span(step["held"]),
+        span(step["for"]),
+        span(step["left"]),
+        Text(step["when"]),
+        Text(step["action"]),
+    ]
+
+
+def _remarks(step: Mapping[str, Any]) -> Iterator[str]:
+    if step["fired_ago"] is not None:
+        yield f"fired {format_span(step['fired_ago'])} ago"
+    if step["under_way"] is not None:
+        yield f"under way: {step['under_way']}"
+    if step["withheld"] is not None:
+        yield f"due, but {step['withheld']}"
+    for name, why in step["unknown"].items():
+        yield f"can't be judged: {name} is unknown ({why})"
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    return f"budget: {budget['left']} of {budget['actions']} actions per {format_span(budget['per'])} left"

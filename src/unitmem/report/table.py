@@ -1,0 +1,127 @@
+"""Tables that fit: numbers are never cut. Columns that matter less are left out, then one column gives way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+GAP = 2
+ELLIPSIS = "…"
+
+
+class Cut(Enum):
+    """Where a text that is too long loses characters."""
+
+    MIDDLE = "middle"
+    """A name: its beginning and its kind tell most."""
+    END = "end"
+    """A sentence or a command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: numbers stand right, text left."""
+
+    header: str
+    is_number: bool = True
+    cut: Cut | None = None
+    """How it gives way where the table is too wide; for one column of a table."""
+    least: int = 12
+    """How narrow the column that gives way may become for the sake of other columns."""
+    rank: int = 0
+    """0 stays always; of the others, the highest is left out first."""
+    steady: int = 0
+    """How wide it is at least, whatever it holds: what is drawn again and again must not wander."""
+
+
+def print_table(
+    console: Console, columns: Sequence[Column], rows: Iterable[Sequence[Text]], indent: int = 0
+) -> None:
+    """Print `rows`, a text for each of `columns`, under a header, as wide as `console` at most where possible."""
+    for line in table_lines(columns, rows, console.width, indent):
+        print_line(console, line)
+
+
+def table_lines(
+    columns: Sequence[Column], rows: Iterable[Sequence[Text]], available: int, indent: int = 0
+) -> list[Text]:
+    """The lines of that table, the header first, for a terminal of `available` columns."""
+    cells = [[Text(column.header, "bold") for column in columns], *rows]
+    widths = [
+        max(column.steady, *(cell_len(row[index].plain) for row in cells))
+        for index, column in enumerate(columns)
+    ]
+    shown = fit(columns, widths, available - indent)
+    lines = []
+    for row in cells:
+        line = Text(" " * indent)
+        for index, width in shown.items():
+            line.append_text(_pad(row[index], columns[index], width))
+            line.append(" " * GAP)
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def print_line(console: Console, line: Text | str = "") -> None:
+    """Print `line` as it is: neither wrapped nor cropped."""
+    console.print(line, soft_wrap=True)
+
+
+def fit(columns: Sequence[Column], widths: Sequence[int], available: int) -> dict[int, int]:
+    """The width of each column to show, by its place in `columns`.
+
+    Args:
+        columns: all there are.
+        widths: what each one needs.
+        available: the width of the terminal.
+    """
+    shown = dict(enumerate(widths))
+    flexible = next((index for index, column in enumerate(columns) if column.cut), None)
+    floor = {index: min(width, columns[index].least) for index, width in shown.items() if index == flexible}
+    by_rank = sorted((index for index in shown if columns[index].rank), key=lambda index: columns[index].rank)
+    while by_rank and _total(shown | floor) > available:
+        del shown[by_rank.pop()]
+    if flexible is not None and (excess := _total(shown) - available) > 0:
+        # narrower than its floor, but never so narrow that it says nothing
+        shown[flexible] = max(
+            min(shown[flexible], cell_len(columns[flexible].header), 8), shown[flexible] - excess
+        )
+    return shown
+
+
+def shorten(text: str, width: int, cut: Cut) -> str:
+    """`text` in at most `width` cells, an ellipsis in place of what is missing."""
+    if cell_len(text) <= width:
+        return text
+    room = width - cell_len(ELLIPSIS)
+    if cut is Cut.END:
+        return _take(text, room) + ELLIPSIS
+    tail = _take(text[::-1], room // 2)[::-1]
+    return _take(text, room - cell_len(tail)) + ELLIPSIS + tail
+
+
+def _take(text: str, width: int) -> str:
+    """As much of the beginning of `text` as fits into `width` cells; some characters take two."""
+    taken = 0
+    for position, character in enumerate(text):
+        taken += cell_len(character)
+        if taken > width:
+            return text[:position]
+    return text
+
+
+def _pad(cell: Text, column: Column, width: int) -> Text:
+    plain = shorten(cell.plain, width, column.cut) if column.cut else cell.plain
+    padding = " " * (width - cell_len(plain))
+    text = Text(plain, cell.style)
+    return Text.assemble(padding, text) if column.is_number else Text.assemble(text, padding)
+
+
+def _total(widths: dict[int, int]) -> int:
+    return sum(widths.values()) + GAP * (len(widths) - 1)

@@ -1,0 +1,537 @@
+"""The live table of `unitmem top`: its state as a value, what a key makes of it, and the lines that show it.
+
+Nothing here knows a terminal, a clock or a file; `cli.top` has those. A turn of its loop is
+`press` for each key, `arrange` for what there is to see now, `render`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from unitmem.process import printable
+from unitmem.quantity import format_percent, format_size, format_span
+from unitmem.report.table import Column, Cut, print_table, table_lines
+from unitmem.report.unit import process_table
+from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, sort_units, style, used
+from unitmem.sample import UnitSample
+from unitmem.survey import Survey
+from unitmem.unit import Invocation
+
+SORT_FIELDS = ("unit", *(name for name in FIELDS if name != "pss"), "growth", "eta")
+"""As `unitmem list` has them, without PSS, which is read of no unit but the open one."""
+_SHOWN = ("used", "workingset", "limit", "current", "pressure", "growth", "eta")
+# the first to go where it is narrow; what the table is sorted by is never left out
+_RANKS = {"used": 7, "current": 6, "limit": 5, "eta": 4, "pressure": 3, "growth": 2}
+_PHASE_RANK = 1
+
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+_FAR = 30  # days, beyond which a pace of one minute tells nothing
+_SOON, _VERY_SOON = _HOUR, 10 * _MINUTE
+
+BAR = 8
+_MARK = 2  # in front of each row: `>` and a space where it is the selected one
+_CHROME = 4  # the machine, the view, the header; and the line at the bottom
+_PROCESS_CHROME = 5
+
+_SORT_KEYS = {
+    "m": "workingset",
+    "c": "current",
+    "u": "used",
+    "p": "pressure",
+    "g": "growth",
+    "t": "eta",
+    "n": "unit",
+}
+_HINT = "? help  q quit  ↑↓ select  Enter processes  / filter  m g p t n sort"
+_PROCESS_HINT = "? help  q back  ↑↓ scroll  Space pause"
+HELP = (
+    "↑ ↓  k j           select a unit, or scroll",
+    "PgUp PgDn Home End a page, the first, the last",
+    "Enter              the unit's processes, by PSS",
+    "q  Esc             back; quit",
+    "/                  only units whose name has this text; Enter keeps it, Esc drops it",
+    "m c u              sort by working set, by current, by share of the limit",
+    "p g t n            by pressure, growth, time to the limit, name",
+    "< >                by the previous or next field",
+    "Space              pause",
+    "r                  ask the service manager anew which units there are",
+    "",
+    "USED      how much of LIMIT the WORKSET takes",
+    "WORKSET   the unit's memory without inactive page cache",
+    "LIMIT     the tightest one from the unit up to the machine",
+    "PRESS     share of the last 10 s in which a task waited for memory",
+    "GROW/MIN  of WORKSET, over the last minute of this view",
+    "TO LIMIT  when WORKSET meets LIMIT at that pace",
+    "PHASE     how far a running watch is with the unit's steps",
+)
+
+
+# --- what there is to see ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The machine at one instant, with what only a view over time knows."""
+
+    survey: Survey
+    growth: Mapping[str, float] = field(default_factory=dict)
+    """Bytes a minute, by unit; units not watched for long enough are missing."""
+    phases: Mapping[str, str] = field(default_factory=dict)
+    """How far policies are, by unit: `holding 12s/30s (web-leak, step 2)`."""
+    opened: UnitSample | None = None
+    """The unit that is open, with its processes."""
+    notice: str | None = None
+    """What is amiss, for the line at the bottom."""
+
+    def eta(self, sample: UnitSample) -> float | None:
+        """Seconds until the working set of `sample` meets its limit; None when it doesn't grow."""
+        growth = self.growth.get(sample.unit.name)
+        workingset, limit = sample.values.get("workingset"), sample.values.get("limit")
+        if growth is None or growth <= 0 or workingset is None or limit is None:
+            return None
+        return max(0.0, limit - workingset) / growth * _MINUTE
+
+    def find(self, name: str) -> UnitSample | None:
+        return next((sample for sample in self.survey.units if sample.unit.name == name), None)
+
+
+# --- growth --------------------------------------------------------------------------------------
+
+# with five points one of them takes part in 4 of 10 slopes, so that the median is never a spike's
+_LEAST_POINTS = 5
+_MOST_POINTS = 12
+_LEAST_PAUSE = 1.0  # between points, so that a quick view stays small
+
+
+def growth_of(points: Sequence[tuple[float, float]]) -> float | None:
+    """Bytes a minute of (second, bytes) `points`: the median of the slopes between any two (Theil and Sen).
+
+    None for fewer than five points. Of many, a dozen evenly spaced ones are used, the last included.
+    """
+    if len(points) < _LEAST_POINTS:
+        return None
+    picked = points[:: -(len(points) // _MOST_POINTS + 1)]
+    slopes = sorted((now - then) / (at - before) for (at, now), (before, then) in combinations(picked, 2))
+    middle = len(slopes) // 2
+    return _MINUTE * (slopes[middle] + slopes[~middle]) / 2
+
+
+class History:
+    """The last minute of every unit's working set; of slow views, as long as it takes to tell a growth.
+
+    Args:
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._span = max(_MINUTE, _LEAST_POINTS * interval)
+        self._points: dict[Invocation, deque[tuple[float, float]]] = {}
+
+    def add(self, at: float, survey: Survey) -> dict[str, float]:
+        """Bytes a minute by unit, `survey` of the monotonic second `at` included; what stopped is forgotten."""
+        kept = {}
+        growth = {}
+        for sample in survey.units:
+            workingset = sample.values.get("workingset")
+            if sample.invocation is None or workingset is None:
+                continue
+            points = kept[sample.invocation] = self._points.get(sample.invocation, deque())
+            if not points or at - points[-1][0] >= _LEAST_PAUSE:
+                points.append((at, workingset))
+            while at - points[0][0] > self._span:
+                points.popleft()
+            slope = growth_of(list(points))
+            if slope is not None:
+                growth[sample.unit.name] = slope
+        self._points = kept
+        return growth
+
+
+# --- phases --------------------------------------------------------------------------------------
+
+
+def phases_of(documents: Iterable[object]) -> dict[str, str]:
+    """How far policies are, by unit, of the status documents of running watches.
+
+    Of each unit the most advanced step counts, whichever policy or watch it belongs to: the highest
+    that has fired or holds. What isn't of the documented form says nothing.
+    """
+    best: dict[str, tuple[tuple[int, bool], str]] = {}
+    for document in documents:
+        entries = document.get("units") if isinstance(document, dict) else None
+        for entry in entries if isinstance(entries, list) else ():
+            with suppress(AttributeError, KeyError, TypeError, ValueError, OverflowError):
+                progress, text = _phase(entry)
+                if (unit := str(entry["unit"])) not in best or progress > best[unit][0]:
+                    best[unit] = progress, text
+    return {unit: text for unit, (_, text) in best.items()}
+
+
+def _phase(entry: Mapping[str, Any]) -> tuple[tuple[int, bool], str]:
+    """((step, whether it fired), text) of one unit under one policy; step 0 when none has begun."""
+    policy = printable(str(entry["policy"]))
+    begun = [step for step in entry["steps"] if step["phase"] in {"holding", "fired"}]
+    if not begun:
+        left = entry.get("cooldown_left")
+        if left:
+            return (0, True), f"cooldown {format_span(_whole(left))} ({policy})"
+        return (0, False), f"idle ({policy})"
+    step = max(begun, key=lambda step: int(step["step"]))
+    number, fired = int(step["step"]), step["phase"] == "fired"
+    what = "fired"
+    if not fired:
+        lasts = step.get("for")
+        what = f"holding {format_span(_whole(step.get('held') or 0))}"
+        what += f"/{format_span(float(lasts))}" if lasts else ""
+    return (number, fired), f"{what} ({policy}, step {number})"
+
+
+def _whole(seconds: float) -> int:
+    return int(float(seconds))
+
+
+# --- the view ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a person has chosen to see."""
+
+    sort: str = DEFAULT_SORT
+    filter: str = ""
+    typing: bool = False
+    """Whether keys are text of the filter."""
+    selected: str | None = None
+    """A unit's name; None is the first row, whichever unit that is."""
+    opened: str | None = None
+    """The unit whose processes are shown."""
+    paused: bool = False
+    helping: bool = False
+    stale: bool = False
+    """Whether the service manager is to be asked anew."""
+    ended: bool = False
+
+    rows: tuple[str, ...] = ()
+    """The units that match, in order; `arrange` sets it and what follows."""
+    page: int = 1
+    """How many rows fit."""
+    first: int = 0
+    """The row at the top of the screen."""
+    scroll: int = 0
+    """The process at the top of the screen."""
+
+
+def press(view: View, key: str) -> View:
+    """`view` after `key`: one character, or `up` `down` `pageup` `pagedown` `home` `end` `enter` `escape` `backspace`."""
+    if view.typing:
+        return _type(view, key)
+    if view.helping:
+        return replace(view, helping=False)
+    match key:
+        case "?" | "h":
+            return replace(view, helping=True)
+        case "q" | "escape":
+            return _back(view, key)
+        case " ":
+            return replace(view, paused=not view.paused)
+        case "r":
+            return replace(view, stale=True)
+        case "up" | "k":
+            return _move(view, -1)
+        case "down" | "j":
+            return _move(view, 1)
+        case "pageup":
+            return _move(view, -view.page)
+        case "pagedown":
+            return _move(view, view.page)
+        case "home":
+            return replace(view, scroll=0) if view.opened else replace(view, selected=None)
+        case "end":
+            return _move(view, 1 << 30)
+    return view if view.opened else _press_in_list(view, key)
+
+
+def _press_in_list(view: View, key: str) -> View:
+    match key:
+        case "enter" if view.rows:
+            return replace(view, opened=view.selected or view.rows[0], scroll=0)
+        case "/":
+            return replace(view, typing=True)
+        case "<" | ">":
+            index = SORT_FIELDS.index(view.sort) + (1 if key == ">" else -1)
+            return replace(view, sort=SORT_FIELDS[index % len(SORT_FIELDS)])
+    return replace(view, sort=_SORT_KEYS[key]) if key in _SORT_KEYS else view
+
+
+def _type(view: View, key: str) -> View:
+    match key:
+        case "enter":
+            return replace(view, typing=False)
+        case "escape":
+            return replace(view, typing=False, filter="")
+        case "backspace":
+            return replace(view, filter=view.filter[:-1])
+        case _ if len(key) == 1 and key.isprintable():
+            return replace(view, filter=view.filter + key)
+    return view
+
+
+def _back(view: View, key: str) -> View:
+    if view.opened:
+        return replace(view, opened=None)
+    if view.filter and key == "escape":
+        return replace(view, filter="")
+    return replace(view, ended=True)
+
+
+def _move(view: View, step: int) -> View:
+    if view.opened:
+        return replace(view, scroll=max(0, view.scroll + step))
+    if not view.rows:
+        return view
+    index = max(0, min(_index(view) + step, len(view.rows) - 1))
+    return replace(view, selected=view.rows[index] if index else None)
+
+
+def _index(view: View) -> int:
+    """The place of the selected unit; that of a unit which isn't there is the first."""
+    return view.rows.index(view.selected) if view.selected in view.rows else 0
+
+
+def arrange(view: View, look: Look, size: os.terminal_size) -> View:
+    """`view` with the rows of `look` in order, the selected one on a screen of `size`.
+
+    The selection stays with its unit. If that is gone, the one that took its place is selected.
+    """
+    rows = tuple(sample.unit.name for sample in _sorted(view, look))
+    page = max(1, size.lines - _CHROME)
+    selected = view.selected
+    if selected is not None and selected not in rows:
+        index = min(_index(view), len(rows) - 1)
+        selected = rows[index] if index > 0 else None
+    index = 0 if selected is None else rows.index(selected)
+    first = max(0, min(view.first, index, len(rows) - page), index - page + 1)
+    processes = look.opened.processes if look.opened is not None else ()
+    scroll = max(0, min(view.scroll, len(processes) - max(1, size.lines - _PROCESS_CHROME)))
+    return replace(view, rows=rows, page=page, selected=selected, first=first, scroll=scroll)
+
+
+def _sorted(view: View, look: Look) -> list[UnitSample]:
+    wanted = view.filter.casefold()
+    matching = [sample for sample in look.survey.units if wanted in sample.unit.name.casefold()]
+    return sort_units(matching, view.sort, _fields(look))
+
+
+# --- columns -------------------------------------------------------------------------------------
+
+
+def _fields(look: Look) -> dict[str, Field]:
+    """Every number that the table can be sorted by."""
+    fields = {name: replace(field, rank=_RANKS.get(name, 0)) for name, field in FIELDS.items()}
+    fields["workingset"] = replace(fields["workingset"], header="WORKSET")
+    fields["pressure"] = replace(fields["pressure"], header="PRESS")
+    fields["growth"] = Field(
+        "GROW/MIN", lambda sample: look.growth.get(sample.unit.name), _format_growth, rank=_RANKS["growth"]
+    )
+    fields["eta"] = Field("TO LIMIT", look.eta, format_eta, rank=_RANKS["eta"], least_first=True)
+    return fields
+
+
+def _table(
+    look: Look, samples: Sequence[UnitSample], sort: str, *, live: bool
+) -> tuple[list[Column], list[list[Text]]]:
+    """The columns of `samples` and a row for each; only a live table has bars, and phases in short."""
+    fields = _fields(look)
+    names = [*_SHOWN, *(() if sort in (*_SHOWN, "unit") else (sort,))]
+    columns = [Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=20)]
+    if live:
+        columns.append(Column("USED", is_number=False, steady=BAR))
+    for name in names:
+        field = fields[name]
+        widest = {"used": 6, "pressure": 6, "growth": 8, "eta": 8}.get(name, 7)
+        columns.append(Column(field.header, rank=0 if name == sort else field.rank, steady=widest))
+    if look.phases:
+        phase = Column(
+            "PHASE", is_number=False, rank=_PHASE_RANK, steady=len("holding 12s/30s") if live else 0
+        )
+        columns.append(phase)
+    rows = []
+    for sample in samples:
+        row = [Text(sample.unit.name)]
+        if live:
+            row.append(_bar(look, sample))
+        row += (_cell(name, fields[name], look, sample) for name in names)
+        if look.phases:
+            row.append(_phase_cell(look.phases.get(sample.unit.name, ""), short=live))
+        rows.append(row)
+    return columns, rows
+
+
+def _cell(name: str, field: Field, look: Look, sample: UnitSample) -> Text:
+    value = field.value(sample)
+    urgent = ""
+    if name == "eta" and value is not None:
+        urgent = "bold red" if value < _VERY_SOON else "yellow" if value < _SOON else ""
+    return Text(field.format(value), urgent or style(name, value, look.survey, sample))
+
+
+def _bar(look: Look, sample: UnitSample) -> Text:
+    percent = used(sample)
+    if percent is None:
+        return Text("-", "dim")
+    return Text(bar(percent), style("used", percent, look.survey, sample) or "green")
+
+
+def bar(percent: float, width: int = BAR) -> str:
+    """`percent` of `width` cells filled, rounded down to half a cell: full means all of it.
+
+    >>> bar(70, width=5)
+    '███▌░'
+    """
+    # the half block is the finest one that the kernel's own console has
+    full, half = divmod(int(max(0.0, min(percent, 100.0)) * 2 * width / 100), 2)
+    return ("█" * full + "▌" * half).ljust(width, "░")
+
+
+def _phase_cell(phase: str, *, short: bool) -> Text:
+    urgency = {"fired": "bold red", "holding": "yellow", "idle": "dim"}.get(phase.partition(" ")[0], "")
+    return Text(phase.partition(" (")[0] if short else phase, urgency)
+
+
+def _format_growth(value: float | None) -> str:
+    if value is None:
+        return "-"
+    size = round(value)
+    return f"{'+' if size > 0 else ''}{format_size(size)}"
+
+
+def format_eta(seconds: float | None) -> str:
+    """A time ahead in at most eight characters, the rougher the farther away: `9min 59s`, `23h`, `>30d`."""
+    if seconds is None:
+        return "-"
+    if seconds < 1:
+        return "now"
+    if seconds < _DAY:
+        accuracy = 1 if seconds < 10 * _MINUTE else _MINUTE if seconds < 10 * _HOUR else _HOUR
+        return format_span(seconds, accuracy)
+    days, hours = int(seconds // _DAY), int(seconds % _DAY // _HOUR)
+    if days >= _FAR:
+        return f">{_FAR}d"
+    return f"{days}d {hours}h" if days < 10 and hours else f"{days}d"
+
+
+# --- lines ---------------------------------------------------------------------------------------
+
+
+def render(view: View, look: Look, size: os.terminal_size) -> list[Text]:
+    """The lines of a screen of `size`: as many as it has, none wider than it; `view` comes from `arrange`."""
+    if view.helping:
+        lines, bottom = [Text("Keys and columns", "bold"), Text(), *map(Text, HELP)], "any key: back"
+    elif view.opened:
+        lines, bottom = _opened(view, look, size)
+    else:
+        lines, bottom = _list(view, look, size)
+    lines = lines[: max(0, size.lines - 1)]
+    lines += [Text()] * (size.lines - 1 - len(lines))
+    lines.append(Text(bottom, "yellow" if bottom == look.notice else "dim"))
+    for line in lines:
+        line.truncate(size.columns, overflow="ellipsis")
+    return lines
+
+
+def print_top(look: Look, sort: str, console: Console) -> None:
+    """Print the units of `look` once, as a plain table, for what is no terminal."""
+    columns, rows = _table(look, sort_units(look.survey.units, sort, _fields(look)), sort, live=False)
+    print_table(console, columns, rows)
+
+
+def _list(view: View, look: Look, size: os.terminal_size) -> tuple[list[Text], str]:
+    names = view.rows[view.first : view.first + view.page]
+    samples = {sample.unit.name: sample for sample in look.survey.units}
+    columns, rows = _table(look, [samples[name] for name in names], view.sort, live=True)
+    # as wide as the longest of all, so that scrolling moves nothing
+    columns[0] = replace(columns[0], steady=max(map(len, view.rows), default=0))
+    lines = table_lines(columns, rows, size.columns, indent=_MARK)
+    index = _index(view)
+    if names:
+        lines[1 + index - view.first] = _marked(lines[1 + index - view.first], size.columns)
+    phase = look.phases.get(view.rows[index]) if view.rows else None
+    if view.typing:
+        bottom = f"/{view.filter}_"
+    else:
+        bottom = look.notice or (f"{view.rows[index]}: {phase}" if phase else _HINT)
+    return [_machine(look), _summary(view, look), *lines], bottom
+
+
+def _marked(line: Text, width: int) -> Text:
+    marked = Text(">") + line[1:]
+    marked.pad_right(max(0, width - marked.cell_len))
+    marked.stylize("reverse")
+    return marked
+
+
+def _machine(look: Look) -> Text:
+    host = look.survey.host
+    line = f"Machine: {format_size(host.available)} of {format_size(host.total)} available"
+    if host.swap_total and host.swap_free is not None:
+        line += (
+            f", {format_size(host.swap_total - host.swap_free)} of {format_size(host.swap_total)} swap used"
+        )
+    if "some.avg10" in host.pressure:
+        line += f", pressure {format_percent(host.pressure['some.avg10'])}"
+    return Text(line)
+
+
+def _summary(view: View, look: Look) -> Text:
+    count, shown = len(look.survey.units), len(view.rows)
+    line = f"{count} {'unit' if count == 1 else 'units'}"
+    if view.filter:
+        line += f", {shown} with {view.filter!r}"
+    if shown > view.page:
+        line += f", {view.first + 1} to {min(shown, view.first + view.page)} shown"
+    return Text(f"{line}, by {view.sort}{', paused' if view.paused else ''}")
+
+
+def _opened(view: View, look: Look, size: os.terminal_size) -> tuple[list[Text], str]:
+    name = view.opened or ""
+    sample = look.opened
+    lines = [Text(f"{name}{', paused' if view.paused else ''}", "bold")]
+    if sample is None or sample.unit.name != name:
+        return [
+            *lines,
+            Text("It has no cgroup now, so there is nothing to see."),
+        ], look.notice or _PROCESS_HINT
+    lines += [_numbers(look, look.find(name) or sample), Text(look.phases.get(name, ""))]
+    columns, rows = process_table(sample.processes)
+    header, *rest = table_lines(columns, rows, size.columns)
+    lines += [header, *rest[view.scroll : view.scroll + max(1, size.lines - _PROCESS_CHROME)]]
+    return lines, look.notice or _unknown(sample) or _PROCESS_HINT
+
+
+def _unknown(sample: UnitSample) -> str | None:
+    reason = sample.unknown.get("pss")
+    return f"PSS unknown: {reason}" if reason and sample.processes else None
+
+
+def _numbers(look: Look, sample: UnitSample) -> Text:
+    fields = _fields(look)
+
+    def value(name: str) -> str:
+        return fields[name].format(fields[name].value(sample))
+
+    line = f"{value('workingset')} of {value('limit')} ({value('used')}), current {value('current')}"
+    line += f", pressure {value('pressure')}"
+    if sample.unit.name in look.growth:
+        line += f", {value('growth')}/min"
+    if look.eta(sample) is not None:
+        line += f", {value('eta')} to go"
+    return Text(line)

@@ -1,0 +1,269 @@
+"""The pages of `unitmem show`: who a unit is, its measures, its limits up to the machine's, its processes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from unitmem.cgroup import CGROUP_ROOT, Host, Level
+from unitmem.condition import format_value
+from unitmem.process import Process, printable
+from unitmem.quantity import format_size
+from unitmem.report.table import GAP, Column, Cut, print_line, print_table
+from unitmem.sample import MEASURES, Measure, Scope, UnitSample, tightest_limit
+from unitmem.survey import Survey
+from unitmem.unit import Unit
+
+INDENT = 2
+_LIMITS = ("limit", "high", "headroom")
+_NAME_WIDTH = max(len(name) for name, measure in MEASURES.items() if measure.scope is not Scope.HOST)
+_VALUE_WIDTH = len("1023.9M")
+_LEAST_NOTE = 36
+
+
+def print_unit(survey: Survey, sample: UnitSample, console: Console) -> None:
+    """Print all that `sample` knows; reasons for what it doesn't know come together, after the measures."""
+    _print_identity(sample, console)
+    if sample.invocation is None:
+        return
+    for title, measures in _sections(sample):
+        _print_title(title, console)
+        _print_grid([(name, _value(sample, name)) for name in measures], console)
+    _print_unknown(sample, console)
+    _print_levels(sample.levels, survey.host, console)
+    _print_processes(sample.processes, console)
+
+
+def explain_unit(sample: UnitSample, console: Console, cgroups: Path = CGROUP_ROOT) -> None:
+    """Print each measure of `sample` with the file it comes from and its formula, or why it is unknown."""
+    _print_identity(sample, console)
+    path = sample.unit.control_group
+    if path is None:
+        return
+    print_line(console)
+    print_line(console, Text(f"memory.* are files in {cgroups / path.lstrip('/')}", "dim"))
+    width = max(map(len, MEASURES))
+    indent = INDENT + width + GAP + _VALUE_WIDTH + GAP
+    note = partial(textwrap.wrap, width=max(_LEAST_NOTE, console.width - indent))
+    for title, measures in _sections(sample, with_host=True):
+        _print_title(title, console)
+        for name in measures:
+            measure = MEASURES[name]
+            first, *more = note(f"{measure.source}: {measure.formula}")
+            value = _pad_left(_value(sample, name), _VALUE_WIDTH)
+            print_line(console, Text.assemble(" " * INDENT, name.ljust(width + GAP), value, " " * GAP, first))
+            more += note(f"unknown: {sample.unknown[name]}") if name in sample.unknown else []
+            for line in more:
+                print_line(console, " " * indent + line)
+
+
+# --- who it is -----------------------------------------------------------------------------------
+
+
+def _print_identity(sample: UnitSample, console: Console) -> None:
+    unit = sample.unit
+    title = Text(unit.name, "bold")
+    if unit.description and unit.description != unit.name:
+        title.append(f" - {printable(unit.description)}", "default not bold")
+    print_line(console, title)
+    facts = dict(_facts(unit, sample.protected, has_cgroup=sample.invocation is not None))
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        print_line(console, Text.assemble(" " * INDENT, (name.rjust(width), "dim"), ": ", fact))
+
+
+def _facts(unit: Unit, protected: str | None, *, has_cgroup: bool) -> Iterator[tuple[str, str]]:
+    yield "State", unit.state
+    if unit.invocation_id is not None:
+        yield "Invocation", unit.invocation_id
+    if unit.control_group is not None:
+        yield "Cgroup", unit.control_group if has_cgroup else f"{unit.control_group}, which is not there now"
+    else:
+        yield "Cgroup", "none, so there is no memory to measure"
+    if unit.main_pid is not None:
+        yield "Main PID", str(unit.main_pid)
+    if unit.control_pid is not None:
+        yield "Control PID", str(unit.control_pid)
+    if protected is not None:
+        yield "Protected", protected
+
+
+# --- measures ------------------------------------------------------------------------------------
+
+
+def _sections(sample: UnitSample, *, with_host: bool = False) -> list[tuple[str, list[str]]]:
+    """(title, names of measures) of all that was asked for."""
+    sections: dict[str, list[str]] = {}
+    for name, measure in MEASURES.items():
+        if measure.scope is Scope.HOST and not with_host:
+            continue
+        if name not in sample.values and name not in sample.unknown:  # not asked for
+            continue
+        sections.setdefault(_section(measure), []).append(name)
+    return list(sections.items())
+
+
+def _section(measure: Measure) -> str:
+    match measure.scope:
+        case Scope.HOST:
+            return "This machine"
+        case Scope.PROCESSES:
+            return "All its processes"
+        case Scope.LARGEST:
+            return "Its largest process"
+        case Scope.UNIT if measure.name in _LIMITS:
+            return "Limits"
+        case Scope.UNIT if measure.name.startswith("pressure."):
+            return "Pressure"
+        case Scope.UNIT if measure.name.startswith("events."):
+            return "Events since its start"
+        case Scope.UNIT:
+            return "Memory"
+
+
+def _value(sample: UnitSample, name: str) -> Text:
+    value = sample.values.get(name)
+    return Text("-", "dim") if value is None else Text(format_value(value, MEASURES[name].dimension))
+
+
+def _print_grid(entries: Sequence[tuple[str, Text]], console: Console) -> None:
+    """Print name and value pairs in as many columns as fit, down the columns as `ls` does."""
+    entry_width = _NAME_WIDTH + GAP + _VALUE_WIDTH
+    step = entry_width + 2 * GAP
+    count = max(1, min((console.width - INDENT + 2 * GAP) // step, 3))
+    height = -(-len(entries) // count)
+    for row in range(height):
+        line = Text(" " * INDENT)
+        for name, value in entries[row::height]:
+            line.append(name.ljust(_NAME_WIDTH + GAP))
+            line.append_text(_pad_left(value, _VALUE_WIDTH))
+            line.append(" " * 2 * GAP)
+        line.rstrip()
+        print_line(console, line)
+
+
+def _print_unknown(sample: UnitSample, console: Console) -> None:
+    by_reason: dict[str, list[str]] = {}
+    for _, names in _sections(sample):
+        for name in names:
+            if name in sample.unknown:
+                by_reason.setdefault(sample.unknown[name], []).append(name)
+    if by_reason:
+        _print_title("Unknown", console)
+    for reason, names in by_reason.items():
+        text = f"{', '.join(names)}: {reason}"
+        for line in textwrap.wrap(
+            text,
+            max(_LEAST_NOTE, console.width),
+            initial_indent=" " * INDENT,
+            subsequent_indent=" " * 2 * INDENT,
+        ):
+            print_line(console, Text(line, "dim"))
+
+
+# --- limits and processes --------------------------------------------------------------------------
+
+
+def _print_levels(levels: Sequence[Level], host: Host, console: Console) -> None:
+    limit, whose = tightest_limit(levels, host)
+    rows = [
+        [
+            Text(level.path.rpartition("/")[2]),
+            _bound(level.max),
+            _bound(level.high),
+            _size(level.current),
+            _size(level.workingset),
+            _room(level),
+            Text("← limit" if (level.path, level.max) == (whose, limit) else ""),
+        ]
+        for level in levels
+    ]
+    used = None if host.available is None else host.total - host.available
+    rows.append(
+        [
+            Text("this machine"),
+            Text(format_size(host.total)),
+            _bound(None),
+            _size(used),
+            _size(used),
+            _size(host.available),
+            Text("← limit" if whose == "host" else ""),
+        ]
+    )
+    columns = [
+        Column("Limits, upwards", is_number=False, cut=Cut.MIDDLE, least=24),
+        Column("MAX"),
+        Column("HIGH"),
+        Column("CURRENT", rank=1),
+        Column("WORKINGSET"),
+        Column("HEADROOM"),
+        Column("", is_number=False),
+    ]
+    print_line(console)
+    print_table(console, columns, rows)
+
+
+def _print_processes(processes: Sequence[Process], console: Console) -> None:
+    if processes:
+        print_line(console)
+        print_table(console, *process_table(processes))
+
+
+def process_table(processes: Sequence[Process]) -> tuple[list[Column], list[list[Text]]]:
+    """The columns and rows that show `processes`, the largest first."""
+    columns = [
+        Column("PID"),
+        Column("PSS"),
+        Column("RSS"),
+        Column("USS"),
+        Column("SWAPPSS"),
+        Column("NAME", is_number=False, rank=1),
+        Column("COMMAND", is_number=False, cut=Cut.END, least=30),
+    ]
+    rows = [
+        [
+            Text(str(process.pid)),
+            *(_size(size) for size in (process.pss, process.rss, process.uss, process.swap_pss)),
+            Text(printable(process.name)),
+            Text(process.command or f"[{printable(process.name)}]"),
+        ]
+        for process in by_size(processes)
+    ]
+    return columns, rows
+
+
+def by_size(processes: Sequence[Process]) -> list[Process]:
+    """`processes` by PSS, the largest first; those whose PSS is unknown follow, by RSS."""
+    return sorted(
+        processes,
+        key=lambda process: (process.pss is None, -(process.pss or 0), -(process.rss or 0), process.pid),
+    )
+
+
+def _size(value: int | None) -> Text:
+    return Text("-", "dim") if value is None else Text(format_size(value))
+
+
+def _room(level: Level) -> Text:
+    if level.max is None:
+        return Text("")  # without a limit of its own
+    return _size(None if level.workingset is None else max(0, level.max - level.workingset))
+
+
+def _bound(value: int | None) -> Text:
+    return Text("none", "dim") if value is None else Text(format_size(value))
+
+
+def _print_title(title: str, console: Console) -> None:
+    print_line(console)
+    print_line(console, Text(title, "bold"))
+
+
+def _pad_left(text: Text, width: int) -> Text:
+    return Text.assemble(" " * (width - cell_len(text.plain)), text)

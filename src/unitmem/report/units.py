@@ -1,0 +1,130 @@
+"""The table of `unitmem list`: a unit a line, and what an operator looks for first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from unitmem.quantity import format_percent, format_size
+from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.sample import UnitSample, tightest_limit
+from unitmem.survey import Survey
+
+NEAR, VERY_NEAR = 75.0, 90.0  # percent of the limit
+PRESSED, VERY_PRESSED = 10.0, 40.0  # percent of time that tasks waited for memory
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One number of a unit, which is a column, and what the table can be sorted by."""
+
+    header: str
+    value: Callable[[UnitSample], float | None]
+    format: Callable[[float | None], str]
+    rank: int = 0
+    """As `Column.rank`: 0 is shown at any width."""
+    least_first: bool = False
+    """Whether the smallest is the most urgent."""
+
+
+def used(sample: UnitSample) -> float | None:
+    """Percent of its effective limit that the unit's working set takes."""
+    workingset, limit = sample.values.get("workingset"), sample.values.get("limit")
+    return None if workingset is None or not limit else 100 * workingset / limit
+
+
+def _measure(name: str) -> Callable[[UnitSample], float | None]:
+    return lambda sample: sample.values.get(name)
+
+
+def _size(value: float | None) -> str:
+    return format_size(None if value is None else int(value))
+
+
+FIELDS = {
+    "pss": Field("PSS", _measure("pss"), _size),
+    "current": Field("CURRENT", _measure("current"), _size, rank=3),
+    "workingset": Field("WORKINGSET", _measure("workingset"), _size),
+    "anon": Field("ANON", _measure("anon"), _size, rank=2),
+    "swap": Field("SWAP", _measure("swap"), _size, rank=1),
+    "limit": Field("LIMIT", _measure("limit"), _size),
+    "used": Field("USED%", used, format_percent),
+    "headroom": Field("HEADROOM", _measure("headroom"), _size, rank=4, least_first=True),
+    "pressure": Field("PRESSURE", _measure("pressure.some.avg10"), format_percent),
+}
+SORT_FIELDS = ("unit", *FIELDS)
+DEFAULT_SORT = "workingset"
+
+
+def sort_units(
+    units: Sequence[UnitSample], field: str, fields: Mapping[str, Field] = FIELDS
+) -> list[UnitSample]:
+    """`units` by `unit` or one of `fields`: the largest first, names from a to z, the least headroom first; unknown last."""
+    by_name = sorted(units, key=lambda sample: sample.unit.name)
+    if field == "unit":
+        return by_name
+    value, sign = fields[field].value, 1 if fields[field].least_first else -1
+
+    def urgency(sample: UnitSample) -> tuple[bool, float]:
+        number = value(sample)
+        return number is None, 0 if number is None else sign * number
+
+    return sorted(by_name, key=urgency)
+
+
+def print_units(
+    survey: Survey, units: Sequence[UnitSample], console: Console, *, with_pss: bool = False
+) -> None:
+    """Print `units` of `survey` in their order; on a terminal a legend follows."""
+    fields = {name: field for name, field in FIELDS.items() if with_pss or name != "pss"}
+    columns = [
+        Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=30),
+        *(Column(field.header, rank=field.rank) for field in fields.values()),
+    ]
+    rows = [
+        [Text(sample.unit.name), *(_cell(name, field, survey, sample) for name, field in fields.items())]
+        for sample in units
+    ]
+    print_table(console, columns, rows)
+    if console.is_terminal:
+        print_line(console)
+        print_line(console, _legend(survey, units))
+
+
+def _cell(name: str, field: Field, survey: Survey, sample: UnitSample) -> Text:
+    value = field.value(sample)
+    return Text(field.format(value), style(name, value, survey, sample))
+
+
+def style(name: str, value: float | None, survey: Survey, sample: UnitSample) -> str:
+    """How the field `name` of `sample` looks: what is unknown recedes, what is urgent stands out."""
+    if value is None:
+        return "dim"
+    match name:
+        case "used":
+            return _alarm(value, NEAR, VERY_NEAR)
+        case "pressure":
+            return _alarm(value, PRESSED, VERY_PRESSED)
+        case "limit" if tightest_limit(sample.levels, survey.host)[1] == "host":
+            return "dim"  # nothing but the machine's size
+        case _:
+            return ""
+
+
+def _alarm(value: float, high: float, very_high: float) -> str:
+    return "bold red" if value >= very_high else "yellow" if value >= high else ""
+
+
+def _legend(survey: Survey, units: Sequence[UnitSample]) -> Text:
+    host = survey.host
+    count = f"{len(units)} {'unit' if len(units) == 1 else 'units'}"
+    memory = f"{format_size(host.available)} of {format_size(host.total)} available on this machine"
+    swap = ""
+    if host.swap_total and host.swap_free is not None:
+        swap = (
+            f", {format_size(host.swap_total - host.swap_free)} of {format_size(host.swap_total)} swap used"
+        )
+    return Text(f"{count}; {memory}{swap}.", "dim")
