@@ -1,0 +1,95 @@
+"""unitmem check"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unitmem import config
+from unitmem.cli.machine import Machine
+from unitmem.cli.options import Json, User
+from unitmem.config import Checked
+from unitmem.errors import PolicyFileError, UnitmemError
+from unitmem.lint import review
+from unitmem.nodes import PolicyProblemsError
+from unitmem.policy import PolicyFile
+from unitmem.report.document import dump
+from unitmem.report.failure import say, tell
+from unitmem.survey import Survey
+
+
+def check_policies(
+    context: typer.Context,
+    policies: Annotated[list[Path], typer.Argument(metavar="POLICY...", help="Policy files.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Let warnings count: status 1.")] = False,
+    user: User = False,
+    as_json: Json = False,
+) -> None:
+    """Check policy files, and tell every mistake as FILE:LINE:COLUMN.
+
+    Warnings are about what may run and can hardly be meant: a stop at the first spike, steps in the
+    wrong order and, where the service manager can be asked, a pattern that matches no unit here, or
+    a threshold that no unit here comes to. unitmem.yaml(5) lists them by their codes.
+
+    The comment "# unitmem: ignore=CODE" silences one, at its line or above it. Status 78 if a file
+    has a mistake; warnings don't count unless --strict is given.
+    """
+    good: dict[Path, Checked] = {}
+    bad: dict[Path, PolicyFileError] = {}
+    for path in policies:
+        try:
+            good[path] = config.load(path)
+        except PolicyFileError as error:
+            bad[path] = error
+    survey = _survey(Machine.of(context), [checked.file for checked in good.values()], user=user)
+    findings: list[dict[str, Any]] = []
+    doubted = False
+    for path in dict.fromkeys(policies):
+        if path in bad:
+            findings += _mistakes(path, bad[path])
+            if not as_json:
+                tell(bad[path])
+            continue
+        for warning in review(good[path], survey):
+            doubted = True
+            findings.append({"file": str(path), "severity": "warning", **asdict(warning)})
+            if not as_json:
+                say(f"{path}:{warning.line}:{warning.column}: warning: {warning.message} [{warning.code}]")
+        if not as_json:
+            typer.echo(f"{path}: ok, {_summary(good[path].file)}")
+    if as_json:
+        typer.echo(dump({"problems": findings}))
+    if bad:
+        raise typer.Exit(PolicyFileError.exit_status)
+    if strict and doubted:
+        raise typer.Exit(UnitmemError.exit_status)
+
+
+def _mistakes(path: Path, error: PolicyFileError) -> list[dict[str, Any]]:
+    """As `--json` has them; a file that can't even be read has a message, and no place in it."""
+    finding = {"file": str(path), "severity": "error"}
+    if isinstance(error, PolicyProblemsError):
+        return [{**finding, **asdict(problem)} for problem in error.problems]
+    return [{**finding, "line": None, "column": None, "message": str(error), "code": None}]
+
+
+def _survey(machine: Machine, files: Iterable[PolicyFile], *, user: bool) -> Survey | None:
+    """Every loaded unit that a pattern of `files` matches; None where the machine can't be asked."""
+    patterns = sorted({pattern for file in files for policy in file.policies for pattern in policy.units})
+    if not patterns:
+        return None
+    try:
+        return machine.survey(patterns, user=user, include_all=True, skip_missing=True)
+    except UnitmemError:
+        return None
+
+
+def _summary(file: PolicyFile) -> str:
+    policies, steps = len(file.policies), sum(len(policy.steps) for policy in file.policies)
+    return (
+        f"{policies} {'policy' if policies == 1 else 'policies'}, {steps} {'step' if steps == 1 else 'steps'}"
+    )

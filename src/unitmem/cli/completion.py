@@ -1,0 +1,24 @@
+"""What the shell offers where a unit is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import typer
+
+from unitmem.cli.machine import Machine
+from unitmem.errors import UnitmemError
+from unitmem.survey import is_present
+from unitmem.unit import CGROUP_KINDS
+
+
+def unit_names(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """(name, description) of the loaded units that may have memory; nothing where the manager can't be asked."""
+    try:
+        with Machine.of(context).manager(user=bool(context.params.get("user"))) as manager:
+            units = manager.list_units()
+    except UnitmemError:
+        return
+    for unit in units:
+        if unit.kind in CGROUP_KINDS and is_present(unit) and unit.name.startswith(incomplete):
+            yield unit.name, unit.description

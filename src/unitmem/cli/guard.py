@@ -1,0 +1,241 @@
+"""unitmem guard"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from unitmem.cli.command import ENDING, HEARD, Command, end_interrupted, hearing, stop_as
+from unitmem.errors import UnitmemError, UsageError
+from unitmem.process_guard import GuardEnd, ProcessGuard
+from unitmem.quantity import QuantityError, format_size, parse_size, parse_span
+from unitmem.report.failure import say
+
+_SHOWN_EVERY = 1.0
+"""Seconds from one progress to the next."""
+_NEAR = (50, 75, 90)
+"""Percent of the limit that are worth a line where progress can't be painted over."""
+
+
+def guard_process(
+    pss: Annotated[str, typer.Option(metavar="SIZE", help="What its PSS may be at most, such as 512M.")],
+    grace: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="SIGTERM first, and SIGKILL so much later.")
+    ] = None,
+    interval: Annotated[
+        str, typer.Option(metavar="SPAN", help="How often to look, such as 100ms or 5s.")
+    ] = "1s",
+    tree: Annotated[bool, typer.Option("--tree", help="All its descendants too, and for their sum.")] = False,
+    pid: Annotated[int | None, typer.Option(metavar="N", help="A process that runs already.")] = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="A command to run.")
+    ] = None,
+) -> None:
+    """Run a command, or take a process, and end it as soon as its PSS is above a limit.
+
+    Signals are passed on to the command, and its exit status from it: 128 + N if signal N ended it.
+    A process that was taken with --pid lives on when this command is ended before it. What happens
+    is told on stderr.
+    """
+    limit, seconds = _size("--pss", pss), _span("--interval", interval)
+    patience = None if grace is None else _span("--grace", grace)
+    if (pid is None) is (not command):
+        raise UsageError(
+            "there is nothing to guard" if pid is None else "there are a pid and a command to guard",
+            hint="give either --pid N, or a command after --",
+        )
+    voice = _Voice(limit, paints=command is None or not os.isatty(1))
+
+    def guard(process: int | Command) -> ProcessGuard:
+        guard = ProcessGuard(process, tree=tree, interval=seconds, stats_every=None, log=voice.log)
+        voice.begin(guard)
+        guard.limit(limit, patience)
+        wake = threading.Thread(target=_wake_after, args=(guard, threading.get_ident()), daemon=True)
+        wake.start()
+        return guard
+
+    raise typer.Exit(_run(command, guard, voice) if command else _take(pid or 0, guard, voice))
+
+
+def _size(option: str, text: str) -> int:
+    try:
+        size = parse_size(text)
+    except QuantityError as error:
+        raise UsageError(f"{option}: {error}") from None
+    if size == 0:
+        raise UsageError(f"{option} {text} is no memory at all", hint="write it like 512M")
+    return size
+
+
+def _span(option: str, text: str) -> float:
+    try:
+        seconds = parse_span(text)
+    except QuantityError as error:
+        raise UsageError(f"{option}: {error}") from None
+    if seconds < 0.001:
+        raise UsageError(f"{option} {text} is too short", hint="1ms is the shortest")
+    return seconds
+
+
+def _run(words: list[str], start: Callable[[Command], ProcessGuard], voice: _Voice) -> int:
+    """Run a command under a guard; its exit status, or what stands for it."""
+    with hearing(HEARD) as mask:
+        while (early := signal.sigtimedwait(ENDING, 0)) is not None:
+            if signal.getsignal(early.si_signo) is not signal.SIG_IGN:
+                return 128 + early.si_signo
+        command = Command(words, mask)
+        try:
+            guard = start(command)
+        except BaseException:
+            command.kill()  # it must not run unguarded
+            raise
+        # what was to end with it may take a moment more
+        while command.returncode is None or (guard.sent is not None and guard.outcome is None):
+            info = voice.wait(HEARD, guard)
+            if info is None:
+                continue
+            if stopped := command.handle(info):
+                voice.clear()
+                stop_as(stopped)
+            elif command.returncode is not None and info.si_signo in ENDING:
+                break
+        guard.cancel_wait()
+        voice.end(guard, command)
+        if command.ended_by == signal.SIGINT:
+            end_interrupted()
+        outcome, status = guard.outcome, command.returncode or 0
+        if outcome is not None and outcome.kind is GuardEnd.KILLED and outcome.signal and not status:
+            return 128 + outcome.signal  # it came to an end of its own, having been told to
+        return status
+
+
+def _take(pid: int, start: Callable[[int], ProcessGuard], voice: _Voice) -> int:
+    """Guard a process that runs already, until it ends or this command does; the exit status."""
+    with hearing(ENDING | {signal.SIGCHLD}):
+        try:
+            guard = start(pid)
+        except ValueError as error:
+            raise UsageError(f"--pid: {error}") from None
+        except OSError as error:
+            raise UnitmemError(error.strerror or str(error)) from None
+        ended_by = None
+        while guard.outcome is None and ended_by is None:
+            info = voice.wait(ENDING | {signal.SIGCHLD}, guard)
+            if info is not None and info.si_signo in ENDING:
+                ended_by = info.si_signo
+        guard.cancel_wait()
+        voice.end(guard)
+    outcome = guard.outcome
+    if outcome is None or outcome.kind is GuardEnd.FAILED:
+        return 1
+    if outcome.kind is GuardEnd.KILLED and outcome.signal is not None:
+        return 128 + outcome.signal
+    return 0 if ended_by is None else 128 + ended_by
+
+
+def _wake_after(guard: ProcessGuard, thread: int) -> None:
+    """Have the thread look, which waits for signals, once there is an outcome."""
+    guard.wait()
+    signal.pthread_kill(thread, signal.SIGCHLD)
+
+
+class _Voice(logging.Handler):
+    """What is told on stderr: what happens, and on a terminal how far the process is from its limit.
+
+    Args:
+        limit: bytes.
+        paints: whether the terminal's last line is ours, to be painted over and over.
+    """
+
+    def __init__(self, limit: int, *, paints: bool) -> None:
+        super().__init__(logging.WARNING)
+        self.log = logging.Logger("unitmem.guard")  # noqa: LOG001 - nobody else's
+        self.log.addHandler(self)
+        self._limit = limit
+        self._is_terminal = os.isatty(2) and os.environ.get("TERM") != "dumb"
+        self._paints = paints
+        self._painted = False
+        self._told = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
+
+    def begin(self, guard: ProcessGuard) -> None:
+        if self._is_terminal:
+            self._tell(f"{guard.label}: guarded, PSS limit {format_size(self._limit)}")
+
+    def wait(self, numbers: frozenset[int], guard: ProcessGuard) -> signal.struct_siginfo | None:
+        """The next of these signals; None now and then on a terminal, where progress is shown meanwhile."""
+        if not self._is_terminal:
+            return signal.sigwaitinfo(numbers)
+        info = signal.sigtimedwait(numbers, _SHOWN_EVERY)
+        if info is None:
+            self._show(guard)
+        return info
+
+    def end(self, guard: ProcessGuard, command: Command | None = None) -> None:
+        """Say how it ended, where the guard's own messages didn't and the exit status doesn't."""
+        outcome = guard.outcome
+        self.clear()
+        if outcome is None or outcome.kind in (GuardEnd.KILLED, GuardEnd.FAILED):
+            return
+        if command is None:
+            self._tell(f"{guard.label}: {outcome}")
+            return
+        if outcome.kind is GuardEnd.CANCELLED:
+            self._tell(f"{guard.label}: ended, and what it left running is guarded no longer")
+        status = command.returncode or 0
+        if command.ended_by is not None:
+            self._tell(f"{guard.label}: ended by {_name(command.ended_by)}, not by its limit")
+        elif self._is_terminal:
+            self._tell(f"{guard.label}: exited with status {status}")
+
+    def clear(self) -> None:
+        if self._painted:
+            self._painted = False
+            self._write("\r\x1b[K")
+
+    def _show(self, guard: ProcessGuard) -> None:
+        reading = guard.reading
+        size, what = (None, "") if reading is None else (reading.pss, "PSS")
+        if reading is not None and size is None:
+            size, what = reading.rss, "RSS"  # which PSS is no more than
+        if size is None or guard.sent is not None:
+            return
+        percent = 100 * size / self._limit
+        text = f"{guard.label}: {what} {format_size(size)}, {percent:.0f}% of {format_size(self._limit)}"
+        if self._paints and _is_in_foreground():
+            self._painted = True
+            self._write(f"\r{f'unitmem: {text}'[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+        elif not self._paints and any(self._told < near <= percent for near in _NEAR):
+            self._told = int(percent)
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        self.clear()
+        say(f"unitmem: {text}")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):
+            os.write(2, text.encode(errors="replace"))
+
+
+def _is_in_foreground() -> bool:
+    with suppress(OSError):
+        return os.tcgetpgrp(2) == os.getpgrp()
+    return False
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,75 @@
+"""unitmem list"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from unitmem.cli.completion import unit_names
+from unitmem.cli.machine import Machine
+from unitmem.cli.notes import note_refused
+from unitmem.cli.options import Json, User
+from unitmem.errors import UsageError
+from unitmem.report.document import dump, units_document
+from unitmem.report.failure import say
+from unitmem.report.terminal import console_on
+from unitmem.report.units import DEFAULT_SORT, SORT_FIELDS, print_units, sort_units
+
+
+def list_units(
+    context: typer.Context,
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]...", help="Names or globs of units.", autocompletion=unit_names),
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="FIELD",
+            help=f"One of {', '.join(SORT_FIELDS)}.",
+            autocompletion=lambda incomplete: [f for f in SORT_FIELDS if f.startswith(incomplete)],
+        ),
+    ] = DEFAULT_SORT,
+    pss: Annotated[
+        bool,
+        typer.Option(
+            "--pss",
+            help="Add PSS, summed over each unit's processes. It walks their page tables: "
+            "some 15 ms a GiB, for which each process waits.",
+        ),
+    ] = False,
+    include_all: Annotated[
+        bool, typer.Option("--all", help="Also slices, and loaded units without a cgroup.")
+    ] = False,
+    user: User = False,
+    as_json: Json = False,
+) -> None:
+    """List units and their memory.
+
+    Without a pattern: every unit that has a cgroup, except slices, which are sums of the others.
+    A glob ("web@*", quoted) lists what matches and has a cgroup, slices too. A name lists that unit
+    in any state; one that doesn't exist ends with status 4.
+
+    LIMIT is the tightest memory limit on the way from the unit up to the machine, and USED% the
+    share of it that WORKINGSET takes, the memory without inactive page cache. PRESSURE is the share
+    of the last 10 s in which some of the unit's tasks waited for memory. A narrow terminal shows
+    fewer columns. Largest first; headroom least first; unknown last.
+    """
+    if sort not in SORT_FIELDS:
+        raise UsageError(
+            f"there is no field {sort!r} to sort by", hint=f"use one of {', '.join(SORT_FIELDS)}"
+        )
+    pss = pss or sort == "pss"
+    survey = Machine.of(context).survey(
+        patterns or [], user=user, wanted={"pss"} if pss else (), include_all=include_all
+    )
+    units = sort_units(survey.units, sort)
+    if as_json:
+        typer.echo(dump(units_document(survey, units)))
+    elif units:
+        print_units(survey, units, console_on(sys.stdout), with_pss=pss)
+    else:
+        say("unitmem: no loaded unit that matches has a cgroup")
+    note_refused(units)

@@ -1,0 +1,16 @@
+"""What is said besides the data, on stderr, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from unitmem.report.failure import say
+from unitmem.sample import UnitSample
+
+
+def note_refused(samples: Iterable[UnitSample]) -> None:
+    """Say why numbers are missing, if it is because this user may not read them."""
+    if any("permission denied" in reason for sample in samples for reason in sample.unknown.values()):
+        say(
+            "unitmem: some of what is unknown may not be read by this user (permission denied): it takes root"
+        )

@@ -1,0 +1,62 @@
+"""unitmem plan"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unitmem import config
+from unitmem.cli.machine import Machine
+from unitmem.cli.notes import note_refused
+from unitmem.cli.options import Json, User
+from unitmem.errors import NoSuchUnitError
+from unitmem.plan import plan
+from unitmem.policy import wanted_measures
+from unitmem.report.document import dump
+from unitmem.report.plan import plan_document, print_plan
+from unitmem.report.terminal import console_on
+
+
+def plan_policies(
+    context: typer.Context,
+    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="A policy file.")],
+    user: User = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a policy file would do here now, and do nothing.
+
+    For each policy: the units that match, whether each step's condition would hold now and by which
+    numbers, which units are protected and so never touched, what a stop of each would stop along
+    with it, and what would start it again. Steps that can't fire here come with the reason.
+
+    It is one look: `for` is not waited for, and what takes a span of time (growth, eta) is unknown.
+    """
+    file = config.load(policy).file
+    patterns = sorted({pattern for each in file.policies for pattern in each.units})
+    machine = Machine.of(context)
+    survey = machine.survey(
+        patterns, user=user, wanted=wanted_measures(file.policies), include_all=True, skip_missing=True
+    )
+    with machine.manager(user=user) as manager:
+        active = {
+            unit.name for unit in manager.list_units() if unit.active_state not in ("inactive", "failed")
+        }
+
+        @cache
+        def dependents(name: str) -> Mapping[str, tuple[str, ...]]:
+            try:
+                return manager.dependents(name)
+            except NoSuchUnitError:  # unloaded since another unit named it
+                return {}
+
+        plans = plan(file, survey, active.__contains__, dependents)
+    if as_json:
+        typer.echo(dump(plan_document(plans)))
+    else:
+        print_plan(plans, console_on(sys.stdout))
+    note_refused(unit.sample for each in plans for unit in each.units)

@@ -1,0 +1,81 @@
+"""unitmem replay"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unitmem import config
+from unitmem.cli.options import Json
+from unitmem.engine import Decision
+from unitmem.history import read_samples
+from unitmem.journal import decision_entry
+from unitmem.policy import action_name
+from unitmem.quantity import format_span
+from unitmem.replay import Replayed, decisions
+from unitmem.report.document import dump
+from unitmem.report.failure import say
+
+
+def replay_policy(
+    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="A policy file.")],
+    history: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="A history.sqlite that a watch has recorded, or samples as JSON lines."
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Run a policy over recorded samples, and tell what would have been done, and when.
+
+    Times are those of the recording. Nothing is done to any unit, and the past is not changed by what
+    would have been done: after a stop, the recording goes on with the unit as it was.
+    """
+    checked = config.load(policy)
+    replayed = Replayed()
+    made = []
+    for decision in decisions(checked.file, read_samples(history), replayed):
+        made.append(decision)
+        if not as_json:
+            typer.echo(f"{_time(decision, replayed):>12}  {decision_entry(decision).message}")
+    if as_json:
+        document = {"samples": replayed.samples, "decisions": [_document(d, replayed) for d in made]}
+        typer.echo(dump(document))
+        return
+    say(_summary(replayed, made))
+
+
+def _time(decision: Decision, replayed: Replayed) -> str:
+    return "+" + format_span(decision.at - (replayed.first or 0.0), accuracy=0.001)
+
+
+def _summary(replayed: Replayed, made: list[Decision]) -> str:
+    if not replayed.samples:
+        return "there are no samples in it"
+    span = format_span((replayed.last or 0.0) - (replayed.first or 0.0))
+    counts = Counter(
+        "withheld" if decision.refusal is not None else action_name(decision.action) for decision in made
+    )
+    what = (
+        ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing would have been done"
+    )
+    return f"{replayed.samples} samples over {span}: {what}"
+
+
+def _document(decision: Decision, replayed: Replayed) -> dict[str, Any]:
+    return {
+        "at": decision.at,
+        "after": decision.at - (replayed.first or 0.0),
+        "unit": decision.unit,
+        "invocation_id": decision.invocation.invocation_id,
+        "policy": decision.policy,
+        "step": decision.step + 1,
+        "action": action_name(decision.action),
+        "obstacle": None if decision.refusal is None else decision.refusal.obstacle,
+        "held": decision.held,
+        "message": decision_entry(decision).message,
+    }

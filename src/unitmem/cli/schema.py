@@ -1,0 +1,17 @@
+"""unitmem schema"""
+
+from __future__ import annotations
+
+import typer
+
+from unitmem.report.document import dump
+from unitmem.schema import policy_file_schema
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of policy files, for editors.
+
+    With yaml-language-server, write it to a file and begin a policy file with
+    "# yaml-language-server: $schema=FILE". It knows less than `unitmem check`, which reads conditions.
+    """
+    typer.echo(dump(policy_file_schema()))

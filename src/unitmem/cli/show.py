@@ -1,0 +1,57 @@
+"""unitmem show"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from unitmem.cli.completion import unit_names
+from unitmem.cli.machine import Machine
+from unitmem.cli.notes import note_refused
+from unitmem.cli.options import Json, User
+from unitmem.errors import UnitmemError, UsageError
+from unitmem.report.document import dump, unit_document
+from unitmem.report.terminal import console_on
+from unitmem.report.unit import explain_unit, print_unit
+from unitmem.unit import is_glob
+
+
+def show_unit(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="UNIT", help="Its name.", autocompletion=unit_names)],
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Each number with the file it comes from, and its formula.")
+    ] = False,
+    pss: Annotated[
+        bool,
+        typer.Option(
+            help="Whether to read PSS, USS and SwapPss, which takes some 15 ms a GiB, "
+            "for which each process waits."
+        ),
+    ] = True,
+    user: User = False,
+    as_json: Json = False,
+) -> None:
+    """Show one unit: every measure, the limits up its slices, and its processes.
+
+    Processes come by PSS, the largest first. Where a number is unknown, it is marked - and the
+    reason follows. A unit that doesn't run has nothing to measure, which is no failure.
+    """
+    if is_glob(name):
+        raise UsageError(
+            f"{name!r} is a pattern, and show takes one unit", hint=f"try `unitmem list '{name}'`"
+        )
+    machine = Machine.of(context)
+    survey = machine.survey([name], user=user, wanted={"pss"} if pss else {"rss"})
+    if not survey.units:
+        raise UnitmemError(f"{name} stopped while it was being read", hint="try again")
+    sample = survey.units[0]
+    if as_json:
+        typer.echo(dump(unit_document(survey, sample)))
+    elif explain:
+        explain_unit(sample, console_on(sys.stdout), machine.cgroups)
+    else:
+        print_unit(survey, sample, console_on(sys.stdout))
+    note_refused([sample])

@@ -1,0 +1,42 @@
+"""unitmem status"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from unitmem.cli.machine import Machine
+from unitmem.cli.options import Json, User
+from unitmem.errors import UnitmemError
+from unitmem.report.document import dump
+from unitmem.report.status import print_statuses
+from unitmem.report.terminal import console_on
+from unitmem.status import read_statuses
+
+
+def show_status(
+    context: typer.Context,
+    instance: Annotated[
+        str | None,
+        typer.Argument(metavar="[INSTANCE]", help="NAME of unitmem@NAME.service; all that run without it."),
+    ] = None,
+    user: User = False,
+    as_json: Json = False,
+) -> None:
+    """Show what running watches see: units, where each step stands, what is unknown, and time left.
+
+    HELD is for how long a step's condition has held, FOR how long it has to, and LEFT when the step
+    fires if it goes on. Status 1 if no such watch runs.
+    """
+    documents = list(read_statuses(Machine.of(context).statuses(user=user), instance))
+    if not documents:
+        which = "no watch" if instance is None else f"no watch {instance}"
+        unit = f"unitmem@{instance or 'NAME'}.service"
+        raise UnitmemError(f"{which} runs here as a service", hint=f"start one with `systemctl start {unit}`")
+    if as_json:
+        typer.echo(dump({"watches": documents}))
+    else:
+        print_statuses(documents, time.time(), console_on(sys.stdout))
