@@ -1,0 +1,119 @@
+"""What the loop hands on, without a guest: ticks of the real one over a fake manager's units."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from unitmem import config, daemon
+from unitmem.daemon import Directories, Watch
+from unitmem.engine import Decision, Result
+from unitmem.errors import BusLostError, UsageError
+from unitmem.exporter import Exporter
+from unitmem.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
+from unitmem.outcome import Outcome
+from unitmem.policy import Log
+from unitmem.unit import Invocation
+
+POLICY = """
+policies:
+  - name: p
+    units: ["*.service"]
+    steps: [{when: "anon > 1G", do: log}]
+"""
+
+
+@pytest.fixture
+def exporter(tmp_path):
+    return Exporter("web", tmp_path / "web.prom")
+
+
+@pytest.fixture
+def watch(manager, exporter, tmp_path):
+    path = tmp_path / "web.yaml"
+    path.write_text(POLICY)
+    with Watch(path, config.load(path), manager, Directories(), exporter) as watch:
+        watch.tick(time.monotonic())
+        yield watch
+
+
+def value(exporter, family):
+    return sum(point.value for point in exporter.current()[family])
+
+
+def test_a_tick_is_told_to_prometheus_and_an_end_takes_that_back(manager, exporter, tmp_path):
+    path = tmp_path / "web.yaml"
+    path.write_text(POLICY)
+    with Watch(path, config.load(path), manager, Directories(), exporter) as watch:
+        watch.tick(time.monotonic())
+        assert 'unitmem_watch_ticks_total{watch="web"} 1\n' in (tmp_path / "web.prom").read_text()
+        watch.tick(time.monotonic())
+        assert value(exporter, TICKS) == 2
+        assert value(exporter, UNITS) == 0
+        assert value(exporter, MANAGER_REACHABLE) == 1
+    assert not (tmp_path / "web.prom").exists()
+
+
+def test_missed_ticks_are_counted(watch, exporter):
+    for missed in (0, 3, 2, -1):
+        watch._tell_overrun(missed)
+    watch.tick(time.monotonic())
+    assert value(exporter, MISSED) == 5
+
+
+def test_a_broken_file_is_seen_until_it_is_mended(watch, exporter):
+    for text, loaded in (("policies: 3", 0), (POLICY, 1)):
+        watch.path.write_text(text)
+        watch._reload()
+        watch.tick(time.monotonic())
+        assert value(exporter, FILE_LOADED) == loaded
+
+
+def test_a_manager_that_is_away_is_seen(watch, exporter, manager):
+    watch._lose(manager, BusLostError("it hangs"), time.monotonic())
+    watch.tick(time.monotonic())
+    assert value(exporter, MANAGER_REACHABLE) == 0
+
+
+def test_what_is_decided_and_what_becomes_of_it_is_counted(watch, exporter):
+    decision = Decision(0.0, "p", 0, Log(), Invocation("a.service", "1" * 32, 1), 0.0, 0.0, ())
+    watch._teller.decided(decision, ())
+    watch._conclude(Outcome(decision, Result.VERIFIED, "logged", 0.0), 0.0)
+    watch.tick(time.monotonic())
+    assert (value(exporter, ACTIONS), value(exporter, OUTCOMES)) == (1, 1)
+
+
+def test_a_watch_that_nobody_asks_for_metrics_ticks_as_well(manager, tmp_path):
+    path = tmp_path / "web.yaml"
+    path.write_text(POLICY)
+    with Watch(path, config.load(path), manager, Directories()) as watch:
+        watch.tick(time.monotonic())
+        watch._tell_overrun(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "asked"),
+    [
+        ((None, None), {}, None),
+        ((None, None), {"UNITMEM_TEXTFILE": "", "UNITMEM_LISTEN": ""}, None),
+        (("a.prom", None), {}, (Path("a.prom"), None)),
+        ((None, "1"), {}, (None, "1")),
+        ((None, None), {"UNITMEM_TEXTFILE": "b.prom", "UNITMEM_LISTEN": "2"}, (Path("b.prom"), "2")),
+        (("a.prom", "1"), {"UNITMEM_TEXTFILE": "b.prom", "UNITMEM_LISTEN": "2"}, (Path("a.prom"), "1")),
+        ((None, None), {"UNITMEM_LISTEN": "off"}, (None, "off")),
+        ((None, "off"), {}, UsageError),
+    ],
+)
+def test_metrics_are_asked_for_by_options_or_by_the_environment(options, environment, asked, monkeypatch):
+    for name in ("UNITMEM_TEXTFILE", "UNITMEM_LISTEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if asked is UsageError:
+        with pytest.raises(UsageError):
+            daemon._exporter("web", *options, keep=False)
+        return
+    exporter = daemon._exporter("web", *options, keep=False)
+    assert (exporter and (exporter._textfile, exporter._listen)) == asked

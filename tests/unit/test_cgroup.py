@@ -1,0 +1,591 @@
+"""The kernel's memory files, parsed; and cgroups read from a tree of directories built here."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitmem.cgroup import (
+    Cgroup,
+    CgroupGoneError,
+    Host,
+    Level,
+    MemoryEvents,
+    parse_counter,
+    parse_flat_keyed,
+    parse_meminfo,
+    parse_pressure,
+    parse_self_cgroup,
+    read_host,
+    require_memory_controller,
+)
+from unitmem.errors import UnsupportedSystemError
+
+# --- parsers -----------------------------------------------------------------------------------
+
+PRESSURE = """\
+some avg10=0.22 avg60=1.17 avg300=12.00 total=2437153
+full avg10=0.00 avg60=0.50 avg300=100.00 total=1437153
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0\n", 0), ("4096\n", 4096), ("9223372036854771712\n", 9223372036854771712), ("max\n", None), ("7", 7)],
+)
+def test_a_counter_is_bytes_and_max_is_none(text, value):
+    assert parse_counter(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "-1\n", "1.5\n", "maximum\n", "1 2\n", "1_000\n", "٣\n", "0x10\n", "9" * 5000]
+)
+def test_a_bad_counter_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_counter(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("anon 1\nfile 2\n", {"anon": 1, "file": 2}),
+        ("low 0\noom_kill 3\n", {"low": 0, "oom_kill": 3}),
+        ("anon 1", {"anon": 1}),
+    ],
+)
+def test_flat_keyed_lines_are_numbers_by_key(text, values):
+    assert parse_flat_keyed(text) == values
+
+
+@pytest.mark.parametrize(
+    "text", ["anon\n", "anon max\n", "anon -1\n", "anon 1 2\n", "\n", "anon  1\n", "anon\t1\n"]
+)
+def test_a_bad_flat_keyed_line_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_flat_keyed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (
+            PRESSURE,
+            {
+                "some.avg10": 0.22,
+                "some.avg60": 1.17,
+                "some.avg300": 12.0,
+                "full.avg10": 0.0,
+                "full.avg60": 0.5,
+                "full.avg300": 100.0,
+            },
+        ),
+        ("some avg10=1.00 total=5\n", {"some.avg10": 1.0}),
+        ("", {}),
+    ],
+)
+def test_pressure_is_percentages_by_kind_and_window(text, values):
+    assert parse_pressure(text) == values
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["some avg10\n", "some avg10=\n", "some avg10=high\n", "\n", "some avg10=nan\n", "some avg10=inf\n"],
+)
+def test_bad_pressure_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_pressure(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("MemTotal:       16 kB\nHugePages_Total:       5\n", {"MemTotal": 16 * 1024}),
+        ("MemTotal:\n", {}),
+        ("", {}),
+    ],
+)
+def test_meminfo_is_bytes_by_key_and_plain_counts_are_left_out(text, values):
+    assert parse_meminfo(text) == values
+
+
+@pytest.mark.parametrize("text", ["MemTotal: lots kB\n", "MemTotal: -1 kB\n"])
+def test_bad_meminfo_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_meminfo(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("0::/system.slice/a.service\n", "/system.slice/a.service"),
+        ("0::/\n", "/"),
+        ("12:memory:/x\n0::/y\n", "/y"),
+        ("0::/a.service (deleted)\n", "/a.service"),
+        ("12:memory:/x\n", None),
+        ("", None),
+    ],
+)
+def test_a_process_has_the_path_of_its_v2_cgroup(text, path):
+    assert parse_self_cgroup(text) == path
+
+
+@given(text=st.text() | st.text("max someful=avg10.60 total\n:kB0123-"))
+@pytest.mark.parametrize(
+    "parse", [parse_counter, parse_flat_keyed, parse_pressure, parse_meminfo, parse_self_cgroup]
+)
+def test_a_parser_raises_nothing_but_value_error(parse, text):
+    try:
+        parse(text)
+    except ValueError:
+        return
+
+
+# --- the machine -------------------------------------------------------------------------------
+
+
+def test_a_mount_with_the_memory_controller_is_taken(tree):
+    (tree.root / "cgroup.controllers").write_text("cpuset cpu memory pids\n")
+    require_memory_controller(tree.root)
+
+
+@pytest.mark.parametrize(
+    ("controllers", "message", "hint"),
+    [
+        (None, "cgroup v2 is not mounted at", "systemd.unified_cgroup_hierarchy=1"),
+        ("cpu pids\n", "the memory controller of cgroup v2 is off", "without cgroup_disable=memory"),
+        (
+            "memory_recursiveprot\n",
+            "the memory controller of cgroup v2 is off",
+            "without cgroup_disable=memory",
+        ),
+    ],
+)
+def test_a_mount_without_it_is_refused_with_what_to_do(tree, controllers, message, hint):
+    if controllers is not None:
+        (tree.root / "cgroup.controllers").write_text(controllers)
+    with pytest.raises(UnsupportedSystemError, match=message) as caught:
+        require_memory_controller(tree.root)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "pressure", "host"),
+    [
+        (
+            "MemTotal: 8 kB\nMemAvailable: 4 kB\nSwapTotal: 2 kB\nSwapFree: 1 kB\n",
+            "some avg10=1.00 total=0\n",
+            Host(8192, 4096, 2048, 1024, {"some.avg10": 1.0}),
+        ),
+        (
+            "MemTotal: 8 kB\n",
+            None,
+            Host(8192, unknown={"memory.pressure": "pressure accounting is off (boot with psi=1)"}),
+        ),
+        (
+            "MemTotal: 8 kB\n",
+            "some avg10\n",
+            Host(8192, unknown={"memory.pressure": "not a `key=value` pair: 'avg10'"}),
+        ),
+    ],
+)
+def test_the_host_is_what_meminfo_and_its_pressure_say(proc, meminfo, pressure, host):
+    (proc.root / "meminfo").write_text(meminfo)
+    if pressure is not None:
+        (proc.root / "pressure").mkdir()
+        (proc.root / "pressure/memory").write_text(pressure)
+    assert read_host(proc.root) == host
+
+
+@pytest.mark.parametrize("meminfo", [None, "", "MemFree: 1 kB\n", "MemTotal: x kB\n"])
+def test_a_machine_without_a_total_is_refused(proc, meminfo):
+    if meminfo is not None:
+        (proc.root / "meminfo").write_text(meminfo)
+    with pytest.raises(UnsupportedSystemError, match="meminfo can't be read"):
+        read_host(proc.root)
+
+
+# --- one cgroup --------------------------------------------------------------------------------
+
+WEB = "/system.slice/web.service"
+FILES = {
+    "memory.current": 1000,
+    "memory.peak": 2000,
+    "memory.swap.current": 30,
+    "memory.zswap.current": 4,
+    "memory.stat": "anon 500\ninactive_file 300",
+    "memory.events": "high 1\nmax 2\noom 3\noom_kill 4",
+    "memory.pressure": PRESSURE.rstrip("\n"),
+    "memory.max": 4096,
+    "memory.high": "max",
+}
+
+
+def read(tree, path=WEB):
+    with Cgroup(path, tree.root) as cgroup:
+        return cgroup.read()
+
+
+def test_every_file_of_a_cgroup_is_read(tree):
+    tree.add(WEB, FILES)
+    reading = read(tree)
+    assert (reading.path, reading.current, reading.peak, reading.swap, reading.zswap) == (
+        WEB,
+        1000,
+        2000,
+        30,
+        4,
+    )
+    assert reading.stat == {"anon": 500, "inactive_file": 300}
+    assert reading.events == {"high": 1, "max": 2, "oom": 3, "oom_kill": 4}
+    assert reading.pressure == parse_pressure(PRESSURE)
+    assert reading.levels[0] == Level(WEB, max=4096, high=None, current=1000, inactive_file=300)
+    assert reading.unknown == {}
+
+
+NO_ACCOUNTING = "the file is missing (MemoryAccounting=no?)"
+
+
+@pytest.mark.parametrize(
+    ("file", "attribute", "empty", "reason"),
+    [
+        ("memory.current", "current", None, NO_ACCOUNTING),
+        ("memory.peak", "peak", None, "needs Linux 5.19"),
+        ("memory.swap.current", "swap", None, "the kernel does no swap accounting"),
+        ("memory.zswap.current", "zswap", None, "the kernel has no zswap, or is older than 5.19"),
+        ("memory.stat", "stat", {}, NO_ACCOUNTING),
+        ("memory.events", "events", {}, NO_ACCOUNTING),
+        ("memory.pressure", "pressure", {}, "pressure accounting is off (boot with psi=1)"),
+    ],
+)
+def test_a_missing_file_is_unknown_with_its_reason_and_the_rest_is_read(tree, file, attribute, empty, reason):
+    tree.add(WEB, {name: content for name, content in FILES.items() if name != file})
+    reading = read(tree)
+    assert getattr(reading, attribute) == empty
+    assert reading.unknown == {file: reason}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("memory.current", "lots", "not a number: 'lots'"),
+        ("memory.current", "", "not a number: ''"),
+        ("memory.stat", "anon", "not a `key value` line: 'anon'"),
+        ("memory.pressure", "some avg10", "not a `key=value` pair: 'avg10'"),
+    ],
+)
+def test_a_malformed_file_is_unknown_with_what_is_wrong_in_it(tree, file, content, reason):
+    tree.add(WEB, {**FILES, file: content})
+    assert read(tree).unknown == {file: reason}
+
+
+def test_a_file_that_is_not_utf8_is_unknown(tree):
+    tree.add(WEB, FILES)
+    (tree.root / WEB[1:] / "memory.stat").write_bytes(b"anon \xff\n")
+    reading = read(tree)
+    assert reading.stat == {}
+    assert "memory.stat" in reading.unknown
+
+
+def test_a_file_that_can_not_be_read_is_unknown(tree):
+    tree.add(WEB, {name: content for name, content in FILES.items() if name != "memory.current"})
+    (tree.root / WEB[1:] / "memory.current").mkdir()
+    assert read(tree).unknown == {"memory.current": "is a directory"}
+
+
+def test_the_levels_are_the_cgroup_and_each_ancestor_below_the_root(tree):
+    tree.add("/", {"memory.max": 1, "memory.current": 1})
+    tree.add(
+        "/a.slice",
+        {"memory.max": 5000, "memory.high": 4000, "memory.current": 10, "memory.stat": "inactive_file 3"},
+    )
+    tree.add("/a.slice/a-b.slice", {"memory.max": "max", "memory.high": "max", "memory.current": 9})
+    tree.add("/a.slice/a-b.slice/c.service", {"memory.max": 700})
+    assert read(tree, "/a.slice/a-b.slice/c.service").levels == (
+        Level("/a.slice/a-b.slice/c.service", max=700),
+        Level("/a.slice/a-b.slice", current=9),
+        Level("/a.slice", max=5000, high=4000, current=10, inactive_file=3),
+    )
+
+
+def test_the_root_cgroup_has_no_counters_and_no_levels(tree):
+    tree.add("/", {"memory.stat": "anon 5", "memory.pressure": "some avg10=1.00 total=0"})
+    reading = read(tree, "/")
+    assert (reading.path, reading.current, reading.levels) == ("/", None, ())
+    assert reading.stat == {"anon": 5}
+    assert reading.pressure == {"some.avg10": 1.0}
+    assert set(reading.unknown.values()) == {"the root cgroup has no such file"}
+
+
+@pytest.mark.parametrize(
+    ("current", "inactive", "workingset"), [(10, 3, 7), (3, 10, 0), (None, 3, None), (3, None, None)]
+)
+def test_the_workingset_of_a_level_is_at_least_0_and_unknown_with_its_parts(current, inactive, workingset):
+    assert Level("/a", current=current, inactive_file=inactive).workingset == workingset
+
+
+# --- cgroups that go and come ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [WEB, "/missing", f"{WEB}/memory.current"])
+def test_what_is_no_cgroup_can_not_be_opened(tree, path):
+    if path.startswith(f"{WEB}/"):
+        tree.add(WEB, FILES)
+    with pytest.raises(CgroupGoneError):
+        Cgroup(path, tree.root)
+
+
+def test_a_symbolic_link_is_no_cgroup(tree):
+    tree.add(WEB, FILES)
+    (tree.root / "link").symlink_to(tree.root / WEB[1:])
+    with pytest.raises(CgroupGoneError):
+        Cgroup("/link", tree.root)
+
+
+READINGS = {
+    "read": Cgroup.read,
+    "read_file": lambda cgroup: cgroup.read_file("memory.current"),
+    "pids": Cgroup.pids,
+    "limit": lambda cgroup: cgroup.limit("memory.high"),
+    "is_frozen": Cgroup.is_frozen,
+}
+
+
+@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS)
+def test_a_removed_cgroup_is_gone(tree, reading):
+    tree.add(WEB, FILES)
+    with Cgroup(WEB, tree.root) as cgroup:
+        assert cgroup.exists()
+        tree.remove(WEB)
+        assert not cgroup.exists()
+        with pytest.raises(CgroupGoneError):
+            reading(cgroup)
+
+
+@pytest.mark.parametrize("reading", READINGS.values(), ids=READINGS)
+def test_a_cgroup_made_again_under_the_same_path_is_another_one(tree, reading):
+    tree.add(WEB, FILES, pids=[1])
+    with Cgroup(WEB, tree.root) as old:
+        tree.remove(WEB)
+        tree.add(WEB, FILES, pids=[2])
+        with Cgroup(WEB, tree.root) as new:
+            assert new.inode != old.inode
+            assert (old.exists(), new.exists()) == (False, True)
+            assert new.pids() == [2]
+        with pytest.raises(CgroupGoneError):
+            reading(old)
+
+
+def test_a_missing_file_of_a_cgroup_that_exists_is_no_sign_of_its_end(tree):
+    tree.add(WEB)
+    with Cgroup(WEB, tree.root) as cgroup, pytest.raises(FileNotFoundError):
+        cgroup.read_file("memory.current")
+
+
+def test_closing_twice_is_harmless_and_reading_then_fails(tree):
+    tree.add(WEB, FILES)
+    cgroup = Cgroup(WEB, tree.root)
+    cgroup.close()
+    cgroup.close()
+    with pytest.raises(OSError):
+        cgroup.read_file("memory.current")
+
+
+# --- what is asked of the kernel --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("content", "size"), [("max", None), (0, 0), (4096, 4096)])
+def test_a_limit_is_bytes_and_max_is_none(tree, content, size):
+    tree.add(WEB, {"memory.high": content})
+    with Cgroup(WEB, tree.root) as cgroup:
+        assert cgroup.limit("memory.high") == size
+
+
+@pytest.mark.parametrize(
+    ("content", "frozen"),
+    [("populated 1\nfrozen 1", True), ("populated 1\nfrozen 0", False), ("populated 1", False)],
+)
+def test_a_cgroup_is_frozen_when_its_events_say_so(tree, content, frozen):
+    tree.add(WEB, {"cgroup.events": content})
+    with Cgroup(WEB, tree.root) as cgroup:
+        assert cgroup.is_frozen() is frozen
+
+
+REQUESTS = {
+    "kill": (Cgroup.kill, "cgroup.kill", "1"),
+    "reclaim": (lambda cgroup: cgroup.reclaim(4096), "memory.reclaim", "4096"),
+}
+each_request = pytest.mark.parametrize(("ask", "file", "text"), REQUESTS.values(), ids=REQUESTS)
+
+
+@each_request
+def test_a_request_is_written_to_its_file(tree, ask, file, text):
+    tree.add(WEB)
+    (tree.root / WEB[1:] / file).touch()
+    with Cgroup(WEB, tree.root) as cgroup:
+        ask(cgroup)
+    assert (tree.root / WEB[1:] / file).read_text() == text
+
+
+@each_request
+def test_a_request_that_the_kernel_does_not_know_creates_no_file(tree, ask, file, text):
+    tree.add(WEB)
+    with Cgroup(WEB, tree.root) as cgroup, pytest.raises(FileNotFoundError):
+        ask(cgroup)
+    assert not (tree.root / WEB[1:] / file).exists()
+
+
+@each_request
+def test_a_request_to_a_removed_cgroup_says_that_it_is_gone(tree, ask, file, text):
+    tree.add(WEB)
+    with Cgroup(WEB, tree.root) as cgroup:
+        tree.remove(WEB)
+        with pytest.raises(CgroupGoneError):
+            ask(cgroup)
+
+
+@each_request
+def test_a_request_does_not_reach_a_cgroup_made_again_under_the_same_path(tree, ask, file, text):
+    tree.add(WEB)
+    with Cgroup(WEB, tree.root) as old:
+        tree.remove(WEB)
+        tree.add(WEB)
+        successor = tree.root / WEB[1:] / file
+        successor.touch()
+        with Cgroup(WEB, tree.root), pytest.raises(CgroupGoneError):
+            ask(old)
+    assert successor.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.ENODEV, CgroupGoneError), (errno.EAGAIN, BlockingIOError), (errno.EACCES, PermissionError)],
+)
+@each_request
+def test_what_the_kernel_answers_to_a_request(tree, monkeypatch, ask, file, text, number, error):
+    def refuse(descriptor, data):
+        raise OSError(number, os.strerror(number))
+
+    tree.add(WEB)
+    (tree.root / WEB[1:] / file).touch()
+    before = open_descriptors()
+    with Cgroup(WEB, tree.root) as cgroup:
+        monkeypatch.setattr(os, "write", refuse)
+        with pytest.raises(error):
+            ask(cgroup)
+        monkeypatch.undo()
+    assert open_descriptors() == before
+
+
+# --- processes ---------------------------------------------------------------------------------
+
+
+def test_the_processes_are_those_of_the_whole_subtree_each_once(tree):
+    tree.add("/user@1000.service", pids=[])
+    tree.add("/user@1000.service/init.scope", pids=[10])
+    tree.add("/user@1000.service/app.slice", pids=[])
+    tree.add("/user@1000.service/app.slice/a.service", pids=[11, 12])
+    tree.add("/user@1000.service/app.slice/b.service/nested/deep", pids=[13, 10])
+    tree.add("/user@1001.service", pids=[99])
+    with Cgroup("/user@1000.service", tree.root) as cgroup:
+        assert sorted(cgroup.pids()) == [10, 11, 12, 13]
+
+
+def test_a_process_of_a_foreign_pid_namespace_is_left_out(tree):
+    tree.add(WEB, pids=[0, 5, 0])
+    with Cgroup(WEB, tree.root) as cgroup:
+        assert cgroup.pids() == [5]
+
+
+def test_a_cgroup_within_that_goes_meanwhile_takes_only_its_own_processes_along(tree):
+    tree.add(WEB, pids=[5])
+    tree.add(f"{WEB}/child", pids=[6])
+    (tree.root / WEB[1:] / "child/cgroup.procs").unlink()
+    with Cgroup(WEB, tree.root) as cgroup:
+        assert cgroup.pids() == [5]
+
+
+@pytest.mark.parametrize(
+    ("process", "contained"),
+    [
+        (WEB, True),
+        (f"{WEB}/worker", True),
+        (f"{WEB}2", False),
+        ("/system.slice", False),
+        ("/", False),
+        (f"{WEB} (deleted)", True),
+    ],
+)
+def test_a_cgroup_contains_the_processes_in_it_and_below(tree, proc, process, contained):
+    tree.add(WEB)
+    proc.add(7, cgroup=process)
+    with Cgroup(WEB, tree.root) as cgroup:
+        assert cgroup.contains(7, proc.root) is contained
+
+
+def test_the_root_contains_every_process(tree, proc):
+    proc.add(7, cgroup=WEB)
+    with Cgroup("/", tree.root) as cgroup:
+        assert cgroup.contains(7, proc.root)
+
+
+def test_a_process_that_ended_is_contained_nowhere(tree, proc):
+    tree.add(WEB)
+    with Cgroup(WEB, tree.root) as cgroup:
+        assert not cgroup.contains(7, proc.root)
+
+
+def test_a_removed_cgroup_contains_nothing_even_if_its_path_is_used_again(tree, proc):
+    tree.add(WEB)
+    proc.add(7, cgroup=WEB)
+    with Cgroup(WEB, tree.root) as cgroup:
+        tree.remove(WEB)
+        tree.add(WEB)
+        assert not cgroup.contains(7, proc.root)
+
+
+# --- what is held open -------------------------------------------------------------------------
+
+
+def open_descriptors():
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def test_no_descriptor_is_left_open(tree):
+    tree.add(WEB, {name: content for name, content in FILES.items() if name != "memory.peak"}, pids=[1])
+    before = open_descriptors()
+    with Cgroup(WEB, tree.root) as cgroup:
+        cgroup.read()
+        cgroup.pids()
+        tree.remove("/system.slice")
+        with pytest.raises(CgroupGoneError):
+            cgroup.read()
+    assert open_descriptors() == before
+
+
+def test_watching_events_leaves_no_descriptor_open_whether_a_file_can_be_polled_or_not(tree):
+    pollable = "/proc/self/mountinfo"  # reports changes as memory.events does
+    for name, target in {"polled": pollable, "plain": "/dev/null", "removed": pollable}.items():
+        tree.add(f"/{name}.service")
+        (tree.root / f"{name}.service/memory.events").symlink_to(target)
+    tree.add("/without.service")
+    names = ("polled", "plain", "removed", "without")
+    cgroups = [Cgroup(f"/{name}.service", tree.root) for name in names]
+    before = open_descriptors()
+    events = MemoryEvents()
+    for cgroup in (*cgroups, *cgroups):
+        events.add(cgroup)
+    events.remove(cgroups[2])
+    events.remove(cgroups[2])
+    events.acknowledge()
+    assert (
+        len(open_descriptors()) == len(before) + 2
+    )  # the epoll, and what can be polled and is still watched
+    events.close()
+    assert open_descriptors() == before
+    for cgroup in cgroups:
+        cgroup.close()

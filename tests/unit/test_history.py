@@ -1,0 +1,216 @@
+"""The flight recorder: what is written is read back, it stays bounded, and nothing about it stops the guard."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from unitmem.condition import Finding
+from unitmem.engine import Decision, Obstacle, Refusal, Result
+from unitmem.expression import parse_condition
+from unitmem.history import (
+    ALWAYS,
+    FILE_NAME,
+    History,
+    HistoryError,
+    Kind,
+    Recorder,
+    decision_event,
+    find_histories,
+    outcome_event,
+    read_samples,
+)
+from unitmem.outcome import Outcome
+from unitmem.policy import Signal
+from unitmem.process import Process
+from unitmem.sample import Sample, UnitSample
+from unitmem.unit import Invocation, Unit
+
+RUN = Invocation("a.service", f"{1:032x}", 7)
+COMPARISON = parse_condition("anon > 40M")
+DECISION = Decision(
+    at=12.5,
+    policy="p",
+    step=1,
+    action=Signal(signal.SIGUSR1),
+    invocation=RUN,
+    held=2.5,
+    hold=2.0,
+    findings=(Finding(COMPARISON, True, 50.0, 40.0, {}),),
+)
+
+
+def sample(at, **values):
+    unit = UnitSample(
+        Unit("a.service", invocation_id=RUN.invocation_id),
+        RUN,
+        protected="why",
+        values=values,
+        unknown={"pss": "not read"},
+        at_most={"pss": 99},
+    )
+    return Sample(at, {"a.service": unit})
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    recorder = Recorder(tmp_path, "boot-1")
+    yield recorder
+    recorder.close()
+
+
+def test_a_sample_is_read_back_as_it_was(recorder, tmp_path):
+    written = sample(10.125, anon=3, **{"pressure.some.avg10": 0.1})
+    recorder.tick(written, 1000.0, ["pss"])
+    assert list(read_samples(tmp_path / FILE_NAME)) == [written]
+
+
+def test_only_what_is_wanted_or_always_kept_is_written(recorder, tmp_path):
+    recorder.tick(sample(1.0, anon=3, sock=4, file=5), 1000.0, ["sock"])
+    (read,) = read_samples(tmp_path / FILE_NAME)
+    assert set(read.units["a.service"].values) == {"anon", "sock"}
+    assert "anon" in ALWAYS
+
+
+def test_time_goes_on_over_a_reboot(tmp_path):
+    for boot, clocks in (("one", (500.0, 502.0)), ("two", (3.0, 5.0))):
+        recorder = Recorder(tmp_path, boot)
+        for clock in clocks:
+            recorder.tick(sample(clock, anon=1), 1000.0, [])
+        recorder.close()
+    assert [read.at for read in read_samples(tmp_path / FILE_NAME)] == [500.0, 502.0, 503.0, 505.0]
+
+
+def test_decisions_and_outcomes_keep_their_inputs(recorder, tmp_path):
+    processes = [Process(4, 1, "python3", "python3 leak", rss=9, pss=8)]
+    recorder.event(decision_event(DECISION, "it said", 1000.0, processes), 12.5)
+    recorder.event(outcome_event(Outcome(DECISION, Result.GONE, "gone", 13.0), "then", 1001.0), 13.0)
+    with History(tmp_path / FILE_NAME) as history:
+        decided, outcome = history.events("a.service")
+        assert history.events("b.service") == []
+        assert history.events(since=1000.5) == [outcome]
+    assert (decided.kind, decided.at, decided.message) == (Kind.DECISION, 1000.0, "it said")
+    assert (decided.run, decided.policy, decided.step) == (RUN.invocation_id, "p", 2)
+    assert (decided.action, decided.result, decided.obstacle) == ("SIGUSR1", None, None)
+    assert decided.detail["held"] == 2.5
+    assert decided.detail["findings"] == [
+        {"condition": "anon > 40.0M", "measure": "anon", "value": 50.0, "threshold": 40.0}
+    ]
+    assert decided.detail["processes"] == [
+        {"pid": 4, "name": "python3", "command": "python3 leak", "rss": 9, "pss": 8}
+    ]
+    assert (outcome.kind, outcome.result) == (Kind.OUTCOME, "gone")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"observe": True}, ("observed", None)),
+        ({"refusal": Refusal(Obstacle.COOLING_DOWN, "it cools")}, (None, "cooling down")),
+    ],
+)
+def test_what_was_not_done_is_kept_as_such(change, expected):
+    event = decision_event(replace(DECISION, **change), "m", 1.0)
+    assert (event.result, event.obstacle) == expected
+
+
+def test_a_series_is_one_measure_of_one_unit(recorder, tmp_path):
+    for clock in range(5):
+        recorder.tick(sample(float(clock), anon=clock), 1000.0 + clock, [])
+    recorder.tick(sample(9.0), 1009.0, [])
+    with History(tmp_path / FILE_NAME) as history:
+        assert history.series("a.service", "anon", 1001, 1003) == [(1001, 1), (1002, 2), (1003, 3)]
+        assert history.series("b.service", "anon", 1001, 1003) == []
+
+
+def test_it_stays_bounded(tmp_path):
+    recorder = Recorder(tmp_path, "boot", max_bytes=100_000)
+    for clock in range(3000):
+        recorder.tick(sample(float(clock), anon=clock), 1000.0 + clock, [])
+    recorder.close()
+    kept = list(read_samples(tmp_path / FILE_NAME))
+    assert kept[-1].at == 2999
+    assert 100 < len(kept) < 2000
+    # pages are used again, not given back
+    assert (tmp_path / FILE_NAME).stat().st_size < 400_000
+
+
+def test_it_can_be_read_while_it_is_written(recorder, tmp_path):
+    with History(tmp_path / FILE_NAME) as history:
+        recorder.tick(sample(1.0, anon=1), 1000.0, [])
+        assert len(list(history.samples())) == 1
+        recorder.tick(sample(2.0, anon=1), 1001.0, [])
+        assert len(list(history.samples())) == 2
+
+
+def test_a_damaged_file_is_set_aside(tmp_path):
+    (tmp_path / FILE_NAME).write_bytes(b"SQLite format 3\0" + b"rubbish" * 1000)
+    recorder = Recorder(tmp_path, "boot")
+    assert "set aside" in recorder.trouble
+    recorder.tick(sample(1.0, anon=1), 1000.0, [])
+    recorder.close()
+    assert (tmp_path / f"{FILE_NAME}.damaged").exists()
+    assert len(list(read_samples(tmp_path / FILE_NAME))) == 1
+
+
+def test_what_can_not_be_written_is_said_and_nothing_raised(tmp_path):
+    recorder = Recorder(tmp_path / "nowhere", "boot")
+    assert "nothing is recorded" in recorder.trouble
+    recorder.tick(sample(1.0, anon=1), 1000.0, [])
+
+    recorder = Recorder(tmp_path, "boot")
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    other.execute("DROP TABLE ticks")
+    other.commit()
+    recorder.tick(sample(1.0, anon=1), 1000.0, [])
+    assert "can't be written" in recorder.trouble
+    recorder.event(decision_event(DECISION, "m", 1.0), 1.0)
+
+
+def test_without_a_directory_nothing_is_kept():
+    recorder = Recorder(None, "boot")
+    recorder.tick(sample(1.0, anon=1), 1000.0, [])
+    assert recorder.trouble is None
+
+
+LINE = {"at": 1, "units": {"a.service": {"run": "1", "values": {"anon": 5, "pss": None}}}}
+
+
+def test_lines_of_json_are_samples_too(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(json.dumps(LINE) + "\n\n" + json.dumps(LINE | {"at": 2.5}) + "\n")
+    first, second = read_samples(path)
+    assert (first.at, second.at) == (1.0, 2.5)
+    unit = first.units["a.service"]
+    assert unit.invocation == Invocation("a.service", "1", 0)
+    assert unit.values == {"anon": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", r"lines:1: not a sample"),
+        (json.dumps(LINE) + "\n[]", r"lines:2: not a sample"),
+        ('{"at": 1}', "not a sample: 'units'"),
+        ('{"at": 1, "units": {"a.service": {"values": {"anon": "much"}}}}', "'much' is no number"),
+        ('{"at": 1, "units": {"a.service": {"values": {"anon": true}}}}', "True is no number"),
+        (json.dumps(LINE) + "\n" + json.dumps(LINE | {"at": 0.5}), "lines:2: `at` falls from 1 to 0.5"),
+    ],
+)
+def test_a_line_that_is_off_is_told_by_its_number(tmp_path, text, words):
+    path = tmp_path / "lines"
+    path.write_text(text)
+    with pytest.raises(HistoryError, match=words):
+        list(read_samples(path))
+
+
+def test_a_history_that_is_none_is_told(tmp_path):
+    with pytest.raises(HistoryError, match="no such file"):
+        list(read_samples(tmp_path / "none"))
+    with pytest.raises(HistoryError, match="no such history"):
+        History(tmp_path / "none")
+    assert find_histories(tmp_path) == []

@@ -1,0 +1,536 @@
+"""Warnings about policy files: each code at its place, its close neighbours without it, and comments."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitmem import nodes
+from unitmem.cgroup import Host
+from unitmem.config import parse
+from unitmem.lint import review
+from unitmem.sample import UnitSample
+from unitmem.survey import Survey
+from unitmem.unit import Unit
+from unitmem.warning import Code, ignores
+
+M, G = 1 << 20, 1 << 30
+
+
+def host(swap: int | None) -> Host:
+    return Host(total=8 * G, available=6 * G, swap_total=swap, swap_free=swap)
+
+
+def loaded(name: str, limit: int | None = None, protected: str | None = None) -> UnitSample:
+    """A unit that runs within `limit`; one without doesn't run."""
+    return UnitSample(Unit(name), protected=protected, values={} if limit is None else {"limit": limit})
+
+
+HERE = Survey(
+    host(swap=0),
+    (
+        loaded("db.service", 4 * G),
+        loaded("idle.service"),
+        loaded("journal-helper.service", G, "systemd-journald.service runs in it"),
+        loaded("web@1.service", 512 * M),
+        loaded("web@2.service", G),
+    ),
+)
+SWAP = Survey(host(swap=G), HERE.units)
+
+
+def steps(*steps: str, units: str = "db.service", more: str = "") -> str:
+    """A file of one policy: its units in line 3, its steps from line 5 on, one a line, and then `more`."""
+    lines = "".join(f"      - {{{step}}}\n" for step in steps)
+    return f'policies:\n  - name: a\n    units: ["{units}"]\n    steps:\n{lines}{more}'
+
+
+def told(text: str, survey: Survey | None = HERE) -> list[tuple[str | None, int, int]]:
+    """(code, line, column) of each warning."""
+    return [(problem.code, problem.line, problem.column) for problem in review(parse(text), survey)]
+
+
+COOLDOWN = "    cooldown: 10min\n"
+CLEAR = '    clear: "{}"\n'
+
+# what it says, by code: texts that are warned about and where; (text, survey) that are not
+DOUBTFUL = {
+    "more than all of the limit": (
+        steps('when: "anon > 110% of limit", for: 1s, do: log'),
+        HERE,
+        ("above-limit", 5, 16),
+    ),
+    "more than all of the limit, whatever the machine": (
+        steps('for: 1s, do: log, when: "workingset > 100% of limit"'),
+        None,
+        ("above-limit", 5, 34),
+    ),
+    "a size above the limit of all that match": (
+        steps('when: "anon >= 2G", do: log', units="web@*.service"),
+        HERE,
+        ("above-limit", 5, 16),
+    ),
+    "a size that is the limit": (
+        steps('when: "swap > 1M or anon > 1G", do: log', units="web@*.service"),
+        HERE,
+        ("above-limit", 5, 16),
+    ),
+    "a share of the machine that is above the limit": (
+        steps('when: "anon > 80% of host.total", do: log'),
+        HERE,
+        ("above-limit", 5, 16),
+    ),
+    "less than nothing": (steps('when: "anon < 0B", do: log'), HERE, ("never-true", 5, 16)),
+    "more than all the time": (
+        steps('when: "pressure.full.avg10 > 100%", do: log'),
+        HERE,
+        ("never-true", 5, 16),
+    ),
+    "a stop at the first spike": (steps('when: "anon > 1G", do: stop'), HERE, ("no-hold", 5, 33)),
+    "a spike beside events": (
+        steps('when: "anon > 1G or events.oom > 0 in 1min", do: stop'),
+        HERE,
+        ("no-hold", 5, 59),
+    ),
+    "a kill at the first spike": (steps('when: "anon > 1G", do: kill'), HERE, ("no-hold", 5, 33)),
+    "a high without swap": (
+        steps('when: "anon > 1G", do: {set: {MemoryMax: 3G, MemoryHigh: 1G}}'),
+        HERE,
+        ("memory-high-without-swap", 5, 33),
+    ),
+    "a signal for page cache": (
+        steps('when: "current > 1G", do: {signal: SIGUSR1}'),
+        HERE,
+        ("page-cache", 5, 16),
+    ),
+    "page cache in one branch": (
+        steps('when: "anon > 1G or not (file <= 1G and swap < 1G)", for: 1s, do: stop'),
+        HERE,
+        ("page-cache", 5, 16),
+    ),
+    "page cache and what is always so": (
+        steps('when: "current > 1G and host.swap_total > 0B and not swap > 1G", for: 1s, do: stop'),
+        HERE,
+        ("page-cache", 5, 16),
+    ),
+    "a slope of page cache": (
+        steps('when: "growth(current, 10min) > 5M/min", do: stop'),
+        HERE,
+        ("page-cache", 5, 16),
+    ),
+    "harsher with more time left": (
+        steps('when: "eta(limit) < 1min", do: log', 'when: "eta(limit) < 5min", do: stop'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "reclaim, for all that is charged": (
+        steps('when: "current > 1G", do: {reclaim: 100M}'),
+        HERE,
+        ("page-cache", 5, 16),
+    ),
+    "a name that no unit has": (
+        steps('when: "anon > 1G", do: log', units="dbb.service"),
+        HERE,
+        ("no-match", 3, 13),
+    ),
+    "a glob without a unit": (
+        steps('when: "anon > 1G", do: log', units="api@*.service"),
+        HERE,
+        ("no-match", 3, 13),
+    ),
+    "harsher at less": (
+        steps('when: "anon > 2G", do: log', 'when: "anon > 1G", for: 1s, do: stop'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "harsher at the same": (
+        steps('when: "anon > 80% of limit", do: {signal: SIGHUP}', 'when: "anon > 80% of limit", do: freeze'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "the harsher one first": (
+        steps('when: "anon > 1G", for: 1s, do: stop', 'when: "not anon <= 2G", do: log'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "harsher while there is more left": (
+        steps('when: "headroom < 1G", do: log', 'when: "headroom < 2G", for: 1s, do: stop'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "harsher later, at a lower threshold": (
+        steps('when: "anon > 2G", for: 1s, do: log', 'when: "anon > 1G", for: 10s, do: stop'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "every service": (
+        steps('when: "anon > 1G", for: 1s, do: stop', units="*.service"),
+        None,
+        ("core-unit", 3, 13),
+    ),
+    "a glob around instances of a core unit": (
+        steps('when: "anon > 1G", for: 1s, do: stop', units="ssh*.service"),
+        None,
+        ("core-unit", 3, 13),
+    ),
+    "a glob around what is protected here": (
+        steps('when: "anon > 1K", for: 1s, do: stop', units="journal-*.service"),
+        HERE,
+        ("core-unit", 3, 13),
+    ),
+    "a core unit by name, but not on purpose": (
+        steps('when: "anon > 1G", for: 1s, do: stop', units="dbus.service"),
+        None,
+        ("core-unit", 3, 13),
+    ),
+    "clear where a step fires": (
+        steps('when: "anon > 2G", do: log', 'when: "anon > 3G", do: log', more=CLEAR.format("anon < 2G")),
+        HERE,
+        ("clear-not-below", 7, 12),
+    ),
+    "clear above where a step fires": (
+        steps('when: "swap > 1G and anon > 2G", do: log', more=CLEAR.format("not anon > 3G")),
+        HERE,
+        ("clear-not-below", 6, 12),
+    ),
+    "clear by what fires": (
+        steps('when: "anon > 2G", do: log', more=CLEAR.format("anon > 1G")),
+        HERE,
+        ("clear-not-below", 6, 12),
+    ),
+    "clear with less left": (
+        steps('when: "headroom < 2G", do: log', more=CLEAR.format("headroom > 1G")),
+        HERE,
+        ("clear-not-below", 6, 12),
+    ),
+    "a restart without end": (
+        steps('when: "anon > 1G", for: 1s, do: restart'),
+        HERE,
+        ("restart-loop", 5, 42),
+    ),
+    "unprotected, not governed": (
+        steps('when: "anon > 1G", do: log', more="    unprotect: [web.service]\n"),
+        HERE,
+        ("unprotect-ungoverned", 6, 16),
+    ),
+    "a glob without quotes": (
+        steps('when: "anon > 1G", do: log').replace('"db.service"', "db*.service"),
+        HERE,
+        ("unquoted-pattern", 3, 13),
+    ),
+}  # fmt: skip
+
+FINE = {
+    "less than all of the limit": (steps('when: "anon > 99% of limit", do: log'), HERE),
+    "process sizes may be above the limit": (steps('when: "pss > 110% of limit", do: log'), HERE),
+    "a slope that falls": (steps('when: "growth(anon, 10min) < 0M/min", do: log'), HERE),
+    "a stop by a slope": (steps('when: "growth(anon, 10min) > 5M/min", do: stop'), HERE),
+    "a stop by what is left of time": (steps('when: "eta(limit) < 5min", do: stop'), HERE),
+    "harsher as time runs out": (
+        steps('when: "eta(limit) < 5min", do: log', 'when: "eta(limit) < 1min", do: stop'),
+        HERE,
+    ),
+    "harsher by a slope over another span": (
+        steps(
+            'when: "growth(anon, 10min) > 5M/min", do: log',
+            'when: "growth(anon, 1h) > 1M/min", do: stop',
+        ),
+        HERE,
+    ),
+    "a size below the limit of one that matches": (
+        steps('when: "anon > 600M", do: log', units="web@*.service"),
+        HERE,
+    ),
+    "a size that the limit lets it reach": (
+        steps('when: "anon >= 1G", do: log', units="web@*.service"),
+        HERE,
+    ),
+    "a size above the limit that is cleared at": (steps('when: "anon < 9G", do: log'), HERE),
+    "a size above what no unit that runs is known to have": (
+        steps('when: "anon > 9G", do: log', units="idle.service"),
+        HERE,
+    ),
+    "any size where the machine can't be asked": (steps('when: "anon > 900G", do: log'), None),
+    "a stop that waits": (steps('when: "anon > 1G", for: 1s, do: stop'), HERE),
+    "a signal at the first spike": (steps('when: "anon > 1G", do: {signal: SIGTERM}'), HERE),
+    "events are counted over a span": (steps('when: "events.oom > 0 in 1min", do: stop'), HERE),
+    "a high with swap": (steps('when: "anon > 1G", do: {set: {MemoryHigh: 1G}}'), SWAP),
+    "a high where the machine can't be asked": (
+        steps('when: "anon > 1G", do: {set: {MemoryHigh: 1G}}'),
+        None,
+    ),
+    "no high at all": (steps('when: "anon > 1G", do: {set: {MemoryHigh: infinity}}'), HERE),
+    "a max without swap": (steps('when: "anon > 1G", do: {set: {MemoryMax: 1G}}'), HERE),
+    "page cache is told": (steps('when: "current > 1G", do: log'), HERE),
+    "page cache is low": (steps('when: "current < 1G", do: {signal: SIGUSR1}'), HERE),
+    "page cache, and memory that is needed": (
+        steps('when: "current > 1G and unreclaimable > 1G", for: 1s, do: stop'),
+        HERE,
+    ),
+    "page cache, and memory is short": (
+        steps('when: "current > 1G and host.available < 1G", for: 1s, do: stop'),
+        HERE,
+    ),
+    "reclaim, for page cache": (steps('when: "file > 1G", do: {reclaim: 100M}'), HERE),
+    "a share of what has page cache in it": (
+        steps('when: "anon > 90% of current", for: 1s, do: stop'),
+        HERE,
+    ),
+    "a glob that matches": (steps('when: "anon > 1M", do: log', units="w*@?.service"), HERE),
+    "a unit that is loaded and doesn't run": (
+        steps('when: "anon > 1M", do: log', units="idle.service"),
+        HERE,
+    ),
+    "any name where the machine can't be asked": (
+        steps('when: "anon > 1G", do: log', units="x.service"),
+        None,
+    ),
+    "harsher at more": (
+        steps('when: "anon > 1G", do: log', 'when: "anon > 2G", for: 1s, do: stop'),
+        HERE,
+    ),
+    "harsher at the same, later": (
+        steps('when: "anon > 1G", for: 1s, do: log', 'when: "anon > 1G", for: 10s, do: stop'),
+        HERE,
+    ),
+    "as harsh": (
+        steps('when: "anon > 2G", for: 1s, do: stop', 'when: "anon > 1G", for: 10s, do: stop'),
+        HERE,
+    ),
+    "harsher at less of another measure": (
+        steps('when: "anon > 2G", do: log', 'when: "swap > 1G", for: 1s, do: stop'),
+        HERE,
+    ),
+    "harsher at less of something else": (
+        steps('when: "anon > 80% of limit", do: log', 'when: "anon > 70% of high", for: 1s, do: stop'),
+        HERE,
+    ),
+    "harsher at less and more": (
+        steps('when: "anon > 2G", do: log', 'when: "anon > 1G and swap > 1G", for: 1s, do: stop'),
+        HERE,
+    ),
+    "every service, and only to tell": (
+        steps('when: "anon > 1G", do: log', units="*.service"),
+        None,
+    ),
+    "every service but those": (
+        steps('when: "anon > 1G", for: 1s, do: stop', units="dbus*.service", more='    except: ["dbus*"]\n'),
+        None,
+    ),
+    "a core unit on purpose": (
+        steps(
+            'when: "anon > 1G", for: 1s, do: stop',
+            units="dbus.service",
+            more='    unprotect: ["dbus.service"]\n',
+        ),
+        None,
+    ),
+    "clear below": (
+        steps('when: "anon > 2G", do: log', more=CLEAR.format("anon < 1G")),
+        HERE,
+    ),
+    "clear with more left": (
+        steps('when: "headroom < 1G", do: log', more=CLEAR.format("not headroom < 2G")),
+        HERE,
+    ),
+    "clear by another measure": (
+        steps('when: "anon > 2G", do: log', more=CLEAR.format("workingset < 3G")),
+        HERE,
+    ),
+    "clear by a share": (
+        steps('when: "anon > 2G", do: log', more=CLEAR.format("anon < 80% of limit")),
+        HERE,
+    ),
+    "a restart with a pause": (steps('when: "anon > 1G", for: 1s, do: restart', more=COOLDOWN), HERE),
+    "a restart within a budget": (
+        steps('when: "anon > 1G", for: 1s, do: restart', more="    budget: {actions: 3, per: 1h}\n"),
+        HERE,
+    ),
+    "a restart within a budget for all": (
+        steps('when: "anon > 1G", for: 1s, do: restart', more="budget: {actions: 3, per: 1h}\n"),
+        HERE,
+    ),
+    "unprotected and governed": (
+        steps('when: "anon > 1G", do: log', more="    unprotect: [db.service]\n"),
+        HERE,
+    ),
+    "a glob in quotes": (steps('when: "anon > 1G", do: log', units="db*.service"), HERE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_what_is_doubted_is_told_with_its_code_and_place(name):
+    text, survey, doubt = DOUBTFUL[name]
+    assert told(text, survey) == [doubt]
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_its_close_neighbours_are_not_doubted(name):
+    text, survey = FINE[name]
+    assert told(text, survey) == []
+
+
+def test_every_code_but_those_about_comments_is_in_the_table():
+    assert {doubt[0] for _, _, doubt in DOUBTFUL.values()} == set(Code) - {
+        Code.UNKNOWN_CODE,
+        Code.UNUSED_IGNORE,
+    }
+
+
+def test_parts_on_lines_of_their_own_have_places_of_their_own():
+    text = """\
+policies:
+- name: a
+  units:
+    - db.service
+    -   "nginx@*.service"
+  steps:
+    - when: "anon > 1G"
+      do:
+        stop
+    - do: stop
+      when:  "current > 2G"
+"""
+    assert told(text) == [
+        ("no-match", 5, 9),
+        ("no-hold", 9, 9),
+        ("no-hold", 10, 11),
+        ("page-cache", 11, 14),
+    ]
+
+
+def test_a_message_says_what_to_write_instead():
+    text = steps('when: "anon > 80%  of limit", for: 1s, do: stop', 'when: "anon > 90% of limit", do: log')
+    (order,) = review(parse(text), HERE)
+    assert order.message == (
+        "`stop` at `anon > 80% of limit` comes no later than `log` at `anon > 90% of limit`, which is "
+        "milder: give the milder one the threshold that is met first"
+    )
+    (core,) = review(parse(steps('when: "anon > 1G", for: 1s, do: stop', units="*.socket")), None)
+    assert "systemd-journald*.socket, dbus.socket, systemd-logind-varlink.socket and 5 more" in core.message
+
+
+# --- comments ----------------------------------------------------------------------------------
+
+STOP = 'when: "anon > 1G", do: stop'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        steps(STOP).replace("stop}", "stop}  # unitmem: ignore=no-hold"),
+        steps(STOP).replace("stop}", "stop} #unitmem:ignore = no-hold because it may"),
+        steps(STOP).replace("      - {", "      # unitmem: ignore=no-hold\n      - {"),
+        steps(STOP).replace("      - {", "# unitmem: ignore=no-hold\n\n  # for a reason\n      - {"),
+        steps(STOP.replace("anon", "file")).replace("stop}", "stop} # unitmem: ignore=no-hold,page-cache"),
+        steps(STOP.replace("anon", "file")).replace("stop}", "stop} # unitmem: ignore=no-hold , page-cache"),
+        steps(STOP.replace("anon", "file")).replace(
+            "      - {", "# unitmem: ignore=no-hold\n# why # unitmem: ignore=page-cache\n      - {"
+        ),
+        steps(STOP).replace("\n", "\r\n").replace("stop}", "stop}  # unitmem: ignore=no-hold"),
+        steps(STOP.replace("do", "for: 1s, do"), units="none*.service").replace(
+            "]\n", "]  # unitmem: ignore=no-match\n"
+        ),
+    ],
+)
+def test_a_comment_at_its_line_or_above_it_silences_a_warning(text):
+    assert told(text) == []
+
+
+@pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig"])
+def test_a_comment_in_any_encoding_of_yaml(mark):
+    text = steps(STOP).replace("stop}", "stop}  # unitmem: ignore=no-hold für immer")
+    assert told(text.encode(mark)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "doubts"),
+    [
+        # another line
+        ("policies:", "# unitmem: ignore=no-hold\npolicies:", {("unused-ignore", 1, 1), ("no-hold", 6, 33)}),
+        (
+            "    steps:",
+            "    steps: # unitmem: ignore=no-hold",
+            {("unused-ignore", 4, 12), ("no-hold", 5, 33)},
+        ),
+        ("stop}", "stop}\n# unitmem: ignore=no-hold", {("unused-ignore", 6, 1), ("no-hold", 5, 33)}),
+        # another code
+        ("stop}", "stop} # unitmem: ignore=page-cache", {("unused-ignore", 5, 39), ("no-hold", 5, 33)}),
+        ("stop}", "stop} # unitmem: ignore=no-hodl", {("unknown-code", 5, 39), ("no-hold", 5, 33)}),
+        ("stop}", "stop} # unitmem: ignore=", {("unknown-code", 5, 39), ("no-hold", 5, 33)}),
+        ("stop}", "stop} # unitmem: ignore=no-hold,all", {("unknown-code", 5, 39)}),
+        ("stop}", "stop} # unitmem: ignore=no-hold,page-cache", {("unused-ignore", 5, 39)}),
+        # no comment at all
+        ('"anon > 1G"', '"anon > 1G" ,"x # unitmem: ignore=no-hold": 1', None),
+        ("stop}", "stop} # unitmem: ignores no-hold", {("no-hold", 5, 33)}),
+        ("stop}", "stop} # unitmem: this one stops", {("no-hold", 5, 33)}),
+        # comments about comments
+        ("stop}", "stop} # unitmem: ignore=no-hold,page-cache,unused-ignore", set()),
+        ("stop}", "stop} # unitmem: ignore=no-hold,all,unknown-code", set()),
+    ],
+)
+def test_comments_that_silence_nothing(old, new, doubts):
+    text = steps(STOP).replace(old, new)
+    if doubts is None:
+        assert ignores(text, nodes.LOADER) == ()
+    else:
+        assert set(told(text)) == doubts
+
+
+@pytest.mark.parametrize("code", ["no-match", "core-unit", "above-limit", "memory-high-without-swap"])
+def test_what_could_not_be_judged_is_not_unused(code):
+    """Where the machine can't be asked, the warning that the comment silences may only be missing here."""
+    text = steps('when: "anon > 1G", do: log').replace("log}", f"log}} # unitmem: ignore={code}")
+    assert told(text, None) == []
+    assert told(text, HERE) == [("unused-ignore", 5, 38)]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ('a: "b # unitmem: ignore=x"\n', []),
+        ("a: 'b\n\n  # unitmem: ignore=x\n  c'\n", []),
+        ("a: |\n  b\n  # unitmem: ignore=x\n", []),
+        ("a: >\n  b\n# unitmem: ignore=x\n", [3]),
+        ("a: b# unitmem: ignore=x\n", []),
+        ("a: b # unitmem: ignore=x\n", [1]),
+        ("a: 'ä' # unitmem: ignore=x\n", [1]),
+        ("a: {'b': [c, # unitmem: ignore=x\n 'd']} # unitmem: ignore=x\n", [1, 2]),
+        ("# unitmem: ignore=x\n", [1]),
+        ("", []),
+    ],
+)
+def test_a_comment_is_told_from_a_value(text, lines):
+    assert [ignore.line for ignore in ignores(text, nodes.LOADER)] == lines
+
+
+def test_the_daemon_leaves_silenced_doubts_alone():
+    """It reads the file without the linter, and tells what `config` doubts."""
+    text = steps('when: "anon < 0B", do: log')
+    assert [problem.code for problem in parse(text).warnings] == ["never-true"]
+    assert parse(text.replace("log}", "log} # unitmem: ignore=never-true")).warnings == ()
+
+
+@given(
+    st.permutations(
+        ['when: "anon > 1G", do: log', 'when: "anon > 2G", do: freeze', 'when: "anon > 3G", do: kill']
+    )
+)
+def test_the_order_in_which_steps_are_written_is_free(written):
+    assert "ladder-order" not in [code for code, _, _ in told(steps(*written))]
+
+
+@given(st.permutations([("log", 1), ("freeze", 2), ("kill", 3)]), st.permutations([1, 2, 3]))
+def test_a_ladder_is_in_order_only_if_each_threshold_is(actions, thresholds):
+    text = steps(
+        *(
+            f'when: "anon > {size}G", do: {action}'
+            for (action, _), size in zip(actions, thresholds, strict=True)
+        )
+    )
+    ladder = sorted(zip(thresholds, (rank for _, rank in actions), strict=True))
+    in_order = all(low[1] < high[1] for low, high in pairwise(ladder))
+    assert ("ladder-order" not in [code for code, _, _ in told(text)]) is in_order

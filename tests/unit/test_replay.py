@@ -1,0 +1,89 @@
+"""Replay is the engine over recorded samples: the same decisions, in far less than real time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unitmem.engine import State, evaluate
+from unitmem.expression import parse_condition
+from unitmem.history import FILE_NAME, Recorder, read_samples
+from unitmem.policy import Budget, Log, Policy, PolicyFile, Step, Stop, observing, wanted_measures
+from unitmem.replay import Replayed, decisions
+from unitmem.sample import Sample, UnitSample
+from unitmem.unit import Invocation, Unit
+
+M = 2**20
+FILE = PolicyFile(
+    (
+        Policy(
+            "p",
+            ("*.service",),
+            (
+                Step(parse_condition("anon > 40M"), Log(), hold=3),
+                Step(parse_condition("growth(anon, 10s) > 100M/min"), Stop()),
+                Step(parse_condition("pss > 1M"), Stop()),
+            ),
+            clear=parse_condition("anon < 10M"),
+            cooldown=20,
+            budget=Budget(2, 60),
+        ),
+    ),
+    budget=Budget(5, 600),
+)
+
+
+def samples(count=2000):
+    """A saw-tooth of two units, one of which is restarted now and then."""
+    for at in range(count):
+        yield Sample(
+            float(at),
+            {
+                name: UnitSample(
+                    Unit(name),
+                    Invocation(name, f"{at // period:032x}", 1),
+                    values={"anon": at % period * 2 * M},
+                    unknown={"pss": "not read"},
+                )
+                for name, period in (("a.service", 50), ("b.service", 170))
+            },
+        )
+
+
+def watched(file):
+    """What a watch that observes decides."""
+    state, told = State(), []
+    for sample in samples():
+        state, made = evaluate(file.policies, sample, state, sample.at, file.budget)
+        told += made
+    return told
+
+
+def test_it_decides_as_a_watch_that_observes(tmp_path):
+    """Through the recorder and back, to the last digit."""
+    recorder = Recorder(tmp_path, "boot")
+    for sample in samples():
+        recorder.tick(sample, sample.at, wanted_measures(FILE.policies))
+    recorder.close()
+    replayed = Replayed()
+    told = list(decisions(FILE, read_samples(tmp_path / FILE_NAME), replayed))
+    assert told == watched(observing(FILE))
+    assert {decision.step for decision in told} == {0, 1}
+    assert any(decision.refusal for decision in told)
+    assert (replayed.samples, replayed.first, replayed.last) == (2000, 0.0, 1999.0)
+
+
+def test_nothing_is_done_whatever_the_mode():
+    assert all(decision.observe for decision in decisions(FILE, samples(), Replayed()))
+
+
+def test_what_was_not_recorded_is_unknown_for_that_reason():
+    bare = (
+        replace(sample, units={name: replace(unit, unknown={}) for name, unit in sample.units.items()})
+        for sample in samples(5)
+    )
+    assert not [decision for decision in decisions(FILE, bare, Replayed()) if decision.step == 2]
+
+
+def test_the_same_samples_give_the_same_decisions_again():
+    first, second = (list(decisions(FILE, samples(), Replayed())) for _ in range(2))
+    assert first == second != []

@@ -1,0 +1,332 @@
+"""The Ansible role as far as it needs no target: its options, its manual, and what it makes of what it is told.
+
+What it does to a machine is for tests/e2e/test_role.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from unitmem.config import load, parse
+
+CHECKOUT = Path(__file__).parents[2]
+ANSIBLE = CHECKOUT / "ansible"
+ROLE = ANSIBLE / "roles/unitmem"
+OPTIONS = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+POLICY = {"name": "leak", "units": ["web@*.service"], "steps": [{"when": "anon > 1G", "do": "log"}]}
+
+
+# --- its manual
+
+
+def as_markdown(text):
+    """A description with Ansible's markup as Markdown's."""
+    return re.sub(r"\b[CO]\((.*?)\)(?!\))", r"`\1`", " ".join(text.split()))
+
+
+def rows(options):
+    """The lines of the table that tells of them."""
+    for name, option in options.items():
+        described = option["description"]
+        text = " ".join([described] if isinstance(described, str) else described)
+        kind = " or ".join(f"`{choice}`" for choice in option.get("choices", [])) or option["type"]
+        if option.get("required"):
+            kind += ", required"
+        default = f"`{json.dumps(option['default'])}`" if "default" in option else ""
+        yield f"| `{name}` | {kind} | {default} | {as_markdown(text)} |"
+
+
+@pytest.mark.parametrize(
+    "options", [OPTIONS, OPTIONS["unitmem_instances"]["options"]], ids=["the role", "an instance"]
+)
+def test_the_manual_has_a_table_of_every_option(options):
+    manual = (ROLE / "README.md").read_text().splitlines()
+    assert [row for row in rows(options) if row not in manual] == []
+
+
+def test_the_manual_tells_of_no_other_variable_or_tag():
+    manual = (ROLE / "README.md").read_text()
+    tasks = yaml.safe_load((ROLE / "tasks/main.yml").read_text())
+    tags = {tag for task in tasks for tag in task["tags"]} - {"always"}
+    assert set(re.findall(r"\bunitmem_[a-z_]+\b", manual)) == set(OPTIONS) | tags
+
+
+def test_the_defaults_are_the_documented_ones():
+    assert {name: option["default"] for name, option in OPTIONS.items()} == DEFAULTS
+
+
+# --- its options
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"unitmem_instances": [{"name": "web", "policies": [POLICY]}]}, []),
+        ({"unitmem_instances": [{"name": "web", "file": "web.yaml", "state": "stopped"}]}, []),
+        ({"unitmem_instances": [{"name": "web", "state": "absent"}]}, []),
+        ({"unitmem_instances": [{"name": "web"}]}, ["policies, file, template"]),
+        ({"unitmem_instances": [{"policies": [POLICY]}]}, ["name"]),
+        ({"unitmem_instances": [{"name": "web", "polices": [POLICY]}]}, ["polices", "policies"]),
+        (
+            {"unitmem_instances": [{"name": "web", "policies": [POLICY], "file": "web.yaml"}]},
+            ["mutually exclusive"],
+        ),
+        ({"unitmem_instances": [{"name": "web", "file": "web.yaml", "interval": "1s"}]}, ["interval"]),
+        ({"unitmem_instances": [{"name": "web", "state": "running", "file": "a"}]}, ["running", "started"]),
+        ({"unitmem_method": "snap"}, ["snap", "auto, package, wheel"]),
+        ({"unitmem_observe": "perhaps"}, ["perhaps"]),
+    ],
+)
+def test_options_are_typed(variables, words):
+    errors = ArgumentSpecValidator(OPTIONS).validate({**DEFAULTS, **variables}).error_messages
+    assert bool(errors) == bool(words), errors
+    assert [word for word in words if not any(word in error for error in errors)] == []
+
+
+def test_the_example_is_one_that_runs():
+    for group in ("all", "canary"):
+        variables = yaml.safe_load((ANSIBLE / f"inventory/group_vars/{group}.yml").read_text())
+        assert ArgumentSpecValidator(OPTIONS).validate({**DEFAULTS, **variables}).error_messages == []
+        for instance in variables.get("unitmem_instances", []):
+            if "file" in instance:
+                checked = load(ANSIBLE / "files" / instance["file"])
+            else:
+                checked = parse(json.dumps({"policies": instance["policies"]}))
+            assert checked.warnings == ()
+
+
+# --- what it makes of what it is told
+
+GOOD = {
+    "ID": "debian",
+    "VERSION_ID": "12",
+    "booted": "yes",
+    "systemd": "252",
+    "cgroup": "cgroup2fs",
+    "controllers": "cpuset cpu io memory pids",
+    "psi": "yes",
+    "python:/usr/bin/python3": "3.11",
+    "place": "venv",
+    "venv": "3.11",
+    "wheel": "",
+    **dict.fromkeys(
+        (
+            "files",
+            "states",
+            "drop_ins",
+            "enabled",
+            "active",
+            "failed",
+            "stale_policies",
+            "stale_units",
+            "link",
+        ),
+        "",
+    ),
+}
+TARGETS = {
+    "debian 12": ({}, "wheel", []),
+    "debian 13": ({"VERSION_ID": "13", "python:/usr/bin/python3": "3.13"}, "package", []),
+    "debian testing": ({"VERSION_ID": None, "python:/usr/bin/python3": "3.13"}, "package", []),
+    "ubuntu": ({"ID": "ubuntu", "ID_LIKE": "debian", "VERSION_ID": "24.04"}, "wheel", []),
+    "el 9": (
+        {
+            "ID": "almalinux",
+            "ID_LIKE": "rhel centos fedora",
+            "VERSION_ID": "9.6",
+            "python:/usr/bin/python3": "3.9",
+        },
+        "wheel",
+        [],
+    ),
+    "no systemd": (
+        {"booted": "no", "systemd": ""},
+        "wheel",
+        ["systemd: this machine was not booted with systemd"],
+    ),
+    "an old one": ({"systemd": "247"}, "wheel", ["systemd: version 247 is here"]),
+    "cgroup v1": (
+        {"cgroup": "tmpfs", "controllers": ""},
+        "wheel",
+        [
+            "cgroup v2: /sys/fs/cgroup is tmpfs rather than cgroup2fs. Boot with systemd.unified_cgroup_hierarchy=1"
+        ],
+    ),
+    "no controller": ({"controllers": "cpu pids"}, "wheel", ["memory controller: "]),
+    "no psi": ({"psi": "no"}, "wheel", ["PSI: /proc/pressure/memory can't be read. Boot with psi=1"]),
+    "debian 11": (
+        {"VERSION_ID": "11", "systemd": "247", "python:/usr/bin/python3": "3.9"},
+        "wheel",
+        ["systemd: version 247", "Python: /usr/bin/python3 is 3.9"],
+    ),
+    "no python": ({"python:/usr/bin/python3": None}, "wheel", ["Python: /usr/bin/python3 is not there"]),
+    "something in the way": ({"place": "other"}, "wheel", ["unitmem_venv: /opt/unitmem is there already"]),
+}
+# what plain YAML would take for something else has to come through as it was
+TRICKY = {
+    "name": "tricky",
+    "interval": "1s",
+    "budget": {"actions": 3, "per": "1h"},
+    "policies": [
+        {
+            "units": ["*.service", "a@0x1f.service"],
+            "name": "on",
+            "steps": [
+                {
+                    "when": "pressure.full.avg10 > 40%",
+                    "for": "10s",
+                    "do": {"run": ["/bin/echo", "{{ x }}: # %s \\n", "é"]},
+                }
+            ],
+        }
+    ],
+}
+WRITTEN = "{policies: []}  # as it was, {{ x }}\n\n"
+# a copy takes a second, a debug none
+PLAY = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars_files: [{role}/defaults/main.yml, {role}/vars/main.yml]
+  tasks:
+    - ansible.builtin.debug:
+        msg: {{method: "{{{{ __unitmem_method }}}}", obstacles: "{{{{ __unitmem_obstacles }}}}"}}
+      loop: "{{{{ targets }}}}"
+      vars:
+        __unitmem_probe: {{stdout_lines: "{{{{ item }}}}"}}
+      register: preflight
+    - ansible.builtin.debug:
+        msg: "{{{{ __unitmem_text }}}}"
+      loop: "{{{{ unitmem_instances }}}}"
+      register: texts
+    - ansible.builtin.copy:
+        content: "{{{{ made | to_json }}}}"
+        dest: "{directory}/made.json"
+        mode: "0600"
+      vars:
+        __unitmem_texts: "{{{{ dict(unitmem_instances | map(attribute='name') | zip(texts.results | map(attribute='msg'))) }}}}"
+        made:
+          preflight: "{{{{ preflight.results | map(attribute='msg') }}}}"
+          texts: "{{{{ texts.results | map(attribute='msg') }}}}"
+          directory: "{directory}"
+          problems: "{{{{ lookup('ansible.builtin.template', '{role}/templates/problems.j2') }}}}"
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What one play makes of all that is above."""
+    directory = tmp_path_factory.mktemp("role")
+    (directory / "templates").symlink_to(ROLE / "templates")
+    play = directory / "play.yml"
+    play.write_text(PLAY.format(role=ROLE, directory=directory))
+    (directory / "written.yaml").write_text(WRITTEN)
+    targets = [
+        [f"{key}={value}" for key, value in {**GOOD, **changes}.items() if value is not None]
+        for changes, _, _ in TARGETS.values()
+    ]
+    checked = {
+        "stderr_lines": [
+            "file.yaml:2:1: broken",
+            "tricky.yaml:3:1: broken",
+            "rendered.yaml:1:1: broken",
+            "Something else.",
+        ]
+    }
+    (directory / "template.j2").write_text("{# #}policies: 3\n")
+    instances = [
+        TRICKY,
+        {"name": "file", "file": str(directory / "written.yaml")},
+        {"name": "rendered", "template": str(directory / "template.j2")},
+    ]
+    variables = directory / "variables.json"
+    # as group_vars would have it: what looks like a template and isn't meant as one is marked so
+    variables.write_text(
+        yaml.dump(
+            {"targets": targets, "__unitmem_checked": checked, "unitmem_instances": instances},
+            sort_keys=False,
+        ).replace("'{{ x }}", "!unsafe '{{ x }}")
+    )
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-e", f"@{variables}", play],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((directory / "made.json").read_text())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_machine_that_lacks_something_is_told_what_and_what_to_do(made, target):
+    _, method, obstacles = TARGETS[target]
+    told = made["preflight"][list(TARGETS).index(target)]
+    assert told["method"] == method
+    assert len(told["obstacles"]) == len(obstacles), told["obstacles"]
+    assert [words for words in obstacles if not any(t.startswith(words) for t in told["obstacles"])] == []
+
+
+def test_policies_as_data_are_written_as_they_were_meant(made):
+    text, *_ = made["texts"]
+    wanted = {key: value for key, value in TRICKY.items() if key != "name"}
+    assert yaml.safe_load(text) == wanted
+    assert parse(text).warnings == ()
+    assert text.splitlines()[1:5] == [
+        'interval: "1s"',
+        'budget: {"actions": 3, "per": "1h"}',
+        "policies:",
+        '  - units: ["*.service", "a@0x1f.service"]',
+    ]
+
+
+def test_a_file_of_policies_is_written_to_the_letter(made):
+    _, text, _ = made["texts"]
+    assert text == WRITTEN
+
+
+def test_problems_are_told_by_the_names_that_files_have_for_their_author(made):
+    directory = made["directory"]
+    assert made["problems"].splitlines() == [
+        "broken policies",
+        f"{directory}/written.yaml:2:1: broken",
+        "/etc/unitmem/tricky.yaml:3:1: broken",
+        '    budget: {"actions": 3, "per": "1h"}',
+        f"{directory}/template.j2 (rendered):1:1: broken",
+        "    policies: 3",
+        "Something else.",
+        "No instance was changed: each runs on with the policies that it had.",
+    ]
+
+
+def test_the_probe_tells_what_the_role_asks_for(tmp_path):
+    """On this very machine, whatever it is: it only reads."""
+    probe = [
+        "sh",
+        ROLE / "files/probe.sh",
+        tmp_path,
+        "/usr/bin/python3 /nowhere/python3.11",
+        "dpkg nopackage",
+        "/",
+    ]
+    done = subprocess.run(probe, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    told = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    asked = set(re.findall(r"__unitmem_target\.([a-z_]+)", (ROLE / "vars/main.yml").read_text()))
+    assert asked - set(told) == set()
+    assert told["place"] == "free"
+    assert re.fullmatch(r"3\.\d+", told["python:/usr/bin/python3"])
+    assert "python:/nowhere/python3.11" not in told
+    assert "package:nopackage" not in told
+    assert told["metrics"] == "root"

@@ -1,0 +1,179 @@
+"""What outlives the daemon: encoded, kept, and read back; a crash or a damaged file loses no more than it must."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+
+from unitmem.engine import Ladder, Phase, State, StepState
+from unitmem.expression import parse_condition
+from unitmem.hold import Hold
+from unitmem.outcome import END_WAIT
+from unitmem.policy import Log, Mode, Policy, Signal, Step, Stop
+from unitmem.store import (
+    FILE_NAME,
+    DamagedStateError,
+    Instant,
+    Remembered,
+    Store,
+    decode,
+    encode,
+    fingerprint,
+    replace_file,
+)
+from unitmem.unit import Invocation
+
+NOW = Instant(monotonic=1000.0, realtime=5000.0, boot_id="one")
+RUN = Invocation("a.service", "0" * 31 + "1", 7)
+KEY = ("p", "a.service")
+POLICY = Policy(
+    "p",
+    ("*.service",),
+    (
+        Step(parse_condition("anon > 1M"), Log()),
+        Step(parse_condition("anon > 2M"), Signal(signal.SIGUSR1), hold=5),
+        Step(parse_condition("anon > 3M"), Stop(timeout=30)),
+    ),
+    unprotect=frozenset({"b.service", "a.service"}),
+)
+OPEN = Ladder(
+    RUN,
+    (
+        StepState(Phase.FIRED, since=990.0, fired_at=990.0),
+        StepState(Phase.HOLDING, since=995.0),
+        StepState(),
+    ),
+    episode_since=990.0,
+)
+REMEMBERED = Remembered(
+    State(
+        ladders={KEY: OPEN, ("p", "idle.service"): replace(OPEN, episode_since=None)},
+        cooling={("p", "c.service"): 1060.0},
+        spent={KEY: (980.0, 990.0)},
+        spent_in_all={Mode.ACT: (990.0,)},
+    ),
+    (Hold("p", "a.service", {"MemoryHigh": None, "MemoryMax": 2**20}),),
+)
+
+
+def through_json(remembered, policies=(POLICY,), shift=0.0):
+    return decode(json.loads(json.dumps(encode(remembered, (POLICY,)))), policies, shift)
+
+
+def test_what_is_kept_is_read_back():
+    """Open episodes with what fired in them, cooldowns, budgets and holds; what only held starts anew."""
+    kept = through_json(REMEMBERED)
+    assert kept.holds == REMEMBERED.holds
+    assert kept.state == State(
+        ladders={
+            KEY: Ladder(
+                RUN, (StepState(Phase.FIRED, fired_at=990.0), StepState(), StepState()), episode_since=990.0
+            )
+        },
+        cooling=REMEMBERED.state.cooling,
+        spent=REMEMBERED.state.spent,
+        spent_in_all=REMEMBERED.state.spent_in_all,
+    )
+
+
+def test_an_end_that_was_under_way_is_not_asked_for_again_before_its_time_is_over():
+    stopping = replace(OPEN, steps=(*OPEN.steps[:2], StepState(Phase.FIRED, since=990.0, fired_at=999.0)))
+    state = replace(REMEMBERED.state, ladders={KEY: stopping}, ending=frozenset({RUN}))
+    step = through_json(Remembered(state)).state.ladders[KEY].steps[2]
+    assert step.phase is Phase.IDLE
+    assert step.not_before == 999.0 + 30 + END_WAIT
+
+
+def test_a_changed_policy_keeps_cooldown_and_budget_only():
+    changed = replace(POLICY, steps=POLICY.steps[:2])
+    kept = through_json(REMEMBERED, (changed,))
+    assert kept.state.ladders == {}
+    assert (kept.state.cooling, kept.state.spent) == (REMEMBERED.state.cooling, REMEMBERED.state.spent)
+    assert kept.holds == REMEMBERED.holds
+
+
+def test_a_policy_that_has_only_moved_in_its_file_is_the_same():
+    moved = replace(POLICY, line=9, steps=tuple(replace(step, line=9) for step in POLICY.steps))
+    assert fingerprint(moved) == fingerprint(POLICY)
+    assert fingerprint(replace(POLICY, cooldown=1.0)) != fingerprint(POLICY)
+
+
+@pytest.mark.parametrize(
+    ("later", "left"),
+    [
+        (replace(NOW, monotonic=1020.0, realtime=5020.0), 40.0),
+        (Instant(monotonic=3.0, realtime=5020.0, boot_id="two"), 40.0),
+        (Instant(monotonic=3.0, realtime=4000.0, boot_id="two"), 60.0),
+    ],
+    ids=["same boot", "after a reboot", "after a reboot, with the clock set back"],
+)
+def test_time_left_is_the_same_to_whoever_comes_next(tmp_path, later, left):
+    Store(tmp_path).save(REMEMBERED, (POLICY,), NOW)
+    kept = Store(tmp_path).load((POLICY,), later)
+    assert kept.state.cooling["p", "c.service"] - later.monotonic == pytest.approx(left)
+
+
+def test_without_a_file_or_a_directory_nothing_is_remembered(tmp_path):
+    assert Store(tmp_path).load((POLICY,), NOW) == Remembered()
+    store = Store(None)
+    store.save(REMEMBERED, (POLICY,), NOW)
+    assert store.load((POLICY,), NOW) == Remembered()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"version": 1}', '{"version": 99}', "\xff"],
+)
+def test_a_damaged_file_is_set_aside_and_said_so(tmp_path, text):
+    (tmp_path / FILE_NAME).write_text(text, encoding="latin-1")
+    with pytest.raises(DamagedStateError, match="set aside"):
+        Store(tmp_path).load((POLICY,), NOW)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{FILE_NAME}.damaged-5000"]
+    assert Store(tmp_path).load((POLICY,), NOW) == Remembered()
+
+
+def test_any_part_of_the_file_alone_is_damaged_and_never_another_error(tmp_path):
+    Store(tmp_path).save(REMEMBERED, (POLICY,), NOW)
+    whole = (tmp_path / FILE_NAME).read_bytes()
+    for length in range(0, len(whole), 7):
+        (tmp_path / FILE_NAME).write_bytes(whole[:length])
+        with pytest.raises(DamagedStateError):
+            Store(tmp_path).load((POLICY,), NOW)
+
+
+def test_what_has_not_changed_is_not_written_again(tmp_path):
+    store = Store(tmp_path)
+    store.save(REMEMBERED, (POLICY,), NOW)
+    written = (tmp_path / FILE_NAME).stat().st_ino
+    store.save(REMEMBERED, (POLICY,), replace(NOW, monotonic=1001.0))
+    assert (tmp_path / FILE_NAME).stat().st_ino == written
+    store.save(Remembered(), (POLICY,), NOW)
+    assert (tmp_path / FILE_NAME).stat().st_ino != written
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.save(REMEMBERED, (POLICY,), NOW)
+
+    def full(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unitmem.store.os.write", full)
+    with pytest.raises(OSError, match="No space"):
+        store.save(Remembered(), (POLICY,), NOW)
+    monkeypatch.undo()
+    assert Store(tmp_path).load((POLICY,), NOW).holds == REMEMBERED.holds
+    store.save(Remembered(), (POLICY,), NOW)
+    assert Store(tmp_path).load((POLICY,), NOW).holds == ()
+
+
+def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path):
+    path = tmp_path / "a.json"
+    replace_file(path, "old", durable=True)
+    replace_file(path, "new", durable=False, mode=0o644)
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,63 @@
+"""Looking again at units that are known, from files alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from unitmem.cgroup import Cgroup
+from unitmem.survey import survey_again
+from unitmem.unit import Unit
+
+UNITS = [
+    Unit("a.service", control_group="/s.slice/a.service"),
+    Unit("b.service"),
+    Unit("c.service", control_group="/s.slice/c.service"),
+]
+
+
+@pytest.fixture
+def again(tree, proc):
+    """again(): those units now, by name."""
+    (proc.root / "meminfo").write_text("MemTotal: 1024 kB\n")
+    tree.add("/s.slice", {"memory.max": 4096})
+
+    def again():
+        survey = survey_again(UNITS, cgroups=tree.root, proc=proc.root)
+        return {sample.unit.name: sample for sample in survey.units}
+
+    return again
+
+
+def test_what_stops_is_left_out_and_what_starts_anew_is_another_run(again, tree):
+    tree.add("/s.slice/a.service", {"memory.current": 1})
+    tree.add("/s.slice/c.service", {"memory.current": 2})
+    first = again()
+    assert list(first) == ["a.service", "b.service", "c.service"]
+    assert [sample.values.get("current") for sample in first.values()] == [1, None, 2]
+    tree.remove("/s.slice/a.service")
+    assert list(again()) == ["b.service", "c.service"]
+    tree.add("/s.slice/x.service")  # takes the inode that may have become free
+    tree.add("/s.slice/a.service", {"memory.current": 3})
+    second = again()
+    assert second["a.service"].values["current"] == 3
+    assert second["a.service"].invocation != first["a.service"].invocation
+    assert second["c.service"].invocation == first["c.service"].invocation
+
+
+def test_units_share_what_is_read_of_their_slice_within_one_look_only(again, tree):
+    tree.add("/s.slice/a.service", {"memory.current": 1})
+    assert again()["a.service"].values["limit"] == 4096
+    tree.add("/s.slice", {"memory.max": 8192})
+    assert again()["a.service"].values["limit"] == 8192
+
+
+def test_an_ancestor_that_was_seen_is_not_read_again(tree):
+    tree.add("/s.slice", {"memory.max": 4096})
+    tree.add("/s.slice/a.service")
+    with Cgroup("/s.slice/a.service", tree.root) as cgroup:
+        seen = {}
+        levels = cgroup.read(seen).levels
+        assert list(seen) == ["/s.slice"]
+        tree.add("/s.slice", {"memory.max": 8192})
+        assert cgroup.read(seen).levels == levels
+        assert cgroup.read().levels[1].max == 8192

@@ -1,0 +1,349 @@
+"""What is remembered over time: counts of events, slopes and the time they leave, and how little of it is kept."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unitmem.condition import Bounds, Derivation, comparisons
+from unitmem.expression import parse_condition
+from unitmem.sample import UnitSample
+from unitmem.trail import (
+    MAX_EXCESS,
+    MIN_POINTS,
+    NOT_YET_WATCHED,
+    POINTS_A_SPAN,
+    RESOLUTION,
+    UnitFacts,
+    extend,
+    slope_of,
+)
+from unitmem.unit import Invocation, Unit
+
+M = 2**20
+RUN = Invocation("web.service", "1" * 32, 7)
+GROWTH, ETA, INCREASE = Derivation.GROWTH, Derivation.ETA, Derivation.INCREASE
+
+
+def sampled(invocation=RUN, **values):
+    """A unit of which these measures are known; `events_oom` is `events.oom`."""
+    known = {name.replace("_", "."): value for name, value in values.items() if value is not None}
+    unknown = {name: "gone blind" for name, value in values.items() if value is None}
+    return UnitSample(Unit("web.service"), invocation, values=known, unknown=unknown)
+
+
+def watched(condition, ticks):
+    """(trail, facts) after samples at `ticks`, a list of (time, sample)."""
+    wanted = list(comparisons(parse_condition(condition)))
+    trail = None
+    facts = None
+    for at, unit in ticks:
+        trail = extend(trail, unit, wanted, at)
+        facts = UnitFacts(unit, trail, at)
+    return trail, facts
+
+
+def growing(times, rate=M, start=100 * M, **values):
+    """Samples of a unit whose anonymous memory grows by `rate` a second."""
+    return [(at, sampled(anon=start + rate * at, **values)) for at in times]
+
+
+def slope(facts, span=60.0):
+    bounds = facts.derived("anon", GROWTH, span)
+    assert bounds is None or bounds.low == bounds.high
+    return None if bounds is None else bounds.low
+
+
+# --- a slope -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([], None),
+        ([(0, 0)], None),
+        ([(at, at) for at in range(MIN_POINTS - 1)], None),
+        ([(at, at) for at in range(MIN_POINTS)], 1),
+        ([(at, 5) for at in range(9)], 0),
+        ([(at, -2 * at) for at in range(9)], -2),
+        ([(0, 0), (1, 1), (2, 2), (3, 3), (40, 40)], 1),  # of all pairs, whatever their distance
+    ],
+)
+def test_a_slope_is_the_median_between_any_two_points(points, expected):
+    assert slope_of(tuple(points)) == expected
+
+
+lines = st.tuples(
+    st.integers(MIN_POINTS, POINTS_A_SPAN + 2), st.integers(-1000, 1000).map(float), st.integers(0, 10**9)
+)
+spikes = st.integers(-(10**12), 10**12).map(float)
+
+
+@given(line=lines, data=st.data())
+def test_one_spike_does_not_move_a_slope(line, data):
+    """However high it is, and wherever; the mean of the pairs would follow it anywhere."""
+    count, rate, start = line
+    points = [(float(at), start + rate * at) for at in range(count)]
+    place = data.draw(st.integers(0, count - 1))
+    points[place] = (points[place][0], data.draw(spikes))
+    assert slope_of(tuple(points)) == rate
+
+
+@given(line=lines, data=st.data())
+def test_a_quarter_of_spikes_does_not_move_a_slope(line, data):
+    count, rate, start = line
+    points = [(float(at), start + rate * at) for at in range(count)]
+    places = data.draw(st.sets(st.integers(0, count - 1), max_size=count // 4))
+    for place in places:
+        points[place] = (points[place][0], data.draw(spikes))
+    assert slope_of(tuple(points)) == rate
+
+
+@given(values=st.lists(st.integers(0, 2**40), min_size=MIN_POINTS, max_size=POINTS_A_SPAN))
+def test_a_slope_lies_between_the_steepest_ones(values):
+    points = [(float(at), float(value)) for at, value in enumerate(values)]
+    steps = [late - early for early, late in pairwise(values)]
+    assert min(steps) <= slope_of(tuple(points)) <= max(steps)
+    assert slope_of(tuple((at, -value) for at, value in points)) == -slope_of(tuple(points))
+
+
+# --- growth over time --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [0.1, 1, 2, 3, 5, 7, 15])
+def test_growth_is_known_once_its_span_was_watched_and_from_then_on(every):
+    """At any interval that the reader of policies lets pass."""
+    wanted = list(comparisons(parse_condition("growth(anon, 1min) > 1M/min")))
+    trail = None
+    for tick in range(int(180 / every)):
+        at = tick * every
+        unit = sampled(anon=100 * M + M * at)
+        trail = extend(trail, unit, wanted, at)
+        facts = UnitFacts(unit, trail, at)
+        assert slope(facts) == (pytest.approx(M) if at >= 60 else None), at
+        if at < 60:
+            assert facts.why_unknown("anon", GROWTH) == NOT_YET_WATCHED
+
+
+@given(
+    gaps=st.lists(st.floats(0.01, 14), min_size=1, max_size=300), span=st.sampled_from([60.0, 100.0, 600.0])
+)
+def test_what_is_kept_is_bounded_and_growth_known_only_where_it_covers_the_span(gaps, span):
+    """At ticks of any distance, as events cause them."""
+    wanted = list(comparisons(parse_condition(f"growth(anon, {span:g}s) > 1M/min")))
+    trail = None
+    at = 0.0
+    for gap in gaps:
+        at += gap
+        unit = sampled(anon=M * at)
+        trail = extend(trail, unit, wanted, at)
+        (points,) = trail.points.values()
+        assert len(points) <= POINTS_A_SPAN + 1
+        assert all(at - time <= span * (1 + MAX_EXCESS) for time, _ in points)
+        known = slope(UnitFacts(unit, trail, at), span)
+        assert (known is not None) == (points[0][0] <= at - span)
+        assert known is None or known == pytest.approx(M)
+
+
+def test_a_long_span_costs_no_more_than_a_short_one():
+    trail, facts = watched("growth(anon, 1h) > 1M/min", growing(range(0, 20000, 2)))
+    (points,) = trail.points.values()
+    assert len(points) <= POINTS_A_SPAN + 1
+    assert slope(facts, 3600.0) == M
+
+
+def test_growth_follows_a_turn_after_some_of_its_span():
+    rising = growing(range(0, 100, 2))
+    level = [(at, sampled(anon=200 * M)) for at in range(100, 200, 2)]
+    condition = "growth(anon, 1min) > 1M/min"
+    assert slope(watched(condition, [*rising, *level[:5]])[1]) == pytest.approx(M, rel=0.2)
+    assert slope(watched(condition, [*rising, *level])[1]) == 0
+
+
+@pytest.mark.parametrize("spike", [0, 10**15])
+@pytest.mark.parametrize("at", [0, 60, 90, 118, 120])
+def test_a_spike_among_the_samples_does_not_move_growth(spike, at):
+    ticks = growing(range(0, 122, 2))
+    ticks[at // 2] = (at, sampled(anon=spike))
+    assert slope(watched("growth(anon, 1min) > 1M/min", ticks)[1]) == M
+
+
+def test_while_its_measure_is_unknown_growth_is_unknown_for_that_reason():
+    ticks = [*growing(range(0, 100, 2)), (100, sampled(anon=None))]
+    _, facts = watched("growth(anon, 1min) > 1M/min", ticks)
+    assert slope(facts) is None
+    assert facts.why_unknown("anon", GROWTH) == "gone blind"
+
+
+@pytest.mark.parametrize(
+    ("gap", "is_known"),
+    [((80, 82), True), ((70, 90), True), ((62, 98), True), ((10, 98), False), ((40, 160), False)],
+)
+def test_after_a_short_gap_growth_is_known_at_once_and_after_a_long_one_it_is_not(gap, is_known):
+    """A gap that leaves no point from before the span, or too few within it, is one to wait after."""
+    first, last = gap
+    times = range(0, last + 4, 2)
+    ticks = [(at, sampled(anon=None if first <= at <= last else M * at)) for at in times]
+    _, facts = watched("growth(anon, 1min) > 1M/min", ticks)
+    assert slope(facts) == (M if is_known else None)
+
+
+def test_after_any_gap_growth_is_known_again_once_its_span_was_watched_anew():
+    before, after = growing(range(0, 100, 2)), growing(range(1000, 1064, 2))
+    gap = [(at, sampled(anon=None)) for at in range(100, 1000, 2)]
+    condition = "growth(anon, 1min) > 1M/min"
+    assert slope(watched(condition, [*before, *gap, *after[:10]])[1]) is None
+    assert slope(watched(condition, [*before, *gap, *after])[1]) == M
+
+
+def test_another_run_starts_from_nothing():
+    other = Invocation("web.service", "2" * 32, 8)
+    ticks = growing(range(0, 100, 2))
+    trail, _ = watched("growth(anon, 1min) > 1M/min", ticks)
+    unit = sampled(other, anon=5 * M)
+    assert slope(UnitFacts(unit, trail, 102)) is None
+    trail, facts = watched("growth(anon, 1min) > 1M/min", [*ticks, (102, unit)])
+    assert slope(facts) is None
+    assert trail.points == {("anon", 60.0): ((102, 5 * M),)}
+
+
+def test_each_span_has_a_trail_of_its_own_and_eta_shares_that_of_its_measure():
+    condition = "growth(anon, 1min) > 1M/min or growth(anon, 2min) > 1M/min or eta(limit, 1min) < 1h or eta(high, 1min) < 1h"
+    trail, _ = watched(condition, [(0, sampled(anon=1, unreclaimable=1))])
+    assert trail.points.keys() == {("anon", 60.0), ("anon", 120.0), ("unreclaimable", 60.0)}
+
+
+@pytest.mark.parametrize("condition", ["anon > 1M", "pressure.some.avg10 > 5%"])
+def test_nothing_is_remembered_for_what_looks_at_one_instant(condition):
+    assert watched(condition, [(0, sampled(anon=1))])[0] is None
+
+
+def test_nothing_is_remembered_of_a_unit_that_does_not_run():
+    assert watched("growth(anon, 1min) > 1M/min", [(0, sampled(None, anon=1))])[0] is None
+
+
+def test_what_no_condition_needs_any_longer_is_forgotten():
+    ticks = growing(range(0, 100, 2))
+    trail, _ = watched("growth(anon, 1min) > 1M/min", ticks)
+    assert extend(trail, ticks[-1][1], [], 100) is None
+    other = comparisons(parse_condition("events.oom > 0 in 1h"))
+    assert extend(trail, ticks[-1][1], other, 100).points == {}
+
+
+# --- the time that is left ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "limit", "expected"),
+    [
+        (1, 1000 * M, 800),  # 200M used after 100 s, 800M to go
+        (1, 200 * M, 0),  # met
+        (1, 150 * M, 0),  # long met
+        (0, 1000 * M, inf),
+        (-0.5, 1000 * M, inf),
+        (0, 50 * M, 0),
+        (-0.5, 40 * M, 0),
+    ],
+)
+@pytest.mark.parametrize("target", ["limit", "high"])
+def test_eta_is_what_is_left_at_this_rate(rate, limit, expected, target):
+    ticks = [
+        (at, sampled(unreclaimable=100 * M + rate * M * at, **{target: limit})) for at in range(0, 102, 2)
+    ]
+    _, facts = watched(f"eta({target}, 1min) < 1h", ticks)
+    assert facts.derived(target, ETA, 60.0) == Bounds(expected, expected)
+
+
+@given(rate=st.integers(-1000, 1000).map(float), start=st.integers(0, 10**9), limit=st.integers(0, 10**9))
+def test_eta_is_never_below_nothing_and_infinite_only_where_the_limit_will_not_be_met(rate, start, limit):
+    values = {at: max(0.0, start + rate * at) for at in range(0, 70, 2)}
+    ticks = [(at, sampled(unreclaimable=value, limit=limit)) for at, value in values.items()]
+    eta = watched("eta(limit, 1min) < 1h", ticks)[1].derived("limit", ETA, 60.0).low
+    assert eta >= 0
+    assert (eta == 0) == (values[68] >= limit)
+    assert (eta == inf) == (values[68] < limit and rate <= 0)
+
+
+def test_eta_is_not_known_before_its_span_was_watched():
+    ticks = [(at, sampled(unreclaimable=M * at, limit=900 * M)) for at in range(0, 62, 2)]
+    _, facts = watched("eta(limit, 1min) < 1h", ticks[:-1])
+    assert facts.derived("limit", ETA, 60.0) is None
+    assert facts.why_unknown("limit", ETA) == NOT_YET_WATCHED
+    _, facts = watched("eta(limit, 1min) < 1h", ticks)
+    assert facts.derived("limit", ETA, 60.0) == Bounds(840, 840)
+
+
+@pytest.mark.parametrize("blind", ["unreclaimable", "high"])
+def test_eta_needs_both_what_grows_and_what_it_meets(blind):
+    values = {"unreclaimable": M, "high": 900 * M}
+    ticks = [(at, sampled(**values)) for at in range(0, 100, 2)]
+    _, facts = watched("eta(high, 1min) < 1h", [*ticks, (100, sampled(**values | {blind: None}))])
+    assert facts.derived("high", ETA, 60.0) is None
+    assert facts.why_unknown("high", ETA) == "gone blind"
+
+
+# --- counts of events --------------------------------------------------------------------------
+
+
+def counted(counts):
+    return [(at, sampled(events_oom=count)) for at, count in counts]
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([(0, 5)], Bounds(0, 5)),  # what was before the first look may lie within the span
+        ([(0, 5), (10, 7)], Bounds(2, 7)),
+        ([(0, 5), (60, 7)], Bounds(2, 2)),  # known exactly once the span was watched
+        ([(0, 5), (30, 7), (89, 7)], Bounds(2, 2)),
+        ([(0, 5), (30, 7), (90, 7)], Bounds(0, 0)),  # a minute ago it was 7 already
+        ([(0, 0), (10, 1), (20, 2), (75, 3)], Bounds(2, 2)),
+    ],
+)
+def test_an_increase_is_counted_from_the_start_of_its_span(counts, expected):
+    _, facts = watched("events.oom > 0 in 1min", counted(counts))
+    assert facts.derived("events.oom", INCREASE, 60.0) == expected
+
+
+def test_only_changes_of_counts_are_kept():
+    trail, _ = watched("events.oom > 0 in 1h", counted((at, 3) for at in range(5000)))
+    assert len(trail.events) == 1
+
+
+def test_an_increase_of_what_is_not_known_is_not_known():
+    _, facts = watched("events.oom > 0 in 1min", [(0, sampled(events_oom=1)), (90, sampled(anon=1))])
+    assert facts.derived("events.oom", INCREASE, 60.0) is None
+
+
+@given(steps=st.lists(st.tuples(st.floats(0.1, 40), st.integers(0, 3)), min_size=1, max_size=50))
+def test_an_increase_is_never_told_wrong(steps):
+    """The count at the start of the span, known to the one who made it up, lies within what is told."""
+    at, count = 0.0, 0
+    history = []
+    wanted = list(comparisons(parse_condition("events.oom > 0 in 1min")))
+    trail = None
+    for gap, more in steps:
+        at, count = at + gap, count + more
+        history.append((at, count))
+        unit = sampled(events_oom=count)
+        trail = extend(trail, unit, wanted, at)
+        low, high = UnitFacts(unit, trail, at).derived("events.oom", INCREASE, 60.0)
+        before = [total for time, total in history if time <= at - 60]
+        true = count - (before[-1] if before else 0)
+        assert low <= true <= high
+        assert low == high or not before
+
+
+def test_what_is_remembered_of_a_throttled_unit_is_bounded_and_nearly_right():
+    """A change at each tick of a long span; what is thinned out is counted with what came before it."""
+    ticks = [(float(at), sampled(events_high=10 * at)) for at in range(5000)]
+    trail, facts = watched("events.high > 0 in 1h", ticks)
+    assert len(trail.events) < 1000
+    for span in (10.0, 60.0, 3600.0):
+        low, high = facts.derived("events.high", INCREASE, span)
+        assert low == high
+        assert 10 * span <= low <= 10 * span * (1 + 2 * RESOLUTION)
