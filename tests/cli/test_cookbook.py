@@ -1,0 +1,179 @@
+"""The cookbook: each recipe passes the strict check, and does over a made-up history what its page says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from documents import CHECKOUT, PAGES, blocks
+
+from unitmem import config
+from unitmem.cli.machine import Machine
+from unitmem.errors import UnsupportedSystemError
+from unitmem.policy import Log, Mode
+
+M = 1 << 20
+G = 1 << 30
+PAGE = PAGES["docs/cookbook.md"]
+RECIPES = {block.section: block.text for block in blocks(PAGE) if block.language == "yaml"}
+EXPECTED = {block.section: block.text for block in blocks(PAGE) if block.language == "text"}
+
+
+@dataclass(frozen=True)
+class Story:
+    """What one unit measured, minute by minute."""
+
+    unit: str
+    minutes: int
+    values: Callable[[float], dict[str, float]]
+    every: int = 10
+    """Seconds between two samples."""
+
+    def lines(self) -> Iterator[str]:
+        for at in range(0, self.minutes * 60 + 1, self.every):
+            values = {name: round(value, 1) for name, value in self.values(at / 60).items()}
+            yield json.dumps({"at": at, "units": {self.unit: {"run": "1", "values": values}}}) + "\n"
+
+
+def leak(start: float, rate: float, limit: float) -> Callable[[float], dict[str, float]]:
+    """`rate` bytes a minute from `start` on, all of it anonymous."""
+    return lambda minute: {
+        "anon": start + rate * minute,
+        "unreclaimable": start + rate * minute,
+        "limit": limit,
+    }
+
+
+def one_worker_runs_away(minute: float) -> dict[str, float]:
+    """80 MiB each, until one takes 30 MiB a minute more, is ended, and another starts with 80 again."""
+    grown = (minute - 10) * 30 if minute >= 10 else 0
+    return {"process.pss": (80 + (grown if grown < 480 else 0)) * M}
+
+
+def heap_is_full_and_buffers_leak(minute: float) -> dict[str, float]:
+    """The heap fills to 3 GiB within half an hour, and stays; direct buffers take 6 MiB a minute all the time."""
+    return {"unreclaimable": min(0.5 * G + minute * 100 * M, 3 * G) + minute * 6 * M, "limit": 4 * G}
+
+
+def tab_runs_away(minute: float) -> dict[str, float]:
+    return {
+        "process.uss": 300 * M + max(0, minute - 30) * 500 * M,
+        "unreclaimable": 2 * G + max(0, minute - 30) * 500 * M,
+        "host.total": 16 * G,
+        "host.available": 10 * G - max(0, minute - 30) * 500 * M,
+    }
+
+
+def cache_is_full_all_day_and_then_a_query_goes_wrong(minute: float) -> dict[str, float]:
+    wrong = max(0, minute - 480) * 200 * M
+    return {
+        "current": 8 * G - 4 * M,
+        "workingset": 7.2 * G,
+        "unreclaimable": 3 * G + wrong,
+        "process.uss": 60 * M + wrong,
+        "pressure.full.avg10": 0.4 if minute < 495 else 12,
+        "limit": 8 * G,
+    }
+
+
+def others_take_the_machine(minute: float) -> dict[str, float]:
+    taken = minute * 200 * M if minute < 50 else 0
+    return {
+        "host.total": 16 * G,
+        "host.available": 10 * G - taken,
+        "host.pressure.full.avg10": 0.0,
+    }
+
+
+STORIES = {
+    "A first look at any machine": Story("mail.service", 600, leak(300 * M, 1 * M, 1 * G), every=60),
+    "A leaky service": Story("api@1.service", 60, leak(300 * M, 12 * M, 1 * G)),
+    "Forked workers": Story("celery.service", 30, one_worker_runs_away, every=2),
+    "A JVM, with a heap dump before its restart": Story("app.service", 160, heap_is_full_and_buffers_leak),
+    "Containers in scopes": Story("docker-3f2a81c5d09e.scope", 60, leak(100 * M, 8 * M, 512 * M)),
+    "Your own session": Story("app-firefox-1234.scope", 60, tab_runs_away),
+    "A database that lives on page cache": Story(
+        "postgresql@17-main.service", 503, cache_is_full_all_day_and_then_a_query_goes_wrong
+    ),
+    "Batch work that can wait": Story("batch.slice", 60, others_take_the_machine),
+}
+FILES = {
+    "A first look at any machine": "first-look",
+    "A leaky service": "leaky-service",
+    "Forked workers": "forked-workers",
+    "A JVM, with a heap dump before its restart": "jvm-heap-dump",
+    "Containers in scopes": "containers",
+    "Your own session": "desktop",
+    "A database that lives on page cache": "database",
+    "Batch work that can wait": "batch",
+}
+"""Where the package has them: examples/….yaml."""
+
+
+@pytest.fixture
+def nowhere(fake):
+    """A machine whose service manager can't be asked: a recipe's units are on no machine of ours."""
+
+    def refuse(kind):
+        raise UnsupportedSystemError("not run by systemd")
+
+    return Machine(fake.root / "cgroup", fake.root / "proc", refuse, fake.root / "run", fake.root / "state")
+
+
+def test_each_recipe_has_a_policy_a_story_and_what_to_expect():
+    assert list(RECIPES) == list(STORIES) == list(EXPECTED) == list(FILES)
+
+
+def test_the_packages_examples_are_the_recipes():
+    examples = {path.stem: path.read_text() for path in (CHECKOUT / "examples").glob("*.yaml")}
+    assert examples == {FILES[recipe]: policy + "\n" for recipe, policy in RECIPES.items()}
+
+
+@pytest.mark.parametrize("recipe", STORIES)
+def test_a_recipe_passes_the_strict_check(recipe, run, nowhere, tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPES[recipe])
+    ended = run("check", "--strict", str(file), machine=nowhere)
+    assert (ended.status, ended.err) == (0, "")
+
+
+@pytest.mark.parametrize("recipe", STORIES)
+def test_a_recipe_only_observes_until_its_reader_has_it_act(recipe):
+    for policy in config.parse(RECIPES[recipe]).file.policies:
+        assert policy.mode is Mode.OBSERVE or {type(step.action) for step in policy.steps} == {Log}
+
+
+@pytest.mark.parametrize("recipe", STORIES)
+def test_a_recipe_does_what_its_page_says(recipe, run, tmp_path):
+    file, history = tmp_path / "recipe.yaml", tmp_path / "history.jsonl"
+    file.write_text(RECIPES[recipe])
+    history.write_text("".join(STORIES[recipe].lines()))
+    ended = run("replay", str(file), "--history", str(history))
+    assert ended.status == 0, ended.err
+    assert ended.out.rstrip("\n") == EXPECTED[recipe]
+
+
+def test_the_heap_dump_script_asks_the_jvm_of_the_unit_as_its_user(tmp_path):
+    """Pasted as it stands, with what it calls in place of the real ones."""
+    script = next(block.text for block in blocks(PAGE) if block.text.startswith("#!/bin/sh"))
+    for name, does in {
+        "systemctl": 'case "$*" in *MainPID*app.service) echo 4711;; *User*app.service) echo app;; esac',
+        "runuser": 'echo "$1 $2 $3"; shift 3; exec "$@"',
+        "jcmd": 'echo "$@"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", "-c", script],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "UNITMEM_UNIT": "app.service"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    user, command = done.stdout.splitlines()
+    assert user == "-u app --"
+    assert re.fullmatch(r"4711 GC\.heap_dump /var/tmp/app\.service-\d+\.hprof", command)

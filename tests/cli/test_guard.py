@@ -1,0 +1,442 @@
+"""`unitmem guard` as a process: what it runs can't tell the difference, but for its limit."""
+
+from __future__ import annotations
+
+import os
+import pty
+import random
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+UNITMEM = [sys.executable, "-m", "unitmem"]
+EVER = 60.0
+"""Seconds after which a test gives up; nothing is asserted about how long a thing takes."""
+
+GREEDY = "a=(); while :; do a+=(xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx); done"
+# prints the name of each signal it gets, and ends when its input does
+LISTENER = """
+import os, signal, sys
+ends = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+for number in signal.valid_signals() - ends:
+    signal.signal(number, lambda number, frame: os.write(1, b"%d\\n" % number))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+LARGE = "held = bytearray(b'x') * (32 << 20); import time; print('large', flush=True); time.sleep(600)"
+
+
+def guard(*arguments, **options):
+    """`unitmem guard` with these arguments, started."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*UNITMEM, "guard", *arguments], **{**pipes, **options})
+
+
+def python(program, *arguments):
+    return ["--", sys.executable, "-SEc", program, *arguments]
+
+
+def until(condition):
+    deadline = time.monotonic() + EVER
+    while not (answer := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return answer
+
+
+def state(pid):
+    """The letter that /proc gives; None of a process that is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    return None
+
+
+def child_of(process):
+    return int(until(lambda: Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())[0])
+
+
+# --- the limit ---------------------------------------------------------------------------------
+
+
+def test_a_command_above_its_limit_is_killed_and_that_is_told():
+    done = guard("--pss", "4M", "--interval", "1ms", "--", "bash", "-c", GREEDY)
+    out, err = done.communicate(timeout=EVER)
+    assert (done.returncode, out) == (128 + signal.SIGKILL, "")
+    sent, killed = err.splitlines()
+    assert re.fullmatch(r"unitmem: pid \d+ \(bash\): PSS \S+ > \S+( bytes)?: SIGKILL sent", sent)
+    assert re.fullmatch(r"unitmem: pid \d+ \(bash\): killed: PSS \S+ > \S+( bytes)?; by SIGKILL", killed)
+
+
+def test_a_command_that_ends_well_when_told_to_has_not_ended_well():
+    program = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); " + LARGE
+    done = guard("--pss", "24M", "--interval", "1ms", "--grace", "1h", *python(program))
+    _, err = done.communicate(timeout=EVER)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM sent, SIGKILL follows in 1h\n" in err
+    assert err.endswith("; by SIGTERM\n")
+
+
+def test_a_tree_is_measured_and_ended_together():
+    program = f"import os; [os.fork() for _ in range(2)]; {LARGE}"  # four of them
+    with guard(
+        "--pss", "90M", "--interval", "1ms", "--tree", *python(program), start_new_session=True
+    ) as done:
+        session = str(done.pid)
+        _, err = done.communicate(timeout=EVER)
+    assert done.returncode == 128 + signal.SIGKILL
+    assert "killed: PSS" in err
+    stats = [Path(f"/proc/{pid}/stat") for pid in filter(str.isdecimal, os.listdir("/proc"))]
+    fields = [stat.read_text().rpartition(") ")[2].split() for stat in stats if stat.exists()]
+    assert [field for field in fields if field[3] == session and field[0] not in "ZX"] == []
+
+
+def test_what_a_tree_leaves_running_is_told_of():
+    done = guard(
+        "--pss",
+        "1G",
+        "--interval",
+        "1ms",
+        "--tree",
+        "sh",
+        "-c",
+        "sleep 600 >&- 2>&- & sleep .3; echo $!; exit 5",
+    )
+    out, err = done.communicate(timeout=EVER)
+    assert done.returncode == 5
+    assert err.endswith("ended, and what it left running is guarded no longer\n")
+    os.kill(int(out), signal.SIGKILL)
+
+
+def test_a_guard_that_can_not_be_set_up_leaves_no_command(run, monkeypatch):
+    started = []
+
+    def refuse(command, **options):
+        started.append(command)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("unitmem.cli.guard.ProcessGuard", refuse)
+    ended = run("guard", "--pss", "1G", "sleep", "600")
+    assert (ended.status, ended.err) == (1, "unitmem: the output: Too many open files\n")
+    (command,) = started
+    assert command.returncode == 128 + signal.SIGKILL
+    assert state(command.pid) is None
+
+
+# --- status ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "err"),
+    [
+        ("exit 7", 7, ""),
+        ("exit 255", 255, ""),
+        ("kill -SEGV $$", 139, r"unitmem: pid \d+ \(sh\): ended by SIGSEGV, not by its limit\n"),
+        ("kill -TERM $$", 143, r"unitmem: pid \d+ \(sh\): ended by SIGTERM, not by its limit\n"),
+    ],
+)
+def test_the_status_is_that_of_the_command(script, status, err):
+    done = guard("--pss", "1G", "sh", "-c", script)
+    _, told = done.communicate(timeout=EVER)
+    assert done.returncode == status
+    assert re.fullmatch(err, told)
+
+
+def test_input_output_and_surroundings_are_those_of_the_command(tmp_path):
+    """Signals that are blocked or ignored too, and descriptors that were passed on."""
+    script = "cat; cat /proc/self/fd/187; grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; pwd; echo $X"
+    path = tmp_path / "nine"
+    path.write_text("nine\n")
+
+    def output(*before):
+        with path.open() as file:
+            os.dup2(file.fileno(), 187)
+        try:
+            return subprocess.run(
+                ["env", "--ignore-signal=INT,HUP", "--block-signal=USR1", *before, "sh", "-c", script],
+                input="typed\n",
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=tmp_path,
+                env={**os.environ, "X": "x"},
+                pass_fds=[187],
+            )
+        finally:
+            os.close(187)
+
+    direct, guarded = output(), output(*UNITMEM, "guard", "--pss", "1G")
+    assert guarded.stderr == ""
+    # posix_spawn(3) has 32 and 33 ignored, which are the C library's own; whoever started the tests may have used it
+    direct, guarded = (
+        re.sub(r"(?<=SigIgn:\t)\w+", lambda found: f"{int(found[0], 16) & ~(3 << 31):016x}", done.stdout)
+        for done in (direct, guarded)
+    )
+    assert guarded == direct
+    assert guarded.startswith("typed\nnine\n")
+
+
+def test_it_works_where_nobody_listens():
+    """Neither a closed descriptor nor a reader that goes away is a reason to guard no longer."""
+    for redirection in (">&-", "2>&-", "<&- >&- 2>&-"):
+        script = f'"$@" {redirection}'
+        done = subprocess.run(
+            ["sh", "-c", script, "sh", *UNITMEM, "guard", "--pss", "1G", "sh", "-c", "exit 7"], check=False
+        )
+        assert done.returncode == 7
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = guard("--pss", "4M", "--interval", "1ms", "bash", "-c", GREEDY, stderr=writer)
+    os.close(writer)
+    done.communicate(timeout=EVER)
+    assert done.returncode == 128 + signal.SIGKILL
+
+
+# --- signals -----------------------------------------------------------------------------------
+
+
+def test_every_signal_is_passed_on_once():
+    with guard("--pss", "1G", *python(LISTENER)) as done:
+        assert done.stdout.readline() == "ready\n"
+        numbers = [
+            "HUP",
+            "INT",
+            "QUIT",
+            "TERM",
+            "USR1",
+            "USR2",
+            "WINCH",
+            "ALRM",
+            "ABRT",
+            "CONT",
+            "URG",
+            "RTMIN",
+        ]
+        for name in numbers:
+            number = getattr(signal, f"SIG{name}")
+            done.send_signal(number)
+            assert int(done.stdout.readline()) == number
+        done.stdin.close()
+        assert done.stdout.read() == ""
+        assert done.wait(EVER) == 0
+
+
+def test_what_ends_by_a_signal_ends_the_guard_like_it():
+    """By SIGINT itself, so that a shell's script ends as well; by others with 128 + n."""
+    for number, status in {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT}.items():
+        with guard("--pss", "1G", *python(LARGE + "\n")) as done:
+            assert done.stdout.readline() == "large\n"
+            child = child_of(done)
+            if number is signal.SIGINT:
+                signal_default = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+                done.kill()
+                done.wait()
+                os.kill(child, signal.SIGKILL)
+                done = guard("--pss", "1G", *python(signal_default + LARGE))  # noqa: PLW2901
+                assert done.stdout.readline() == "large\n"
+                child = child_of(done)
+            done.send_signal(number)
+            assert done.wait(EVER) == status
+            assert state(child) is None
+            done.communicate()
+
+
+def test_a_signal_at_any_moment_of_the_start_leaves_nothing_behind():
+    """Before the command, between it and the guard, or after."""
+    chance = random.Random(4711)
+    mark = f"guard-test-{os.getpid()}"
+    for _ in range(12):
+        done = guard("--pss", "1G", "sleep", "600", env={**os.environ, "MARK": mark})
+        time.sleep(chance.uniform(0, 0.4))
+        done.terminate()
+        _, err = done.communicate(timeout=EVER)
+        assert done.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        assert "Traceback" not in err
+    assert marked(mark) == []
+
+
+def marked(mark):
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError):
+            if f"MARK={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+    return found
+
+
+def test_a_command_that_is_stopped_alone_stays_under_guard():
+    """Its guard can't stop with it: whoever continues it need not know of the guard."""
+    with guard(
+        "--pss", "24M", "--interval", "1ms", *python("import sys; sys.stdin.readline()\n" + LARGE)
+    ) as done:
+        child = child_of(done)
+        os.kill(child, signal.SIGSTOP)
+        until(lambda: state(child) == "T")
+        time.sleep(0.05)
+        assert state(done.pid) == "S"
+        os.kill(child, signal.SIGCONT)
+        done.stdin.write("\n")
+        done.stdin.flush()
+        assert done.wait(EVER) == 128 + signal.SIGKILL
+        done.communicate()
+
+
+# --- processes that run already ----------------------------------------------------------------
+
+
+def test_a_process_that_runs_is_taken_and_killed():
+    with subprocess.Popen(python(LARGE)[1:], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        done = guard("--pss", "24M", "--pid", str(process.pid))
+        _, err = done.communicate(timeout=EVER)
+        assert done.returncode == 128 + signal.SIGKILL
+        assert f"unitmem: pid {process.pid} (" in err
+        assert "killed: PSS" in err
+        assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_was_taken_is_left_alone_when_its_guard_ends(number):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        done = guard("--pss", "1G", "--pid", str(process.pid), "--interval", "1h")
+        until(lambda: len(os.listdir(f"/proc/{done.pid}/task")) > 1)
+        done.send_signal(number)
+        _, err = done.communicate(timeout=EVER)
+        assert done.returncode == 128 + number
+        assert err == f"unitmem: pid {process.pid} (cat): cancelled: it is guarded no longer\n"
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+def test_a_process_that_exits_ends_its_guard():
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        done = guard("--pss", "1G", "--pid", str(process.pid), "--interval", "1h")
+        until(lambda: len(os.listdir(f"/proc/{done.pid}/task")) > 1)
+        process.stdin.close()
+        _, err = done.communicate(timeout=EVER)
+        assert done.returncode == 0
+        assert err.startswith(f"unitmem: pid {process.pid} (cat): exited: it ended")
+
+
+def test_a_process_of_another_user_is_not_guarded_by_halves():
+    if os.geteuid() != 0:
+        pytest.skip("it takes root to become someone who may not")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        program = (
+            "import os, sys; from unitmem.cli import application, main; application(['guard']); os.setuid(65534); "
+            f"sys.exit(main(['guard', '--pss', '1G', '--pid', '{process.pid}']))"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert (
+            "failed: its PSS can't be read: permission denied (it takes root, or CAP_SYS_PTRACE)"
+            in done.stderr
+        )
+        process.stdin.close()
+        assert process.wait() == 0
+
+
+# --- on a terminal -----------------------------------------------------------------------------
+
+
+class Terminal:
+    """A shell on a terminal of its own: what is typed there, and what stands there."""
+
+    def __init__(self, tmp_path):
+        self.pid, self.master = pty.fork()
+        if self.pid == 0:
+            # whatever started the tests may ignore them, as a shell's background does, and a shell never resets those
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            environment = {**os.environ, "PS1": "$ ", "TERM": "xterm", "HISTFILE": str(tmp_path / "history")}
+            os.execvpe("bash", ["bash", "--norc", "--noediting", "-i"], environment)
+        self.seen = ""
+
+    def close(self):
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.master)
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def until(self, pattern):
+        """What stands there from the last mark up to `pattern`; the mark is set after it."""
+        deadline = time.monotonic() + EVER
+        while not (match := re.search(pattern, self.seen)):
+            assert time.monotonic() < deadline, self.seen
+            if select.select([self.master], [], [], 0.1)[0]:
+                self.seen += os.read(self.master, 1 << 16).decode().replace("\r\n", "\n")
+        before, self.seen = self.seen[: match.end()], self.seen[match.end() :]
+        return before
+
+
+@pytest.fixture
+def terminal(tmp_path):
+    terminal = Terminal(tmp_path)
+    terminal.until(r"\$ ")
+    terminal.type("stty -echo\n")
+    terminal.until(r"\$ ")
+    yield terminal
+    terminal.close()
+
+
+def command_line(*arguments):
+    return " ".join(f"'{word}'" for word in [*UNITMEM, "guard", *arguments])
+
+
+def test_ctrl_c_reaches_the_command_once_and_progress_is_shown(terminal, tmp_path):
+    script = tmp_path / "listener.py"
+    script.write_text(LISTENER)
+    terminal.type(f"{command_line('--pss', '1G', '--', sys.executable, str(script))}\n")
+    assert re.search(r"unitmem: pid \d+ \(\S+\): guarded, PSS limit 1\.0G\n", terminal.until("ready\n"))
+    for _ in range(3):
+        terminal.type("\x03")
+        assert terminal.until(r"2\n").endswith("2\n")
+    terminal.type("\x04")
+    assert "2\n" not in terminal.until("exited with status 0\n")
+
+
+def test_ctrl_c_ends_a_script_with_the_command(terminal):
+    terminal.type(
+        f'bash -c "for i in 1 2; do {command_line("--pss", "1G", "sleep", "600")}; done; echo on"; echo status $?\n'
+    )
+    terminal.until("guarded, PSS limit")
+    terminal.type("\x03")
+    terminal.until("ended by SIGINT")
+    terminal.type("echo status=$?\n")
+    told = terminal.until(r"status=\d+\n")
+    assert told.endswith("status=130\n")
+    assert "on\n" not in told
+
+
+def test_ctrl_z_stops_both_and_fg_continues_them(terminal):
+    terminal.type(f"{command_line('--pss', '1G', 'cat')}\n")
+    terminal.until("guarded, PSS limit")
+    for _ in range(2):
+        terminal.type("\x1a")
+        terminal.until("Stopped")
+        terminal.type("jobs -p\n")
+        job = int(terminal.until(r"\d+\n").split()[-1])
+        assert state(job) == "T"
+        child = int(Path(f"/proc/{job}/task/{job}/children").read_text())
+        assert state(child) == "T"
+        terminal.type("fg\n")
+        until(lambda job=job, child=child: {state(job), state(child)} == {"S"})
+    terminal.type("heard\n")
+    terminal.until("heard\n")
+    terminal.type("\x04")
+    terminal.until("exited with status 0\n")
+
+
+def test_progress_is_painted_where_the_last_line_is_ours(terminal):
+    terminal.type(f"{command_line('--pss', '1G', 'sleep', '600')} >/dev/null\n")
+    terminal.until(r"\runitmem: pid \d+ \(sleep\): \w+ [\d.]+[KM], 0% of 1\.0G\x1b\[K")
+    terminal.type("\x03")
+    assert terminal.until("ended by SIGINT").count("\r\x1b[Kunitmem: pid") == 1

@@ -1,0 +1,62 @@
+"""The program as a process: pipes that close, full disks, signals, and a machine that isn't run by systemd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNITMEM = [sys.executable, "-m", "unitmem"]
+IS_SYSTEMD_MACHINE = Path("/run/systemd/system").exists()
+
+
+def test_a_reader_that_goes_away_ends_it_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*UNITMEM, "schema"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+def test_a_full_disk_is_told():
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*UNITMEM, "schema"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"unitmem: the output: No space left on device\n")
+
+
+@pytest.mark.skipif(IS_SYSTEMD_MACHINE, reason="this machine is run by systemd")
+@pytest.mark.parametrize("arguments", ["list", "list --user", "show ssh"])
+def test_without_systemd_one_sentence_says_so(arguments):
+    done = subprocess.run([*UNITMEM, *arguments.split()], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    message, hint = done.stderr.splitlines()
+    assert message == "unitmem: this machine isn't run by systemd (there is no /run/systemd/system)"
+    assert hint.startswith("Run unitmem on a systemd machine")
+
+
+@pytest.mark.parametrize("arguments", ["watch {}", "watch {} --observe", "watch --once {}"])
+def test_both_ways_to_the_daemon_tell_errors_alike(tmp_path, arguments):
+    """The service's spelling passes by Typer; a broken file ends it with 78 all the same."""
+    path = tmp_path / "broken.yaml"
+    path.write_text("policies: [*.service]\n")
+    done = subprocess.run(
+        [*UNITMEM, *arguments.format(path).split()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 78
+    assert done.stderr.startswith(f"{path}:1:12: `*` starts an alias in YAML")
+
+
+def test_the_service_imports_neither_typer_nor_rich(tmp_path):
+    """They would stay in the daemon's memory for its whole life."""
+    program = (
+        "import sys; sys.argv[1:] = ['watch', '/nonexistent']\n"
+        "from unitmem.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, *sorted({'typer', 'rich', 'click'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "78\n"

@@ -1,0 +1,187 @@
+"""Whole tables, made from values: at 80 and at 120 columns, with unknowns and with names that are odd."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from unitmem.cgroup import Host, Level
+from unitmem.process import Process
+from unitmem.report.unit import explain_unit, print_unit
+from unitmem.report.units import SORT_FIELDS, print_units, sort_units
+from unitmem.sample import MEASURES, UnitSample, process_values
+from unitmem.survey import UNIT_MEASURES, Survey
+from unitmem.unit import Invocation, Unit
+
+K, M, G = 1 << 10, 1 << 20, 1 << 30
+HOST = Host(
+    total=8 * G,
+    available=6 * G + 300 * M,
+    swap_total=2 * G,
+    swap_free=2 * G - 17 * M,
+    pressure={
+        f"{kind}.{window}": 0.0 for kind in ("some", "full") for window in ("avg10", "avg60", "avg300")
+    },
+)
+LONG = "run-docker-containerd-io.containerd.runtime.v2.task-moby-0f3a9c55d1e7-rootfs.mount"
+
+
+def sample(name: str, levels: tuple[Level, ...] = (), description: str = "", **values: float) -> UnitSample:
+    """A unit of which `values` are known (`.` written `_`), and nothing else."""
+    measures = {name.replace(".", "_"): name for name in MEASURES}
+    known = {measures[name]: value for name, value in values.items()}
+    known |= {
+        f"host.{name}": getattr(HOST, name) for name in ("total", "available", "swap_total", "swap_free")
+    }
+    return UnitSample(
+        Unit(
+            name,
+            description,
+            sub_state="running",
+            control_group=levels[0].path if levels else f"/{name}",
+            invocation_id="5ebe3b1f3d0a4f8b9f0c2c6d7e8f9a0b",
+            main_pid=4711,
+        ),
+        Invocation(name, None, 1),
+        values=known,
+        unknown={
+            name: f"{MEASURES[name].source}: permission denied"
+            for name in UNIT_MEASURES
+            if name not in known and MEASURES[name].scope.name == "UNIT"
+        },
+        levels=levels,
+    )
+
+
+WEB_LEVELS = (
+    Level("/outer.slice/outer-inner.slice/web.service", 640 * M, 600 * M, 590 * M, 80 * M),
+    Level("/outer.slice/outer-inner.slice", 512 * M, None, 590 * M, 90 * M),
+    Level("/outer.slice", None, None, 2 * G, 1 * G),
+)
+PROCESSES = (
+    Process(7, 1, "tiny", "", rss=0, pss=0, uss=0, swap_pss=0),
+    Process(4711, 1, "web", "/usr/bin/web --serve --port 80 --threads 16 --log /var/log/web.log", 400 * M, 380 * M, 300 * M, 0),
+    Process(123456, 1, "a) b\n\x1b[31m", "/opt/größe/鯖 --名前", 90 * M, None, None, None, "permission denied"),
+)  # fmt: skip
+VALUES, UNKNOWN, _ = process_values(PROCESSES)
+WEB = sample(
+    "web.service",
+    WEB_LEVELS,
+    "The web",
+    current=590 * M,
+    peak=640 * M,
+    swap=3 * M + 200 * K,
+    zswap=0,
+    workingset=510 * M,
+    anon=400 * M,
+    file=180 * M,
+    kernel=10 * M,
+    shmem=0,
+    sock=0,
+    unreclaimable=405 * M,
+    limit=512 * M,
+    high=600 * M,
+    headroom=12 * M,
+    pressure_some_avg10=42.5,
+    pressure_some_avg60=12.25,
+    pressure_some_avg300=3.0,
+    pressure_full_avg10=20.0,
+    pressure_full_avg60=0.0,
+    pressure_full_avg300=100.0,
+    events_high=12345,
+    events_max=3,
+    events_oom=0,
+    events_oom_kill=0,
+)
+WEB = replace(
+    WEB,
+    protected="unitmem itself runs in it",
+    processes=PROCESSES,
+    values={**WEB.values, **VALUES},
+    unknown={**WEB.unknown, **UNKNOWN},
+)
+UNITS = (
+    WEB,
+    sample(
+        "db@main.service", current=6 * G, workingset=G + 500 * M, anon=G, swap=0, limit=8 * G, headroom=6 * G, pressure_some_avg10=10.0, pss=990 * M
+    ),
+    sample(LONG, current=1023 * M + 1000 * K, workingset=1023 * M + 1000 * K, anon=0, swap=0, limit=1024 * M, headroom=24 * K, pressure_some_avg10=99.99),
+    sample(r"dev-disk-by\x2dlabel-größe.swap", limit=8 * G),
+    UnitSample(Unit("stopped.service", active_state="inactive", sub_state="dead")),
+)  # fmt: skip
+SURVEY = Survey(HOST, UNITS)
+
+
+@pytest.mark.parametrize("with_pss", [False, True])
+@pytest.mark.parametrize("width", [80, 120])
+def test_list(render, snapshot, width, with_pss):
+    text = render(print_units, width, SURVEY, UNITS, with_pss=with_pss)
+    assert text == snapshot
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_show(render, snapshot, width):
+    text = render(print_unit, width, SURVEY, WEB)
+    assert text == snapshot
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_explain(render, snapshot, width):
+    text = render(explain_unit, width, UNITS[1])
+    assert text == snapshot
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_unit_without_a_cgroup(render, snapshot):
+    assert render(print_unit, 80, SURVEY, UNITS[-1]) == snapshot
+    assert render(explain_unit, 80, UNITS[-1]) == render(print_unit, 80, SURVEY, UNITS[-1])
+
+
+def test_the_root_slice_has_no_levels(render):
+    text = render(print_unit, 80, SURVEY, sample("-.slice", current=G))
+    assert re.search(r"this machine +8\.0G +none +1\.7G +1\.7G +6\.2G +← limit\n", text)
+
+
+def test_a_terminal_gets_a_legend_and_colour(render, snapshot):
+    text = render(print_units, 80, SURVEY, UNITS, terminal=True)
+    assert text == snapshot
+    assert (
+        re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()[:-2]
+        == render(print_units, 80, SURVEY, UNITS).splitlines()
+    )
+
+
+def test_no_color_is_plain(render, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in render(print_units, 80, SURVEY, UNITS, terminal=True)
+    assert "\x1b" not in render(print_unit, 80, SURVEY, WEB, terminal=True)
+
+
+def test_no_environment_makes_a_pipe_a_terminal(render, monkeypatch):
+    """What rich and others take for a terminal would put escapes into files."""
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.setenv(name, "1")
+    assert "\x1b" not in render(print_unit, 80, SURVEY, WEB)
+
+
+@pytest.mark.parametrize("field", SORT_FIELDS)
+def test_sorting_by_each_field(field):
+    """Largest first, except the least headroom and names; unknown last."""
+    ordered = [sample.unit.name for sample in sort_units(UNITS, field)]
+    assert sorted(ordered) == sorted(sample.unit.name for sample in UNITS)
+    # the PSS of web.service is unknown too, since one of its processes may not be read
+    assert ordered[-1] == ("web.service" if field in {"unit", "pss"} else "stopped.service")
+    first = {"unit": "db@main.service", "pss": "db@main.service", "current": "db@main.service", "workingset": "db@main.service",
+             "anon": "db@main.service", "swap": "web.service", "limit": "db@main.service", "used": LONG, "headroom": LONG,
+             "pressure": LONG}  # fmt: skip
+    assert ordered[0] == first[field]
+
+
+def test_what_a_process_calls_itself_can_not_reach_the_terminal(render):
+    text = render(print_unit, 120, SURVEY, WEB, terminal=True)
+    assert "\x1b[31m" not in text
+    assert r"a) b\n\x1b[31m" in text
