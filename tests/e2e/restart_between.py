@@ -1,0 +1,45 @@
+"""Runs in a guest, as root: decide about a unit, restart it, and only then perform the decision.
+
+The window between the two is microseconds in the daemon; here it is held open, for each action.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+
+from unitmem.action import perform
+from unitmem.cgroup import Cgroup, read_host
+from unitmem.engine import State, evaluate
+from unitmem.expression import parse_condition
+from unitmem.policy import Policy, Signal, Step, Stop, Target
+from unitmem.sample import Sample, collect
+from unitmem.systemd import Manager
+
+ACTIONS = {
+    "stop": Stop(),
+    "signal-all": Signal(signal.SIGKILL, Target.ALL),
+    "signal-main": Signal(signal.SIGKILL, Target.MAIN),
+    "signal-largest": Signal(signal.SIGKILL, Target.LARGEST),
+}
+
+name = sys.argv[1]
+manager = Manager()
+for label, action in ACTIONS.items():
+    unit = manager.describe(name)
+    cgroup = Cgroup(unit.control_group)
+    condition = parse_condition("anon > 1M and process.rss > 1M")
+    policy = Policy("race", (name,), (Step(condition, action),))
+    while True:
+        now = time.monotonic()
+        sample = Sample(now, {name: collect(unit, cgroup, read_host(), {"process.rss"})})
+        _, decisions = evaluate([policy], sample, State(), now)
+        if decisions:
+            break
+        time.sleep(0.2)
+    subprocess.run(["systemctl", "restart", name], check=True)
+    after = manager.describe(name).invocation_id
+    outcome = perform(decisions[0], cgroup, manager, time.monotonic())
+    time.sleep(1)
+    assert manager.describe(name).invocation_id == after, "the new run was touched"
+    print(label, outcome.result)

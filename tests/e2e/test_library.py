@@ -1,0 +1,195 @@
+"""The library in units of a real systemd: limits and room are those of the slices above, in a container's view too.
+
+And `unitmem guard`, where a process has none of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+MIB = 2**20
+READ = "import dataclasses, json, unitmem; print(json.dumps(dataclasses.asdict(unitmem.read_memory_info())))"
+
+
+@pytest.fixture(scope="module")
+def narrow_slice(host, lasting_unit):
+    """A slice with a limit of 120 MiB, in one of 200 MiB, and 24 MiB of it used by another unit."""
+    host.check_output(
+        "systemctl set-property --runtime e2elib.slice MemoryMax=200M && "
+        "systemctl set-property --runtime e2elib-inner.slice MemoryMax=120M"
+    )
+    lasting_unit("steady", "--size", "24M", name="e2e-neighbour.service", Slice="e2elib-inner.slice")
+    yield "e2elib-inner.slice"
+    host.run("systemctl revert e2elib.slice e2elib-inner.slice")
+
+
+@pytest.fixture
+def info_in(host, python):
+    """info_in(*command, **properties): a MemoryInfo as JSON, read in a transient service with these properties."""
+
+    def read(*command, **properties):
+        words = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect"]
+        words += [f"--property={prop}={value}" for prop, value in properties.items()]
+        words += ["--", *(command or (python, "-c", READ))]
+        return json.loads(host.check_output(" ".join(["%s"] * len(words)), *words))
+
+    return read
+
+
+def test_the_limit_and_the_headroom_are_those_of_the_tighter_slice(info_in, narrow_slice):
+    info = info_in(MemoryMax="150M", Slice=narrow_slice)
+    assert info["unknown"] == {}
+    assert info["cgroup_limit"] == 120 * MIB
+    # the neighbour's memory is gone from it, which the unit's own counter doesn't tell
+    assert 0 < info["headroom"] <= (120 - 24) * MIB
+    assert info["cgroup_current"] < 120 * MIB
+
+
+def test_the_units_own_limit_counts_where_it_is_the_tighter_one(info_in, narrow_slice):
+    info = info_in(MemoryMax="60M", Slice=narrow_slice)
+    assert info["cgroup_limit"] == 60 * MIB
+    assert 0 < info["headroom"] < 60 * MIB
+
+
+def test_what_neighbours_use_of_the_slice_is_no_room(info_in, unit, narrow_slice):
+    """The least headroom is not where the least limit is."""
+    unit("steady", "--size", "40M", Slice=narrow_slice)
+    info = info_in(MemoryMax="100M", Slice=narrow_slice)
+    assert info["cgroup_limit"] == 100 * MIB
+    # of which the two neighbours leave it much less
+    assert 0 < info["headroom"] <= (120 - 24 - 40) * MIB
+
+
+def test_without_a_limit_the_room_is_the_machines(info_in):
+    info = info_in()
+    assert (info["cgroup_limit"], info["unknown"]) == (None, {})
+    assert info["headroom"] == info["system_available"]
+
+
+def test_every_number_is_the_kernels(info_in, python, narrow_slice):
+    """The process looks at the kernel's files itself, right after the library did."""
+    script = (
+        "import dataclasses, json, re, unitmem\n"
+        "held = bytearray(b'x') * (16 * 2**20)\n"
+        "info = dataclasses.asdict(unitmem.read_memory_info())\n"
+        "directory = '/sys/fs/cgroup' + open('/proc/self/cgroup').read().split('::')[1].strip()\n"
+        "read = lambda path: open(path).read()\n"
+        "kb = lambda key, text: int(re.search(rf'^{key}:\\s+(\\d+) kB', text, re.M)[1]) * 1024\n"
+        "print(json.dumps([info, {\n"
+        "    'cgroup_current': int(read(directory + '/memory.current')),\n"
+        "    'process_rss': kb('VmRSS', read('/proc/self/status')),\n"
+        "    'process_pss': kb('Pss', read('/proc/self/smaps_rollup')),\n"
+        "    'swap': int(read(directory + '/memory.swap.current')),\n"
+        "}]))\n"
+    )
+    info, kernels = info_in(python, "-c", script, Slice=narrow_slice)
+    for name, value in kernels.items():
+        assert info[name] == pytest.approx(value, abs=4 * MIB), name
+    assert info["process_pss"] > 16 * MIB
+    assert 0 < info["runtime_total"] < info["process_rss"]
+
+
+def test_in_a_cgroup_namespace_of_its_own_the_top_has_the_units_limit(info_in, python, narrow_slice):
+    """As in a container: the path is `/`, and what is mounted begins at the unit; the slices can't be seen."""
+    inside = f'umount --lazy /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec {python} -c "$0"'
+    # the shell that enters the namespace sits in the cgroup that becomes its top
+    info = info_in(
+        "/usr/bin/unshare",
+        "--cgroup",
+        "--mount",
+        "sh",
+        "-c",
+        inside,
+        READ,
+        MemoryMax="150M",
+        Slice=narrow_slice,
+    )
+    assert info["cgroup_limit"] == 150 * MIB
+    assert 0 < info["headroom"] < 150 * MIB
+    assert info["unknown"] == {}
+
+
+def test_a_service_hardened_as_ours_is_reads_its_memory(info_in, narrow_slice):
+    info = info_in(
+        MemoryMax="150M",
+        Slice=narrow_slice,
+        DynamicUser="yes",
+        ProtectSystem="strict",
+        ProtectControlGroups="yes",
+        ProtectProc="invisible",
+        PrivateMounts="yes",
+        MemoryDenyWriteExecute="yes",
+        NoNewPrivileges="yes",
+    )
+    assert info["cgroup_limit"] == 120 * MIB
+    assert {"cgroup_limit", "headroom", "process_rss", "process_pss"}.isdisjoint(info["unknown"])
+
+
+def test_watch_in_a_unit_sees_its_memory_grow_and_stops(info_in, python, narrow_slice):
+    script = (
+        "import json, threading, unitmem\n"
+        "held, seen, stop = [], [], threading.Event()\n"
+        "def grow(info):\n"
+        "    seen.append([info.process_pss, info.headroom])\n"
+        "    held.append(bytearray(b'x') * (8 * 2**20))\n"
+        "    if len(seen) == 4: stop.set()\n"
+        "unitmem.watch(0.05, grow, immediate=True, stop=stop)\n"
+        "print(json.dumps(seen))\n"
+    )
+    seen = info_in(python, "-c", script, Slice=narrow_slice)
+    assert len(seen) == 4
+    assert seen[-1][0] - seen[0][0] > 20 * MIB
+    assert seen[0][1] - seen[-1][1] > 16 * MIB
+
+
+def test_a_guard_as_root_and_as_a_user(host, unit):
+    """In units, where a command of one's own is killed and another user's is not even watched."""
+    steady = unit("steady", "--size", "8M")
+    leak = "/usr/local/lib/unitmem-workloads/leak --start 24M --rate 1M"
+    script = (
+        f"unitmem guard --pss 20M --interval 100ms --grace 1h --tree -- {leak}; echo status $?; "
+        f"unitmem guard --pss 1G --pid {steady.get('MainPID')}; echo status $?; "
+    )
+    words = "systemd-run --quiet --pipe --wait --collect %s sh -c %s 2>&1"
+    told = host.check_output(words, "--property=DynamicUser=yes", script)
+    killed, refused = re.findall(r"unitmem: (?s:.*?)status \d+", told)
+    # what has caught SIGTERM, and ended well, has not
+    assert re.search(r"SIGTERM sent, SIGKILL follows in 1h(?s:.*)killed: PSS(?s:.*)status 143$", killed)
+    assert re.search(r"failed: its PSS can't be read: permission denied(?s:.*)status 1$", refused)
+    assert steady.is_active()
+
+    told = host.check_output(words, "--property=User=root", script.replace("--pss 1G", "--pss 1M"))
+    assert re.search(r"killed: PSS(?s:.*)status 143\n(?s:.*)killed: PSS(?s:.*)status 137$", told)
+    assert not steady.is_active()
+
+
+def test_a_unit_that_is_guarded_stops_as_it_would_by_itself(host, unit, eventually):
+    """The manager's signal is passed on, and the status."""
+    guarded = unit(
+        host.check_output("command -v unitmem"),
+        "guard",
+        "--pss",
+        "1G",
+        "--",
+        "/usr/local/lib/unitmem-workloads/leak",
+        "--max",
+        "16M",
+    )
+    children = f"/proc/{guarded.get('MainPID')}/task/{guarded.get('MainPID')}/children"
+    eventually(lambda: host.check_output("cat %s", children), "the command runs")
+    host.check_output("systemctl kill --kill-whom=main %s", guarded.name)
+    eventually(lambda: guarded.get("ActiveState") in ("inactive", "failed"), "it has ended")
+    assert guarded.get("Result") == "success"
+
+
+def test_a_pid_that_is_used_again_is_never_taken_for_the_one_before(host, python):
+    """By this kernel's pidfds, in a namespace where the next pid can be chosen."""
+    script = (Path(__file__).parents[1] / "unit/pid_reuse.py").read_text()
+    host.check_output("printf %%s %s >/run/pid_reuse.py", script)
+    host.check_output(
+        'unshare --pid --mount-proc --fork --kill-child bash -c "%s /run/pid_reuse.py; exit"', python
+    )
