@@ -16,11 +16,13 @@ measures' names, in bytes, percent and counts; `protected` may say why no policy
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +35,7 @@ from unitmem.sample import Sample, UnitSample
 from unitmem.unit import Invocation, Unit
 
 FILE_NAME = "history.sqlite"
+_MAGIC = b"SQLite format 3\0"
 MAX_BYTES = 64 << 20
 MAX_EVENTS = 20_000
 _PRUNE_EVERY = 200
@@ -298,15 +301,12 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        _open(path).close()
         try:
-            if not path.exists():
-                raise HistoryError(f"{path}: there is no such history", hint=_HINT)
             self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
             self._database.execute("SELECT id FROM ticks LIMIT 1")
-        except PermissionError:
-            raise HistoryError(f"{path}: permission denied", hint="run it as root") from None
         except sqlite3.Error as error:
-            raise HistoryError(f"{path} can't be read: {error}", hint="run it as root") from None
+            raise self._unreadable(error) from None
 
     def close(self) -> None:
         self._database.close()
@@ -351,22 +351,53 @@ class History:
             with closing(self._database.execute(statement, tuple(values))) as cursor:
                 yield from cursor
         except (sqlite3.Error, ValueError) as error:
-            raise HistoryError(f"{self.path} can't be read: {error}") from None
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> HistoryError:
+        name = self.path.parent.name
+        return HistoryError(
+            f"{self.path} can't be read: {error}",
+            hint=f"if it is damaged, a restart of unitmem@{name}.service sets it aside and begins a new one",
+        )
 
 
 _HINT = "a watch that runs as unitmem@NAME.service records one in /var/lib/unitmem/NAME/"
 
 
+def _open(path: Path) -> BufferedReader:
+    try:
+        return path.open("rb")
+    except PermissionError:
+        raise HistoryError(f"{path}: permission denied", hint="run it as root") from None
+    except OSError as error:
+        raise HistoryError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_HINT) from None
+
+
 def find_histories(root: Path) -> list[Path]:
-    """The history of every instance, by name.
+    """The history of every instance, by name; also of one into whose directory this user may not look.
 
     Raises:
-        HistoryError: they may not be looked at.
+        HistoryError: not even the instances can be listed.
     """
     try:
-        return sorted(root.glob(f"*/{FILE_NAME}"))
-    except PermissionError:
-        raise HistoryError(f"{root}: permission denied", hint="run it as root") from None
+        directories = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HistoryError(
+            f"{root}: {(error.strerror or str(error)).lower()}", hint="run it as root"
+        ) from None
+    return [path for directory in directories if _may_exist(path := Path(directory, FILE_NAME))]
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
@@ -375,39 +406,32 @@ def read_samples(path: Path) -> Iterator[Sample]:
     Raises:
         HistoryError: neither, or a line that is off, with its number.
     """
-    try:
-        with path.open("rb") as stream:
-            is_database = stream.read(16) == b"SQLite format 3\0"
-    except OSError as error:
-        raise HistoryError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_HINT) from None
-    if is_database:
-        with History(path) as history:
-            yield from history.samples()
-    else:
-        yield from _read_lines(path)
+    with _open(path) as stream:
+        if not stream.peek(len(_MAGIC)).startswith(_MAGIC):
+            yield from _read_lines(stream, path)
+            return
+    with History(path) as history:
+        yield from history.samples()
 
 
-def _read_lines(path: Path) -> Iterator[Sample]:
+def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:
     last: float | None = None
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                document = json.loads(line)
-                at = float(document["at"])
-                units = _units(document["units"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise HistoryError(
-                    f"{path}:{number}: not a sample: {error}",
-                    hint='a line is like {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}}}}',
-                ) from None
-            if last is not None and at < last:
-                raise HistoryError(
-                    f"{path}:{number}: `at` falls from {last:g} to {at:g}: sort the lines by it"
-                )
-            last = at
-            yield Sample(at, units)
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+            at = float(document["at"])
+            units = _units(document["units"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HistoryError(
+                f"{path}:{number}: not a sample: {error}",
+                hint='a line is like {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}}}}',
+            ) from None
+        if last is not None and at < last:
+            raise HistoryError(f"{path}:{number}: `at` falls from {last:g} to {at:g}: sort the lines by it")
+        last = at
+        yield Sample(at, units)
 
 
 def _units(document: Mapping[str, Any]) -> dict[str, UnitSample]:

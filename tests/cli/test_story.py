@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sqlite3
 import time
+from contextlib import contextmanager
+from itertools import takewhile
 
 import pytest
 
@@ -173,8 +177,81 @@ def test_explain_of_a_unit_that_nothing_happened_to(run, fake, endings):
     ended = run("explain", "web")
     assert (ended.status, ended.out) == (
         0,
-        "web.service\n  nothing was done to it, and no end of it is on record\n",
+        "web.service\n  nothing was done to it, and no end of it is on record, in the last 7d\n",
     )
+
+
+def test_explain_does_not_say_of_a_misspelt_name_that_nothing_happened(run, fake, endings):
+    ended = run("explain", "wbe")
+    assert (ended.status, ended.out) == (4, "")
+    assert (
+        ended.err
+        == "unitmem: no unit wbe.service is loaded, and nothing is on record of one in the last 7d\n"
+    )
+    ended = run("explain", "web@*")
+    assert (ended.status, ended.out) == (2, "")
+    assert "is a pattern" in ended.err
+
+
+def test_explain_tells_the_past_of_a_unit_that_is_not_loaded_any_more(run, fake, endings):
+    endings.append(Ending(START, "wbe.service", None, Cause.EXIT, "why", ()))
+    assert "it ended: why" in run("explain", "wbe").out
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish" * 1000])
+def test_explain_leaves_out_a_damaged_history_and_says_so(run, fake, watch, endings, damage):
+    path = fake.root / "state/db" / FILE_NAME
+    path.parent.mkdir()
+    path.write_bytes(damage)
+    for arguments in ([], ["web"]):
+        ended = run("explain", *arguments, "--since", "1000w")
+        assert ended.status == 1
+        assert f"{path} can't be read" in ended.err
+        assert "a restart of unitmem@db.service sets it aside" in ended.err
+        assert "web.service" in ended.out
+    ended = run("explain", "db")  # nothing is known of decisions about it
+    assert (ended.status, ended.out) == (1, "db.service\n  no end of it is on record, in the last 7d\n")
+
+
+@pytest.fixture
+def unprivileged(tmp_path):
+    """A context in which this process is a user to whom `tmp_path` is open, and what is private in it is not."""
+    for directory in takewhile(lambda path: "pytest" in str(path), [tmp_path, *tmp_path.parents]):
+        directory.chmod(directory.stat().st_mode | 0o055)
+
+    @contextmanager
+    def drop():
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+
+    return drop
+
+
+def test_explain_by_a_user_who_may_not_look_does_not_say_that_nothing_happened(run, watch, unprivileged):
+    run("explain")  # with all that it imports
+    watch.parent.chmod(0o700 if os.geteuid() == 0 else 0)
+    with unprivileged():
+        ended = run("explain")
+    watch.parent.chmod(0o700)
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == f"unitmem: {watch}: permission denied\nRun it as root.\n"
+
+
+def test_explain_user_also_looks_where_older_systemds_keep_state(run, watch, endings, monkeypatch, tmp_path):
+    config = tmp_path / "config"
+    (config / "unitmem").mkdir(parents=True)
+    watch.parent.rename(config / "unitmem/web")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "none"))
+    ended = run("explain", "--user", "--since", "1000w")
+    assert (ended.status, ended.err) == (0, "")
+    assert "web.service" in ended.out
 
 
 def test_explain_without_a_unit_lists_those_that_have_a_story(run, watch, snapshot):
@@ -182,13 +259,37 @@ def test_explain_without_a_unit_lists_those_that_have_a_story(run, watch, snapsh
     assert run("explain", "--since", "1s").err == "nothing was decided about any unit in the last 1s\n"
 
 
+def test_explain_tells_what_was_only_observed_from_what_was_withheld(run, watch):
+    with sqlite3.connect(watch) as database:
+        database.execute("UPDATE events SET result = 'observed' WHERE kind = 'decision' AND action = 'log'")
+        database.execute(
+            "UPDATE events SET obstacle = 'cooling down' WHERE kind = 'decision' AND action != 'log'"
+        )
+    (line,) = run("explain", "--since", "1000w").out.splitlines()[1:2]
+    assert line.split()[3:7] == ["0", "0", "1", "1"]
+
+
+def test_explain_draws_the_thresholds_of_two_policies_apart(run, watch, endings):
+    with sqlite3.connect(watch) as database:
+        database.execute("UPDATE events SET policy = 'other', step = 1 WHERE action != 'log'")
+    page = run("explain", "web", "--since", "1000w").out
+    assert "leak, step 1: 40.0M" in page
+    assert "other, step 1: 60.0M" in page
+
+
 def test_explain_as_json(run, watch, endings):
     endings.append(Ending(START, "web.service", None, Cause.EXIT, "why", ("line",)))
+    endings.append(Ending(START, "web.service", None, Cause.OOM_KILLER, "why", ("line",), ended=False))
     document = json.loads(run("explain", "web", "--json", "--since", "1000w").out)
     assert [event["action"] for event in document["events"]] == ["log", "SIGUSR1", "SIGUSR1"]
     assert document["events"][0]["findings"][0]["threshold"] == 40 * M
     assert document["events"][0]["processes"][0]["pss"] == 48 * M
-    assert [ending["cause"] for ending in document["endings"]] == ["exit"]
+    assert [(ending["cause"], ending["ended"]) for ending in document["endings"]] == [
+        ("exit", True),
+        ("oom-killer", False),
+    ]
+    (unit,) = json.loads(run("explain", "--json", "--since", "1000w").out)["units"]
+    assert unit["endings"] is None  # nobody looked for them
 
 
 POLICY = """

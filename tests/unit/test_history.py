@@ -211,6 +211,6 @@ def test_a_line_that_is_off_is_told_by_its_number(tmp_path, text, words):
 def test_a_history_that_is_none_is_told(tmp_path):
     with pytest.raises(HistoryError, match="no such file"):
         list(read_samples(tmp_path / "none"))
-    with pytest.raises(HistoryError, match="no such history"):
+    with pytest.raises(HistoryError, match="no such file"):
         History(tmp_path / "none")
     assert find_histories(tmp_path) == []

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 
 from unitmem.cli.completion import unit_names
 from unitmem.cli.machine import Machine
-from unitmem.cli.options import Json, User
+from unitmem.cli.options import Json, User, span
 from unitmem.ending import attribute
-from unitmem.errors import UsageError
-from unitmem.history import History, find_histories
+from unitmem.errors import NoSuchUnitError, UnitmemError, UsageError
+from unitmem.history import Event, History, HistoryError, find_histories
 from unitmem.journalctl import read_entries
-from unitmem.quantity import QuantityError, parse_span
 from unitmem.report.document import dump
 from unitmem.report.explain import Story, print_overview, print_story, story_document
-from unitmem.report.failure import say
+from unitmem.report.failure import say, tell
 from unitmem.report.terminal import console_on
-from unitmem.unit import complete_name
+from unitmem.unit import complete_name, is_glob
+
+T = TypeVar("T")
 
 
 def explain_unit(
@@ -40,45 +43,102 @@ def explain_unit(
     """Tell what was done to a unit and why; also when it was not us who ended it.
 
     Decisions come from the histories of the watches that run as services, ends of runs from the
-    journal: by the kernel's OOM killer, systemd-oomd, a person, or the unit itself.
+    journal: by the kernel's OOM killer, systemd-oomd, a person, or the unit itself. Without UNIT a
+    line for each about which something was decided; ends by others are told with UNIT only.
     """
-    machine = Machine.of(context)
-    try:
-        start = time.time() - parse_span(since)
-    except QuantityError as error:
-        raise UsageError(f"--since: {error}") from None
-    unit = None if name is None else complete_name(name)
-    with ExitStack() as stack:
-        histories = [
-            stack.enter_context(History(path)) for path in find_histories(machine.histories(user=user))
-        ]
-        events = sorted(
-            (event for history in histories for event in history.events(unit, start)),
-            key=lambda event: event.at,
+    if name is not None and is_glob(name):
+        raise UsageError(
+            f"{name!r} is a pattern, and explain takes one unit",
+            hint="`unitmem explain` alone lists all that have a story",
         )
+    start = time.time() - span("--since", since)
+    machine = Machine.of(context)
+    with ExitStack() as stack:
+        past = _Past(machine.histories(user=user), start, stack)
+        if name is None:
+            _tell_all(past, since, as_json=as_json)
+        else:
+            _tell_one(complete_name(name), past, machine, since, user=user, as_json=as_json)
+    if past.problems:
+        raise typer.Exit(1)
 
-        def series(unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
-            return max(
-                (history.series(unit, measure, since, until) for history in histories), key=len, default=[]
-            )
 
-        if unit is not None:
-            entries = read_entries(unit, start, user=user)
-            uid = os.getuid() if user else None
-            endings = [ending for ending in attribute(entries, uid=uid) if ending.unit == unit]
-            story = Story(unit, events, endings)
-            if as_json:
-                typer.echo(dump(story_document(story)))
-            else:
-                print_story(story, series, console_on(sys.stdout))
-            return
+class _Past:
+    """What the histories of all instances hold from `start` on. One that can't be read is told at once, and left out.
+
+    Args:
+        roots: the directories to look for them in.
+        start: seconds since the epoch.
+        stack: what closes them.
+    """
+
+    def __init__(self, roots: Iterable[Path], start: float, stack: ExitStack) -> None:
+        self.start = start
+        self.problems = 0
+        self._histories: list[History] = []
+        for root in roots:
+            for path in self._try(find_histories, root) or ():
+                if (history := self._try(History, path)) is not None:
+                    self._histories.append(stack.enter_context(history))
+
+    def events(self, unit: str | None = None) -> list[Event]:
+        """What happened to `unit`, or to every unit, oldest first."""
+        found = [self._try(history.events, unit, self.start) or () for history in self._histories]
+        return sorted((event for events in found for event in events), key=lambda event: event.at)
+
+    def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
+        """(wall clock, value) of one measure of `unit`, from the history that has most of it."""
+        found = (self._try(history.series, unit, measure, since, until) for history in self._histories)
+        return max((points or [] for points in found), key=len, default=[])
+
+    def _try(self, read: Callable[..., T], *arguments: object) -> T | None:
+        try:
+            return read(*arguments)
+        except HistoryError as error:
+            self.problems += 1
+            tell(error)
+            return None
+
+
+def _tell_all(past: _Past, since: str, *, as_json: bool) -> None:
+    events = past.events()
     stories = [
-        Story(unit, [event for event in events if event.unit == unit], [])
+        Story(unit, [event for event in events if event.unit == unit])
         for unit in sorted({event.unit for event in events})
     ]
     if as_json:
         typer.echo(dump({"units": [story_document(story) for story in stories]}))
     elif stories:
         print_overview(stories, console_on(sys.stdout))
-    else:
+    elif not past.problems:
         say(f"nothing was decided about any unit in the last {since}")
+
+
+def _tell_one(unit: str, past: _Past, machine: Machine, since: str, *, user: bool, as_json: bool) -> None:
+    events = past.events(unit)
+    entries = read_entries(unit, past.start, user=user)
+    uid = os.getuid() if user else None
+    endings = [ending for ending in attribute(entries, uid=uid) if ending.unit == unit]
+    if not events and not endings:
+        _require_loaded(unit, machine, since, user=user)
+    story = Story(unit, events, endings)
+    if as_json:
+        typer.echo(dump(story_document(story)))
+        return
+    known = (
+        "no end of it is on record"
+        if past.problems
+        else "nothing was done to it, and no end of it is on record"
+    )
+    print_story(story, past.series, console_on(sys.stdout), otherwise=f"{known}, in the last {since}")
+
+
+def _require_loaded(unit: str, machine: Machine, since: str, *, user: bool) -> None:
+    """Refuse a name that was misspelt, rather than say that nothing happened to it."""
+    try:
+        with machine.manager(user=user) as manager:
+            manager.describe(unit)
+    except NoSuchUnitError as error:
+        raise NoSuchUnitError(f"{error}, and nothing is on record of one in the last {since}") from None
+    except UnitmemError:
+        pass  # the manager knows no more than the records

@@ -14,15 +14,18 @@ from typing import Annotated
 import typer
 
 from unitmem.cli.command import ENDING, HEARD, Command, end_interrupted, hearing, stop_as
+from unitmem.cli.options import span
 from unitmem.errors import UnitmemError, UsageError
 from unitmem.process_guard import GuardEnd, ProcessGuard
-from unitmem.quantity import QuantityError, format_size, parse_size, parse_span
+from unitmem.quantity import QuantityError, format_size, parse_size
 from unitmem.report.failure import say
 
 _SHOWN_EVERY = 1.0
 """Seconds from one progress to the next."""
 _NEAR = (50, 75, 90)
 """Percent of the limit that are worth a line where progress can't be painted over."""
+_LEAST = (0.001, "1ms")
+"""Of a span: seconds, and as they are spelled."""
 
 
 def guard_process(
@@ -45,8 +48,8 @@ def guard_process(
     A process that was taken with --pid lives on when this command is ended before it. What happens
     is told on stderr.
     """
-    limit, seconds = _size("--pss", pss), _span("--interval", interval)
-    patience = None if grace is None else _span("--grace", grace)
+    limit, seconds = _size("--pss", pss), span("--interval", interval, *_LEAST)
+    patience = None if grace is None else span("--grace", grace, *_LEAST)
     if (pid is None) is (not command):
         raise UsageError(
             "there is nothing to guard" if pid is None else "there are a pid and a command to guard",
@@ -73,16 +76,6 @@ def _size(option: str, text: str) -> int:
     if size == 0:
         raise UsageError(f"{option} {text} is no memory at all", hint="write it like 512M")
     return size
-
-
-def _span(option: str, text: str) -> float:
-    try:
-        seconds = parse_span(text)
-    except QuantityError as error:
-        raise UsageError(f"{option}: {error}") from None
-    if seconds < 0.001:
-        raise UsageError(f"{option} {text} is too short", hint="1ms is the shortest")
-    return seconds
 
 
 def _run(words: list[str], start: Callable[[Command], ProcessGuard], voice: _Voice) -> int:

@@ -55,12 +55,14 @@ class Machine:
         runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) if user else self.runtime
         return runtime / "unitmem"
 
-    def histories(self, *, user: bool) -> Path:
-        """The directory below which the watches of the system's or the calling user's manager keep their histories."""
+    def histories(self, *, user: bool) -> tuple[Path, ...]:
+        """The directories below which the watches of the system's or the calling user's manager keep their histories."""
         if not user:
-            return self.state
-        home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
-        return Path(home) / "unitmem"
+            return (self.state,)
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+        # where systemd before 254 has a user's StateDirectory=
+        config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        return Path(state, "unitmem"), Path(config, "unitmem")
 
     def survey(
         self,

@@ -6,5 +6,23 @@ from typing import Annotated
 
 import typer
 
+from unitmem.errors import UsageError
+from unitmem.quantity import QuantityError, parse_span
+
 User = Annotated[bool, typer.Option("--user", help="The calling user's own units, not the machine's.")]
 Json = Annotated[bool, typer.Option("--json", help="A JSON document; see unitmem(1).")]
+
+
+def span(option: str, text: str, least: float = 0.0, example: str = "1s") -> float:
+    """Seconds of a span that `option` was given.
+
+    Raises:
+        UsageError: it can't be read, or is less than `least`, which is spelled `example`.
+    """
+    try:
+        seconds = parse_span(text)
+    except QuantityError as error:
+        raise UsageError(f"{option}: {error}") from None
+    if seconds < least:
+        raise UsageError(f"{option} {text} is too short", hint=f"{example} is the shortest")
+    return seconds

@@ -23,9 +23,8 @@ from rich.text import Text
 from unitmem.cli.completion import unit_names
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
-from unitmem.cli.options import User
+from unitmem.cli.options import User, span
 from unitmem.errors import BusError, NoSuchUnitError, UsageError
-from unitmem.quantity import QuantityError, parse_span
 from unitmem.report.table import print_line
 from unitmem.report.terminal import console_on
 from unitmem.report.top import (
@@ -88,7 +87,7 @@ def top_units(
         raise UsageError(
             f"there is no field {sort!r} to sort by", hint=f"use one of {', '.join(SORT_FIELDS)}"
         )
-    seconds = _interval(interval)
+    seconds = span("--interval", interval, _LEAST_INTERVAL, "100ms")
     source = _Source(
         Machine.of(context), patterns or [], user=user, include_all=include_all, interval=seconds
     )
@@ -96,16 +95,6 @@ def top_units(
         status = _show_live(source, View(sort=sort), seconds, iterations)
         raise typer.Exit(status)
     _print_tables(source, sort, seconds, iterations or 1)
-
-
-def _interval(text: str) -> float:
-    try:
-        seconds = parse_span(text)
-    except QuantityError as error:
-        raise UsageError(f"--interval: {error}") from None
-    if seconds < _LEAST_INTERVAL:
-        raise UsageError(f"--interval {text} is too short", hint="100ms is the shortest")
-    return seconds
 
 
 # --- looking ---------------------------------------------------------------------------------------

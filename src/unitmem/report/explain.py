@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
 from rich.console import Console
@@ -47,15 +49,15 @@ class Story:
 
     unit: str
     events: Sequence[Event]
-    endings: Sequence[Ending]
-    """Of its runs, by whoever's hand."""
+    endings: Sequence[Ending] | None = None
+    """Of its runs, by whoever's hand; None if nobody asked for them."""
 
 
-def print_story(story: Story, series: Series, console: Console) -> None:
-    """Print what happened to a unit, oldest first, in chapters of what happened together."""
+def print_story(story: Story, series: Series, console: Console, *, otherwise: str) -> None:
+    """Print what happened to a unit, oldest first, in chapters of what happened together; `otherwise` if nothing did."""
     print_line(console, Text(story.unit, "bold"))
     if not story.events and not story.endings:
-        print_line(console, "  nothing was done to it, and no end of it is on record")
+        print_line(console, f"  {otherwise}")
         return
     for chapter in _chapters(story):
         print_line(console)
@@ -65,30 +67,46 @@ def print_story(story: Story, series: Series, console: Console) -> None:
 
 
 def print_overview(stories: Sequence[Story], console: Console) -> None:
-    """Print a line for each unit: what was done to it last, and how often something was."""
+    """Print a line for each unit: how often something was logged, done, observed only, or withheld, and what was last."""
     columns = (
         Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=20),
         Column("LAST", is_number=False),
+        Column("LOGGED"),
         Column("DONE"),
+        Column("OBSERVED"),
         Column("WITHHELD"),
         Column("WHAT", is_number=False, rank=1),
     )
     rows = []
     for story in stories:
-        decisions = [event for event in story.events if event.kind is Kind.DECISION]
-        done = [event for event in decisions if event.obstacle is None and event.result is None]
-        withheld = [event for event in decisions if event.obstacle is not None or event.result is not None]
+        counts = Counter(_fate(event) for event in story.events if event.kind is Kind.DECISION)
         last = story.events[-1]
         rows.append(
             [
                 Text(story.unit),
                 Text(_when(last.at)),
-                Text(str(len(done))),
-                Text(str(len(withheld))),
+                *(Text(str(counts[fate])) for fate in _Fate),
                 Text(f"{last.action or last.kind}{f' {last.result}' if last.result else ''}"),
             ]
         )
     print_table(console, columns, rows)
+
+
+class _Fate(Enum):
+    """What a decision led to, in the order of the columns."""
+
+    LOGGED = auto()
+    DONE = auto()
+    OBSERVED = auto()
+    WITHHELD = auto()
+
+
+def _fate(decision: Event) -> _Fate:
+    if decision.obstacle is not None:
+        return _Fate.WITHHELD
+    if decision.result is not None:
+        return _Fate.OBSERVED
+    return _Fate.LOGGED if decision.action == "log" else _Fate.DONE
 
 
 def story_document(story: Story) -> dict[str, Any]:
@@ -96,16 +114,18 @@ def story_document(story: Story) -> dict[str, Any]:
     return {
         "unit": story.unit,
         "events": [_event_document(event) for event in story.events],
-        "endings": [
-            {
-                "at": ending.at,
-                "invocation_id": ending.invocation_id,
-                "cause": ending.cause,
-                "detail": ending.detail,
-                "evidence": list(ending.evidence),
-            }
-            for ending in story.endings
-        ],
+        "endings": None if story.endings is None else [_ending_document(ending) for ending in story.endings],
+    }
+
+
+def _ending_document(ending: Ending) -> dict[str, Any]:
+    return {
+        "at": ending.at,
+        "invocation_id": ending.invocation_id,
+        "ended": ending.ended,
+        "cause": ending.cause,
+        "detail": ending.detail,
+        "evidence": list(ending.evidence),
     }
 
 
@@ -125,7 +145,9 @@ def _event_document(event: Event) -> dict[str, Any]:
 
 
 def _chapters(story: Story) -> list[list[Event | Ending]]:
-    moments: list[Event | Ending] = sorted([*story.events, *story.endings], key=lambda moment: moment.at)
+    moments: list[Event | Ending] = sorted(
+        [*story.events, *(story.endings or ())], key=lambda moment: moment.at
+    )
     chapters: list[list[Event | Ending]] = []
     for moment in moments:
         if chapters and moment.at - chapters[-1][-1].at <= _GAP:
@@ -176,7 +198,7 @@ def _weight(process: Mapping[str, Any]) -> str:
 
 def _print_picture(unit: str, chapter: Sequence[Event | Ending], series: Series, console: Console) -> None:
     """What the first measure that breached did around the chapter, with every threshold of it that was met."""
-    thresholds: dict[str, float] = {}
+    thresholds: dict[tuple[str | None, int | None], float] = {}
     measure = None
     for moment in chapter:
         for finding in moment.detail.get("findings", []) if isinstance(moment, Event) else []:
@@ -184,7 +206,7 @@ def _print_picture(unit: str, chapter: Sequence[Event | Ending], series: Series,
                 continue
             measure = measure or finding["measure"]
             if finding["measure"] == measure and isinstance(moment, Event):
-                thresholds[f"step {moment.step}:"] = finding["threshold"]
+                thresholds[moment.policy, moment.step] = finding["threshold"]
     if measure is None:
         return
     points = series(unit, measure, chapter[0].at - _BEFORE, chapter[-1].at + _AFTER)
@@ -192,7 +214,12 @@ def _print_picture(unit: str, chapter: Sequence[Event | Ending], series: Series,
         return
     dimension = MEASURES[measure].dimension
     width = max(20, min(60, console.width - 34))
-    lines = draw(points, list(thresholds.items()), lambda value: format_value(value, dimension), width)
+    is_one_policy = len({policy for policy, _ in thresholds}) == 1
+    labelled = [
+        (f"step {step}:" if is_one_policy else f"{policy}, step {step}:", value)
+        for (policy, step), value in thresholds.items()
+    ]
+    lines = draw(points, labelled, lambda value: format_value(value, dimension), width)
     print_line(console, f"  {measure}, {_when(points[0][0])} to {_when(points[-1][0])}")
     for line in lines:
         print_line(console, f"  {line}")
