@@ -35,6 +35,16 @@ SIGNAL_KEYS = ("signal", "to", "timeout", "else")
 END_KEYS = ("timeout", "else")
 RECLAIM_KEYS = ("size", "timeout")
 RUN_KEYS = ("command", "timeout")
+_WITHIN = {
+    "stop": (END_KEYS, "{stop: {timeout: 30s, else: kill}}"),
+    "restart": (END_KEYS, "{restart: {timeout: 30s, else: kill}}"),
+    "reclaim": (RECLAIM_KEYS, "{reclaim: {size: 64M, timeout: 10s}}"),
+    "run": (RUN_KEYS, '{run: {command: ["/usr/local/bin/dump"], timeout: 1min}}'),
+    "kill": (("timeout",), "{kill: {timeout: 5s}}"),
+    "freeze": (("timeout",), "{freeze: {timeout: 5s}}"),
+    "thaw": (("timeout",), "{thaw: {timeout: 5s}}"),
+}
+"""Keys that belong inside of an action, and what that looks like."""
 
 
 class ActionReader(NodeReader):
@@ -62,7 +72,13 @@ class ActionReader(NodeReader):
         if name == "log":
             self.problem(node, "`log` takes nothing: write `do: log`")
             return None
-        keys = self.keys(node, (name,), required=(name,), what=f"a {name}")
+        within, example = _WITHIN.get(name, ((), ""))
+        if outside := [other for other in named if other in within]:
+            self.problem(
+                node, f"{quoted(outside)} stands beside `{name}` and belongs inside of it: write {example}"
+            )
+            return None
+        keys = self.keys(node, (name,), required=(name,), what="`do`")
         return None if keys is None else self.named_action(name, keys[name])
 
     def named_action(self, name: str, node: yaml.Node) -> Action | None:
@@ -193,7 +209,7 @@ class ActionReader(NodeReader):
             if isinstance(value, yaml.ScalarNode) and value.value == "infinity":
                 sizes.append((name, None))
             elif isinstance(value, yaml.ScalarNode) and value.value.lower() in ("max", "infinity", ".inf"):
-                self.problem(value, f"`{name}`: no limit is spelled `infinity`")
+                self.problem(value, f"`{name}`: write `infinity` for no limit")
             elif (size := self.size(value, name)) is not None:
                 if size == 0 and name in ("MemoryHigh", "MemoryMax"):
                     self.problem(value, f"{name} of nothing kills whatever it is set for: write a size")
@@ -216,7 +232,7 @@ class ActionReader(NodeReader):
             text = self.text(node, "run")
             words = [] if text is None else [text]
             if len(words) == 1 and any(character.isspace() for character in words[0]):
-                listed = ", ".join(f'"{word}"' for word in words[0].split())
+                listed = ", ".join(f'"{word}"' for word in _split(words[0]))
                 self.problem(node, f"there is no shell to split this: write a list, [{listed}]")
                 return None
         if not words or timeout is None:
@@ -233,6 +249,15 @@ class ActionReader(NodeReader):
             self.problem(node, "nothing is done in no time: write a timeout such as 30s")
             return None
         return timeout
+
+
+def _split(command: str) -> list[str]:
+    import shlex  # noqa: PLC0415 - only where there is an error to explain
+
+    try:
+        return shlex.split(command)
+    except ValueError:  # a quote that is never closed
+        return command.split()
 
 
 _SIGNALS = {number.name.removeprefix("SIG"): number for number in signal.Signals}

@@ -195,7 +195,7 @@ class _Reader(ActionReader):
             return None
         name = self.policy_name(keys.get("name"))
         units = self.items(keys.get("units"), "units", self.pattern)
-        steps = self.items(keys.get("steps"), "steps", self.step)
+        steps = self.steps(keys.get("steps"))
         excluded = self.items(keys["except"], "except", self.pattern) if "except" in keys else []
         unprotect = self.items(keys["unprotect"], "unprotect", self.exact_name) if "unprotect" in keys else []
         mode = self.choice(keys["mode"], Mode, "mode") if "mode" in keys else Mode.ACT
@@ -272,6 +272,17 @@ class _Reader(ActionReader):
             possible, what = kinds_of(step.action)
             if kinds.isdisjoint(possible) and step.line == node.start_mark.line + 1:
                 self.problem(node, f"{what}, and this policy's units are of the kind {quoted(sorted(kinds))}")
+
+    def steps(self, node: yaml.Node | None) -> list[Step]:
+        if isinstance(node, yaml.SequenceNode):
+            given = [_keys_of(item) for item in node.value]
+            if all(len(keys) == 1 for keys in given) and {("when",), ("do",)} <= set(given):
+                others = quoted(keys[0] for keys in given[1:])
+                self.problem(
+                    node.value[1], f"one step has one `- `, before its first key: take it from {others}"
+                )
+                return []
+        return self.items(node, "steps", self.step)
 
     def step(self, node: yaml.Node) -> Step | None:
         keys = self.keys(node, STEP_KEYS, required=("when", "do"), what="a step")
@@ -419,3 +430,8 @@ def never_true(comparison: Comparison) -> tuple[Code, str] | None:
     ):
         return Code.NEVER_TRUE, "a pressure is never above 100%"
     return None
+
+
+def _keys_of(node: yaml.Node) -> tuple[str, ...]:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return tuple(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))

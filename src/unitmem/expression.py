@@ -268,6 +268,8 @@ class _Parser:
                 case Dimension.SPAN:
                     return parse_span(quantity), None
         except QuantityError as error:
+            if self.token.text == ",":
+                self.fail("a number has a decimal point, and no comma: write it like 1.5G", self.token)
             self.fail(str(error), first)
 
     def rate(self, subject: _Subject, operator: _Token, first: _Token, quantity: str) -> float:

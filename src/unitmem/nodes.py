@@ -25,6 +25,7 @@ NULL_TAG = "tag:yaml.org,2002:null"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 NOT_UTF8 = "this is not text in UTF-8: save the file in that encoding"
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_NESTED = re.compile(r"\bdo: +(?P<action>[a-z]+): ", re.ASCII)
 _T = TypeVar("_T")
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -222,6 +223,10 @@ def yaml_problem(error: yaml.YAMLError, data: bytes | str) -> Problem:
     context = str(getattr(error, "context", None) or "")
     place = getattr(error, "context_mark", None) or mark
     line = lines[place.line] if place.line < len(lines) else ""
+    if (nested := _NESTED.search(line)) and ("flow mapping" in context or "mapping values" in what):
+        action = nested["action"]
+        message = f"`do: {action}:` names two keys at once: write `do: {{{action}: …}}`"
+        return Problem(place.line + 1, nested.start() + 1, message)
     hint = _yaml_hint(what, context, line, place.column)
     started_here = (
         "alias",

@@ -56,6 +56,8 @@ _MAX_DIGITS = 100  # past any quantity, and short of what int() refuses to read
 _NUMBER = r"(?P<whole>\d+)(?:\.(?P<fraction>\d+))?"
 _SIZE_TERM = re.compile(rf"\s*{_NUMBER}\s*(?P<unit>[A-Za-z]*)", re.ASCII)
 _SPAN_TERM = re.compile(rf"\s*{_NUMBER}\s*(?P<unit>[A-Za-zµμ]*)", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"\d,\d", re.ASCII)
+_POWER_OF_TEN = re.compile(r"\de\s*[+-]?\d", re.ASCII)
 _PERCENT = re.compile(rf"{_NUMBER}\s*%", re.ASCII)
 
 
@@ -71,12 +73,12 @@ def parse_size(text: str) -> int:
     """
     total = 0
     units = []
-    for number, fraction, unit in _terms(text, _SIZE_TERM, "a size", "512M"):
+    for whole, fraction, unit in _terms(text, _SIZE_TERM, "a size", "512M"):
         if unit not in SIZE_UNITS:
-            raise QuantityError(_unknown_size_unit(text, number, unit))
+            raise QuantityError(_unknown_size_unit(text, _spelled(whole, fraction), unit))
         units.append(SIZE_UNITS[unit])
         factor = SIZE_UNITS[unit]
-        total += number * factor + (int(fraction) * factor // 10 ** len(fraction) if fraction else 0)
+        total += int(whole) * factor + (int(fraction) * factor // 10 ** len(fraction) if fraction else 0)
     if any(later >= earlier for earlier, later in pairwise(units)):
         raise QuantityError(f"{text!r} lists its units out of order: write the larger first, such as 1G 512M")
     if total > _MAX_SIZE:
@@ -91,13 +93,13 @@ def parse_span(text: str) -> float:
         QuantityError: no unit, an unknown unit, or more than systemd can hold.
     """
     total = 0
-    for number, fraction, unit in _terms(text, _SPAN_TERM, "a time span", "30s"):
+    for whole, fraction, unit in _terms(text, _SPAN_TERM, "a time span", "30s"):
         if unit not in _USEC_PER_SPAN_UNIT:
-            raise QuantityError(_unknown_span_unit(text, number, unit))
+            raise QuantityError(_unknown_span_unit(text, _spelled(whole, fraction), unit))
         factor = _USEC_PER_SPAN_UNIT[unit]
         # digit by digit, each rounded down, as systemd's parse_time() has it
         tenths = (int(digit) * (factor // 10**place) for place, digit in enumerate(fraction, 1))
-        total += number * factor + sum(tenths)
+        total += int(whole) * factor + sum(tenths)
     if total > _MAX_USEC:
         raise QuantityError(f"{text!r} is longer than systemd can count")
     return total / 1_000_000
@@ -204,11 +206,13 @@ def format_percent(percent: float | None, missing: str = "-") -> str:
     return missing if percent is None else f"{percent:.1f}%"
 
 
-def _terms(text: str, pattern: re.Pattern[str], kind: str, example: str) -> list[tuple[int, str, str]]:
-    """The (whole, fraction digits, unit) of each `12.5unit` that `text` is a sequence of."""
+def _terms(text: str, pattern: re.Pattern[str], kind: str, example: str) -> list[tuple[str, str, str]]:
+    """The (whole digits, fraction digits, unit) of each `12.5unit` that `text` is a sequence of."""
     terms = []
     position = 0
     stripped = text.strip()
+    if _DECIMAL_COMMA.search(text) is not None:
+        raise QuantityError(f"{text!r} has a comma: write {stripped.replace(',', '.')}")
     while position < len(stripped):
         match = pattern.match(stripped, position)
         if match is None:
@@ -216,23 +220,30 @@ def _terms(text: str, pattern: re.Pattern[str], kind: str, example: str) -> list
         whole, fraction = match["whole"], match["fraction"] or ""
         if len(whole) + len(fraction) > _MAX_DIGITS:
             raise QuantityError(f"{text[:20]}… has more digits than {kind} needs: write it like {example}")
-        terms.append((int(whole), fraction, match["unit"]))
+        terms.append((whole, fraction, match["unit"]))
         position = match.end()
     if not terms:
         raise QuantityError(f"{kind} is missing here: write it like {example}")
     return terms
 
 
-def _unknown_size_unit(text: str, number: int, unit: str) -> str:
+def _spelled(whole: str, fraction: str) -> str:
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def _unknown_size_unit(text: str, number: str, unit: str) -> str:
     if not unit:
-        return f"{text!r} has no unit: write {number}M for mebibytes, or {number}B if bytes are meant"
+        meant = "" if "." in number else f", or {number}B if bytes are meant"
+        return f"{text!r} has no unit: write {number}M for mebibytes{meant}"
+    if _POWER_OF_TEN.search(text) is not None:
+        return f"{text!r}: no power of ten is read here: write the number out, such as 1.5G"
     base = unit.rstrip("Bb").removesuffix("i").upper()
     if base in SIZE_UNITS:
         return f"{text!r}: systemd has no unit {unit!r}: write {number}{base}, which is a power of 1024"
     return f"{text!r}: there is no unit {unit!r}: use one of B K M G T P E"
 
 
-def _unknown_span_unit(text: str, number: int, unit: str) -> str:
+def _unknown_span_unit(text: str, number: str, unit: str) -> str:
     if not unit:
         return f"{text!r} has no unit: write {number}s for seconds or {number}min for minutes"
     if (lower := unit.lower()) in _USEC_PER_SPAN_UNIT:

@@ -107,6 +107,29 @@ FILES = [
     Malformed("larger than any policy", "#" * (2 << 20), 1, "name another", SEEN),
 ]
 YAML = [
+    Malformed(
+        "two keys in one line",
+        ALONE.format(units="a.service", do="log")
+        .replace("[{", "\n      - ")
+        .replace("}]", "")
+        .replace(", do", "\n        do")
+        .replace("log", "stop: {timeout: 30s}"),
+        6,
+        "`do: stop:` names two keys at once: write `do: {stop: …}`",
+        UNSEEN,
+        9,
+    ),
+    Malformed(
+        "a dash before each key of a step",
+        ALONE.format(units="a.service", do="log")
+        .replace("[{", "\n      - ")
+        .replace("}]", "")
+        .replace(", do", "\n      - do"),
+        6,
+        "take it from `do`",
+        SEEN,
+        9,
+    ),
     change("a glob without quotes", '"web@*.service"', "*.service", 'such as "*.service"', UNSEEN, 13),
     change("a glob that starts a tag", '"web@*.service"', "!a*.service", "or quote the value", UNSEEN),
     change("a glob that starts a list", '["web@*.service"', "[[!a]b.service", "quote the pattern", UNSEEN),
@@ -256,7 +279,7 @@ VALUES = [
     change("an octal span", "for: 1min", "for: 0o10", "use one of ms s min", SEEN),
     change("a span below nothing", "for: 1min", "for: -5s", "write it like 30s", SEEN),
     change("a span in capitals", "for: 1min", "for: 1MIN", "write 1min", SEEN),
-    change("a span with a comma", "for: 1min", 'for: "1,5min"', "write it like 30s", SEEN),
+    change("a span with a comma", "for: 1min", 'for: "1,5min"', "has a comma: write 1.5min", SEEN),
     change(
         "a span longer than time", "for: 1min", "for: 999999999y", "longer than systemd can count", UNSEEN
     ),
@@ -313,6 +336,8 @@ CONDITIONS = [
         UNSEEN,
         37,
     ),
+    when("a comma in a number", "anon > 1,5G", "a decimal point, and no comma", UNSEEN),
+    when("a power of ten", "anon > 1e9", "no power of ten is read here", UNSEEN),
     when("a share of nothing", "anon > 90%", "write `anon > 90% of limit`", UNSEEN, 10),
     when("a size without a unit", "anon > 90", "write 90M", UNSEEN, 7),
     when("a size in mebibytes", "anon > 90MiB", "write 90M", UNSEEN, 7),
@@ -414,6 +439,9 @@ ACTIONS = [
     do("a freeze for a while", "{freeze: {for: 3s}}", "its keys are `timeout`", SEEN),
     do("a thaw in no time", "{thaw: {timeout: 0s}}", "such as 30s", UNSEEN),
     do("a reclaim of 0", "{reclaim: 0B}", "such as 64M", UNSEEN),
+    do("keys of a stop beside it", "{stop: , timeout: 30s}", "belongs inside of it: write {stop: {", SEEN),
+    do("two keys at once", "stop: {timeout: 30s}", "write `do: {stop: …}`", UNSEEN),
+    do("a command in one text, with quotes", """{run: '/bin/a -d "b c"'}""", '"-d", "b c"]', SEEN),
     do("a reclaim of a bare 0", "{reclaim: 0}", "has no unit", SEEN),
     do("a reclaim of a share", "{reclaim: 10%}", "write it like 512M", SEEN),
     do("a reclaim below nothing", "{reclaim: -64M}", "write it like 512M", SEEN),
@@ -430,8 +458,8 @@ ACTIONS = [
     do("a property of 0", "{set: {MemoryMax: 0B}}", "write a size", UNSEEN),
     do("a property of a bare 0", "{set: {MemoryMax: 0}}", "has no unit", SEEN),
     do("a property of a share", "{set: {MemoryHigh: 80%}}", "write it like 512M", SEEN),
-    do("a property without limit", "{set: {MemoryHigh: max}}", "spelled `infinity`", SEEN),
-    do("a property that is infinite", "{set: {MemoryHigh: .inf}}", "spelled `infinity`", SEEN),
+    do("a property without limit", "{set: {MemoryHigh: max}}", "write `infinity` for no limit", SEEN),
+    do("a property that is infinite", "{set: {MemoryHigh: .inf}}", "write `infinity` for no limit", SEEN),
     do("a run by a relative path", "{run: dump}", "write the program like /usr/local/bin/dump", SEEN),
     do("a run of a list by name", "{run: [dump, --all]}", "like /usr/local/bin/dump", SEEN),
     do("a run of a line", "{run: /bin/dump --all}", '["/bin/dump", "--all"]', SEEN),
