@@ -125,6 +125,7 @@ DEPENDENTS = (*STOPPED_WITH, *STARTED_BY)
 
 # What must live for the machine to be reached and repaired: without any of these an operator has
 # lost the journal, the bus, the login or the network. Sockets come along: stopping one stops its service.
+OWN_UNITS = ("unitmem.slice", "unitmem@*.service")
 CORE_UNITS: tuple[str, ...] = (
     "init.scope",
     "-.slice",
@@ -148,6 +149,7 @@ CORE_UNITS: tuple[str, ...] = (
     "sshd.service",
     "sshd.socket",
     "sshd@*.service",
+    *OWN_UNITS,  # nor does one guard end another
 )
 
 
@@ -161,6 +163,8 @@ def protection(unit: Unit, own_cgroup: str | None, core_cgroups: Sequence[tuple[
 
     A slice around a core unit is protected as the unit itself is, since stopping it stops both.
     """
+    if matches(unit.name, OWN_UNITS):
+        return "unitmem itself runs in it"
     if matches(unit.name, CORE_UNITS):
         return "the machine can't be run or reached without it"
     path = unit.control_group
