@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from unitmem.cgroup import Cgroup, CgroupGoneError
 from unitmem.engine import Decision, Result
-from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError
+from unitmem.errors import BusError, BusLostError, InvocationGoneError, NoSuchUnitError, OutOfReachError
 from unitmem.hold import Hold
 from unitmem.outcome import (
     END_WAIT,
@@ -26,6 +26,7 @@ from unitmem.outcome import (
 )
 from unitmem.policy import (
     ENDING_SIGNALS,
+    Action,
     Freeze,
     Kill,
     Log,
@@ -82,8 +83,23 @@ def perform(
         return Outcome(decision, Result.FAILED, "the process is hidden from unitmem (hidepid)", now)
     except _NoVictimError as error:
         return Outcome(decision, Result.FAILED, str(error), now)
+    except OutOfReachError as error:
+        return Outcome(decision, Result.FAILED, f"it can't be done: {error}", now, again=True, untried=True)
+    except BusLostError as error:
+        if not _may_be_repeated(decision.action):
+            return Outcome(decision, Result.FAILED, f"whether it was done is not known: {error}", now)
+        return Outcome(decision, Result.FAILED, f"it can't be done: {error}", now, again=True)
     except (BusError, OSError) as error:
         return Outcome(decision, Result.FAILED, f"it can't be done: {error}", now, again=True)
+
+
+def _may_be_repeated(action: Action) -> bool:
+    """Whether it is harmless to ask the manager again for what it may have done already, its answer being lost."""
+    match action:
+        case Run() | Signal(to=Target.ALL):
+            return False
+        case _:  # asked of one run of the unit, or the same a second time
+            return True
 
 
 def environment_of(decision: Decision) -> dict[str, str]:

@@ -339,6 +339,7 @@ class Cgroup:
 
         Raises:
             CgroupGoneError: the cgroup is removed.
+            OSError: a part of it may not be looked at, so that not all are known.
         """
         found: dict[int, None] = {}
         for directory in self._subtree():
@@ -363,7 +364,8 @@ class Cgroup:
     def contains(self, pid: int, proc: Path = PROC_ROOT) -> bool:
         """Whether the process `pid` is in this cgroup or below it, now."""
         try:
-            path = parse_self_cgroup((proc / str(pid) / "cgroup").read_text())
+            # whoever may make cgroups may call one any bytes
+            path = parse_self_cgroup(os.fsdecode((proc / str(pid) / "cgroup").read_bytes()))
         except OSError:
             return False
         own = self.path.rstrip("/")
@@ -410,14 +412,19 @@ class Cgroup:
 
     def _subtree(self) -> Iterator[Path]:
         top = self.root / self.path.lstrip("/")
-        for directory, _, _ in os.walk(top):
+
+        def refuse(error: OSError) -> None:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):  # removed meanwhile
+                raise error
+
+        for directory, _, _ in os.walk(top, onerror=refuse):
             yield Path(directory)
 
     @staticmethod
     def _processes_of_threads(directory: Path) -> Iterator[int]:
         for thread in (directory / "cgroup.threads").read_text().split():
             try:
-                status = (PROC_ROOT / thread / "status").read_text()
+                status = (PROC_ROOT / thread / "status").read_text(errors="replace")
             except OSError:
                 continue
             for line in status.splitlines():
@@ -478,7 +485,7 @@ class Cgroup:
             raise
         finally:
             os.close(descriptor)
-        return b"".join(chunks).decode()
+        return b"".join(chunks).decode(errors="replace")
 
 
 class MemoryEvents:

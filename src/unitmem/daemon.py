@@ -12,8 +12,8 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -24,13 +24,13 @@ from unitmem.action import perform
 from unitmem.cgroup import Cgroup, CgroupGoneError, Level, read_host, require_memory_controller
 from unitmem.config import Checked
 from unitmem.engine import Decision, carry_over, evaluate, is_undecided, rearm
-from unitmem.errors import BusError, BusLostError, PolicyFileError
+from unitmem.errors import BusError, BusLostError, PolicyFileError, UnsupportedSystemError
 from unitmem.history import Recorder
-from unitmem.hold import Hold
 from unitmem.journal import Journal, Priority
 from unitmem.keeper import Keeper
 from unitmem.outcome import Outcome, Pending, follow_up
 from unitmem.policy import Policy, PolicyFile, observing, wanted_measures
+from unitmem.process import Process
 from unitmem.quantity import format_span
 from unitmem.sample import Sample, UnitSample, collect, own_cgroup, resolve, weigh_largest
 from unitmem.status import FILE_NAME as STATUS_FILE
@@ -50,6 +50,10 @@ FOLLOW_UP_EVERY = 0.5
 """Seconds between looks at an action under way."""
 EVENTS_PER_INTERVAL = 10
 """How many ticks at most events may cause within one interval: a throttled unit causes a hundred a second."""
+REST_PER_TICK = 9
+"""How many times as long as a tick has taken events wait after it: they cost a tenth of the time at most."""
+ALIVE_EVERY = 1.0
+"""Seconds after which the watchdog is told that a long tick goes on."""
 
 
 def main(
@@ -128,6 +132,10 @@ class Watch:
         self._keeper = Keeper(Store(directories.state), self._teller)
         self._kind = manager.kind
         self._manager: Manager | None = None
+        self._bus = -1
+        self._wakeup = -1
+        self._alive_at = 0.0
+        self._troubles: dict[str, frozenset[str]] = {}
         self._tracker = Tracker(self._governs, own_cgroup())
         self._pending: list[Pending] = []
         self._reconnect_at = 0.0
@@ -137,7 +145,7 @@ class Watch:
         self._is_loaded = True
         self._missed = 0
         self._overrun_told = False
-        self._last_tick = 0.0
+        self._events_from = 0.0
         self._selector = selectors.DefaultSelector()
         self._use(manager)
         for warning in checked.warnings:
@@ -155,6 +163,7 @@ class Watch:
             self._exporter.close()
         if self._manager is not None:
             self._manager.close()
+        self._teller.close()
 
     # --- the loop ---
 
@@ -184,38 +193,49 @@ class Watch:
     def tick(self, now: float) -> None:
         """One round: learn of units, sample them, decide, act, tell."""
         notify(watchdog=1)
-        self._last_tick = now
         self._follow_manager(now)
         self._follow_up(now)
         sample = self._sample(now)
-        self.state, decisions = evaluate(self.file.policies, sample, self.state, now, self.file.budget)
-        # kept before anything is done: what was decided must not be decided again after a crash
-        holds = [self._keeper.hold(decision, self._manager) for decision in decisions]
+        # nothing is decided while some units may run unseen: their episodes would be over
+        decisions: Sequence[Decision] = ()
+        if sample is not None and self._tracker.is_complete:
+            self.state, decisions = evaluate(self.file.policies, sample, self.state, now, self.file.budget)
+        sample = sample or Sample(now, {})
+        self._act(decisions, sample, now)
+        self._keeper.set_back(self.state, self._reachable(now), now)
         self._keeper.save(self.state, self.file.policies, now)
-        for decision, hold in zip(decisions, holds, strict=True):
-            self._carry_out(decision, sample, hold, now)
-        self._keeper.set_back(self.state, self._manager, now)
         self._recorder.tick(sample, time.time(), wanted_measures(self.file.policies))
         self._teller.unknown(self.state, now)
         self._teller.trouble()
+        self._teller.flush()
+        self._tell_troubles(
+            "unopened",
+            *(
+                f"{unit}: nothing of it is seen, as its cgroup can't be opened: {why}"
+                for unit, why in self._tracker.unopened.items()
+            ),
+        )
         self._tell_status(sample)
-        self._tell_metrics(sample, time.monotonic() - now)
+        took = time.monotonic() - now
+        self._tell_metrics(sample, took)
+        self._events_from = now + max(self.file.interval / EVENTS_PER_INTERVAL, took * (1 + REST_PER_TICK))
 
     def _sleep(self, deadline: float) -> None:
         """Wait for the deadline, or for an event that is worth an earlier tick."""
-        gap = self._last_tick + self.file.interval / EVENTS_PER_INTERVAL
         listening = False
         try:
             while not (self._stopping or self._reloading):
                 now = time.monotonic()
                 if now >= deadline:
                     return
-                if not listening and now >= gap:
+                if not listening and now >= self._events_from:
                     self._selector.register(self._tracker.events, selectors.EVENT_READ)
                     listening = True
-                wake_at = min([deadline, *([] if listening else [gap]), *self._timers(now)])
+                wake_at = min([deadline, *([] if listening else [self._events_from]), *self._timers(now)])
                 ready = {key.fileobj for key, _ in self._selector.select(max(0.0, wake_at - now))}
                 notify(watchdog=1)
+                if self._wakeup in ready:
+                    _drain(self._wakeup)
                 if self._tracker.events in ready:
                     self._tracker.events.acknowledge()
                     return
@@ -224,6 +244,12 @@ class Watch:
         finally:
             if listening:
                 self._selector.unregister(self._tracker.events)
+
+    def _alive(self) -> None:
+        """Tell the watchdog that a long tick makes progress."""
+        if (now := time.monotonic()) >= self._alive_at:
+            self._alive_at = now + ALIVE_EVERY
+            notify(watchdog=1)
 
     def _timers(self, now: float) -> Iterator[float]:
         if self._pending:
@@ -238,12 +264,18 @@ class Watch:
     def _governs(self, unit: str) -> bool:
         return any(policy.governs(unit) for policy in self.file.policies)
 
-    def _sample(self, now: float) -> Sample:
-        """Every governed unit that has a cgroup, PSS read where nothing cheaper decides."""
-        host = read_host()
+    def _sample(self, now: float) -> Sample | None:
+        """Every governed unit that has a cgroup, PSS read where nothing cheaper decides; None if the host can't be read."""
+        try:
+            host = read_host()
+        except (OSError, UnsupportedSystemError) as error:
+            self._tell_troubles("host", f"nothing is decided, as the machine can't be read: {error}")
+            return None
+        self._tell_troubles("host")
         units = {}
         seen: dict[str, Level] = {}
         for tracked, cgroup in self._tracker.present():
+            self._alive()
             name = tracked.unit.name
             policies = [policy for policy in self.file.policies if policy.governs(name)]
             try:
@@ -262,47 +294,65 @@ class Watch:
 
     # --- acting ---
 
-    def _carry_out(self, decision: Decision, sample: Sample, hold: Hold | None, now: float) -> None:
-        tracked = self._tracker.find(decision.unit)
-        cgroup = None if tracked is None else tracked.cgroup
-        processes = [] if cgroup is None else weigh_largest(sample.units[decision.unit], cgroup)
-        self._teller.decided(decision, processes)
-        if cgroup is not None:  # else found gone in this very tick
-            self._conclude(perform(decision, cgroup, self._manager, now, hold), now)
+    def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
+        """Perform what was decided; what must not be decided again after a crash is kept before that."""
+        holds = [self._keeper.hold(decision, self._reachable(now)) for decision in decisions]
+        if decisions:
+            self._keeper.save(self.state, self.file.policies, now, ahead=True)
+        for decision, hold in zip(decisions, holds, strict=True):
+            self._alive()
+            tracked = self._tracker.find(decision.unit)
+            cgroup = None if tracked is None else tracked.cgroup
+            self._teller.decided(decision)
+            processes: Sequence[Process] = ()
+            if cgroup is not None:  # else found gone in this very tick
+                processes = weigh_largest(sample.units[decision.unit], cgroup)
+                outcome = perform(decision, cgroup, self._reachable(now), now, hold)
+            self._teller.record(decision, processes)
+            if cgroup is not None:
+                self._conclude(outcome, now)
 
     def _follow_up(self, now: float) -> None:
         pending, self._pending = self._pending, []
         for action in pending:
-            self._conclude(follow_up(action, self._manager, now), now)
+            self._alive()
+            self._conclude(follow_up(action, self._reachable(now), now), now)
 
     def _conclude(self, outcome: Outcome | Pending, now: float) -> None:
         if isinstance(outcome, Pending):
             self._pending.append(outcome)
             return
         if outcome.again:
-            self.state = rearm(self.state, outcome.decision, now)
+            self.state = rearm(self.state, outcome.decision, now, untried=outcome.untried)
         self._teller.concluded(outcome)
 
     # --- the manager ---
 
     def _use(self, manager: Manager) -> None:
         manager.follow()
-        self._manager = manager
-        self._selector.register(manager, selectors.EVENT_READ)
+        # by its number: once the connection is lost, it has none to be found by any more
+        bus = manager.fileno()
+        self._selector.register(bus, selectors.EVENT_READ)
+        self._manager, self._bus = manager, bus
         self._tracker.resume()
 
     def _follow_manager(self, now: float) -> None:
         """Learn what the manager has to say; where it is away, try to reach it when that is due."""
         if self._manager is None and now >= self._reconnect_at:
             self._reconnect(now)
-        if self._manager is not None:
-            try:
-                self._tracker.update(self._manager)
-            except BusLostError as error:
-                self._lose(self._manager, error, now)
+        if (manager := self._reachable(now)) is not None:
+            with suppress(BusLostError):
+                self._tracker.update(manager, self._alive)
+            self._reachable(now)
+
+    def _reachable(self, now: float) -> Manager | None:
+        """The manager, unless a call has just found that it is lost: it would cost each further one a timeout too."""
+        if self._manager is not None and self._manager.lost is not None:
+            self._lose(self._manager, self._manager.lost, now)
+        return self._manager
 
     def _lose(self, manager: Manager, error: BusError, now: float) -> None:
-        self._selector.unregister(manager)
+        self._selector.unregister(self._bus)
         manager.close()
         self._manager = None
         self._reconnect_pause = FIRST_RECONNECT
@@ -317,7 +367,7 @@ class Watch:
         try:
             manager = Manager(self._kind)
             self._use(manager)
-        except BusError:
+        except (BusError, OSError):
             if manager is not None:
                 manager.close()
             self._reconnect_pause = min(self._reconnect_pause * 2, LAST_RECONNECT)
@@ -342,9 +392,11 @@ class Watch:
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self._selector.register(reader, selectors.EVENT_READ)
+        self._wakeup = reader
         try:
             yield
         finally:
+            self._wakeup = -1
             self._selector.unregister(reader)
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
@@ -411,8 +463,17 @@ class Watch:
                 self._directories.runtime / STATUS_FILE, json.dumps(document), durable=False, mode=0o644
             )
         except OSError as error:
-            self._directories = replace(self._directories, runtime=None)
-            self._teller.say(Priority.WARNING, f"`unitmem status` will show nothing: {error}")
+            self._tell_troubles("status", f"`unitmem status` shows an old state, or nothing: {error}")
+        else:
+            self._tell_troubles("status")
+
+    def _tell_troubles(self, kind: str, *troubles: str) -> None:
+        """Say what is wrong by now, and was not the last time that this kind of trouble was looked for."""
+        told = self._troubles.get(kind, frozenset())
+        self._troubles[kind] = frozenset(troubles)
+        for trouble in troubles:
+            if trouble not in told:
+                self._teller.say(Priority.WARNING, trouble)
 
     def _tell_metrics(self, sample: Sample, took: float) -> None:
         if self._exporter is None:
@@ -459,6 +520,12 @@ def _exporter(watch: str, textfile: str | None, listen: str | None, *, keep: boo
 def _load(path: Path, *, observe: bool) -> Checked:
     checked = config.load(path)
     return replace(checked, file=observing(checked.file)) if observe else checked
+
+
+def _drain(pipe: int) -> None:
+    with suppress(BlockingIOError):
+        while os.read(pipe, 4096):
+            pass
 
 
 def _unreadable(tracked: Tracked, cgroup: Cgroup, error: OSError) -> UnitSample:

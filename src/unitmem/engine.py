@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from unitmem.condition import Derivation, Finding, Verdict, comparisons, judge
 from unitmem.policy import Action, Budget, Log, Mode, Policy, Signal, Step, Target, ends_the_unit
@@ -43,6 +44,8 @@ from unitmem.quantity import format_span
 from unitmem.sample import COSTLY_MEASURES, MEASURES, Sample, Scope, UnitSample
 from unitmem.trail import Trail, UnitFacts, extend
 from unitmem.unit import Invocation
+
+_T = TypeVar("_T")
 
 RETRY_AFTER = 10.0
 """Seconds before a decision whose action failed is made again, while its condition still holds."""
@@ -199,10 +202,10 @@ def evaluate(
     return tick.state(), tuple(tick.decisions)
 
 
-def rearm(state: State, decision: Decision, now: float) -> State:
+def rearm(state: State, decision: Decision, now: float, *, untried: bool = False) -> State:
     """`state` after the action of `decision` has failed: it may be decided again, a little later.
 
-    While a unit is ending no policy judges it, so what held before then has to hold anew. That is spared
+    What was `untried` is given back to the budgets. While a unit is ending no policy judges it, so what held before then has to hold anew. That is spared
     to an action that failed at once, before any tick was missed.
     """
     invocation = decision.invocation
@@ -220,6 +223,13 @@ def rearm(state: State, decision: Decision, now: float) -> State:
                 phase = Phase.IDLE if step.since is None else Phase.HOLDING
                 steps[decision.step] = replace(step, phase=phase, not_before=now + RETRY_AFTER)
         ladders[key] = replace(ladder, steps=tuple(steps))
+    if untried:
+        key, mode = (decision.policy, decision.unit), Mode.OBSERVE if decision.observe else Mode.ACT
+        state = replace(
+            state,
+            spent=_given_back(state.spent, key, decision.at),
+            spent_in_all=_given_back(state.spent_in_all, mode, decision.at),
+        )
     return replace(state, ladders=ladders, ending=state.ending - {invocation} if was_ending else state.ending)
 
 
@@ -475,6 +485,13 @@ def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tup
         )
         return replace(before, since=since, withheld=None, unknown={}), is_due and is_again
     return StepState(Phase.HOLDING, since, before.fired_at, before.not_before), is_due
+
+
+def _given_back(spent: Mapping[_T, tuple[float, ...]], key: _T, at: float) -> Mapping[_T, tuple[float, ...]]:
+    times = list(spent.get(key, ()))
+    if at in times:
+        times.remove(at)
+    return {**spent, key: tuple(times)} if times else {other: spent[other] for other in spent if other != key}
 
 
 def _unjudged(step: StepState) -> StepState:

@@ -63,5 +63,9 @@ class BusLostError(BusError):
     """The connection to the service manager is dead, or was too slow: only a new one may help."""
 
 
+class OutOfReachError(BusError):
+    """There is no connection to the service manager now: nothing was asked of it."""
+
+
 class InvocationGoneError(UnitmemError):
     """The run of a unit that was meant is over; the unit may be running anew, and was left alone."""

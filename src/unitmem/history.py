@@ -23,6 +23,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from io import BufferedReader
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,9 +38,13 @@ from unitmem.unit import Invocation, Unit
 FILE_NAME = "history.sqlite"
 _MAGIC = b"SQLite format 3\0"
 MAX_BYTES = 64 << 20
-MAX_EVENTS = 20_000
-_PRUNE_EVERY = 200
-"""Ticks."""
+MAX_EVENTS = 10_000
+_PRUNE_EVERY = 0.02
+"""Share of the bound that may be written until it is looked at again."""
+_REOPEN_AFTER = 60.0
+"""Seconds until a history that could not be written is tried again."""
+_BATCH = 200
+"""Ticks that are read at once: a reader that takes its time must not hold up what the writer has to take back."""
 
 ALWAYS = (
     "current",
@@ -112,12 +117,14 @@ class Recorder:
 
     def __init__(self, directory: Path | None, boot_id: str, max_bytes: int = MAX_BYTES) -> None:
         self.trouble: str | None = None
+        self._path = None if directory is None else directory / FILE_NAME
         self._boot_id = boot_id
         self._max_bytes = max_bytes
-        self._ticks = 0
+        self._written = 0
+        self._reopen_at = -inf
         self._database: sqlite3.Connection | None = None
-        if directory is not None:
-            self._open(directory / FILE_NAME)
+        if self._path is not None:
+            self._open(self._path)
 
     def close(self) -> None:
         if self._database is not None:
@@ -133,10 +140,8 @@ class Recorder:
         self._insert(
             "INSERT INTO ticks (at, clock, boot, units) VALUES (?, ?, ?, ?)",
             (realtime, sample.at, self._boot_id, json.dumps(units, separators=(",", ":"))),
+            sample.at,
         )
-        self._ticks += 1
-        if self._ticks % _PRUNE_EVERY == 0:
-            self._prune()
 
     def event(self, event: Event, clock: float) -> None:
         """Keep one line of a unit's story."""
@@ -157,6 +162,7 @@ class Recorder:
                 event.message,
                 json.dumps(dict(event.detail), separators=(",", ":")),
             ),
+            clock,
         )
 
     def _open(self, path: Path) -> None:
@@ -175,36 +181,39 @@ class Recorder:
             except (sqlite3.Error, OSError) as second:
                 self.trouble = f"{path}: {second}: nothing is recorded"
 
-    def _insert(self, statement: str, values: Sequence[object]) -> None:
+    def _insert(self, statement: str, values: Sequence[object], clock: float) -> None:
+        if self._database is None and self._path is not None and clock >= self._reopen_at:
+            self._reopen_at = clock + _REOPEN_AFTER
+            self.trouble = None
+            self._open(self._path)
         if self._database is None:
             return
         try:
             with self._database:
                 self._database.execute(statement, tuple(values))
+            self._written += sum(len(value) for value in values if isinstance(value, str))
+            if self._written > self._max_bytes * _PRUNE_EVERY:
+                self._written = 0
+                self._prune(self._database)
         except sqlite3.Error as error:
             # a full disk, say: guarding goes on without a record of it
             self.trouble = f"the history can't be written: {error}"
+            self._reopen_at = clock + _REOPEN_AFTER
             self.close()
 
-    def _prune(self) -> None:
-        if self._database is None:
-            return
-        try:
-            with self._database as database:
-                (pages,) = database.execute("PRAGMA page_count").fetchone()
-                (free,) = database.execute("PRAGMA freelist_count").fetchone()
-                (size,) = database.execute("PRAGMA page_size").fetchone()
-                if (pages - free) * size > self._max_bytes:
-                    # a tenth at once, so that it is not due again at the next tick
-                    database.execute(
-                        "DELETE FROM ticks WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) / 10 FROM ticks)"
-                    )
+    def _prune(self, database: sqlite3.Connection) -> None:
+        with database:
+            (pages,) = database.execute("PRAGMA page_count").fetchone()
+            (free,) = database.execute("PRAGMA freelist_count").fetchone()
+            (size,) = database.execute("PRAGMA page_size").fetchone()
+            if (used := (pages - free) * size) > self._max_bytes:
+                # a tenth more than what is too much, so that it is not due again at once
+                share = 1 - 0.9 * self._max_bytes / used
                 database.execute(
-                    "DELETE FROM events WHERE id <= (SELECT MAX(id) - ? FROM events)", (MAX_EVENTS,)
+                    "DELETE FROM ticks WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) * ? FROM ticks)",
+                    (share,),
                 )
-        except sqlite3.Error as error:
-            self.trouble = f"the history can't be written: {error}"
-            self.close()
+            database.execute("DELETE FROM events WHERE id <= (SELECT MAX(id) - ? FROM events)", (MAX_EVENTS,))
 
 
 def decision_event(
@@ -334,7 +343,7 @@ class History:
     def samples(self) -> Iterator[Sample]:
         """Every sample, oldest first; times are those of the daemon's clock, moved on over reboots."""
         shift, last, boot = 0.0, 0.0, None
-        for clock, row_boot, units in self._query("SELECT clock, boot, units FROM ticks ORDER BY id", ()):
+        for clock, row_boot, units in self._ticks():
             if boot is not None and row_boot != boot:
                 shift = last + 1.0 - clock
             boot, last = row_boot, clock + shift
@@ -345,6 +354,17 @@ class History:
         rows = self._query("SELECT at, units FROM ticks WHERE at BETWEEN ? AND ? ORDER BY id", (since, until))
         found = ((at, json.loads(units).get(unit, {}).get("values", {}).get(measure)) for at, units in rows)
         return [(at, value) for at, value in found if value is not None]
+
+    def _ticks(self) -> Iterator[tuple[float, str, str]]:
+        last = -1
+        while batch := list(
+            self._query(
+                "SELECT id, clock, boot, units FROM ticks WHERE id > ? ORDER BY id LIMIT ?", (last, _BATCH)
+            )
+        ):
+            for _, *tick in batch:
+                yield tuple(tick)
+            last = batch[-1][0]
 
     def _query(self, statement: str, values: Sequence[object]) -> Iterator[Any]:
         try:

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from pathlib import Path
 from typing import TextIO
 
 from unitmem.action import environment_of
 from unitmem.engine import Decision, Obstacle, Result
+from unitmem.journald import JOURNALD_SOCKET, Journald
 from unitmem.outcome import Outcome
 from unitmem.policy import (
     Action,
@@ -35,7 +37,6 @@ from unitmem.policy import (
 )
 from unitmem.process import printable
 from unitmem.quantity import format_size, format_span
-from unitmem.systemd import send_to_journal
 from unitmem.unit import ManagerKind
 
 DECISION_MESSAGE_ID = "d1ecd066ddcc4fde918b1e2af62bf70f"
@@ -115,16 +116,19 @@ def outcome_entry(outcome: Outcome, manager: ManagerKind = ManagerKind.SYSTEM) -
 class Journal:
     """Where entries go: journald, and `stream` as well where that isn't journald anyway."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, socket: Path = JOURNALD_SOCKET) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._echoes = not _is_journal(self._stream)
+        self._journald = Journald(socket)
 
     def write(self, entry: Entry) -> None:
-        send_to_journal(
-            MESSAGE=entry.message,
-            PRIORITY=int(entry.priority),
-            SYSLOG_IDENTIFIER="unitmem",
-            **{name: value if isinstance(value, int) else str(value) for name, value in entry.fields.items()},
+        self._journald.send(
+            {
+                "MESSAGE": entry.message,
+                "PRIORITY": int(entry.priority),
+                "SYSLOG_IDENTIFIER": "unitmem",
+                **entry.fields,
+            }
         )
         if self._echoes:
             print(entry.message, file=self._stream, flush=True)
@@ -132,6 +136,13 @@ class Journal:
     def say(self, priority: Priority, message: str) -> None:
         """An entry about the daemon itself."""
         self.write(Entry(priority, message))
+
+    def flush(self) -> None:
+        """Send what journald had no room for; what it has none for still is kept."""
+        self._journald.flush()
+
+    def close(self) -> None:
+        self._journald.close()
 
 
 def unit_fields(unit: str, manager: ManagerKind) -> dict[str, str | int]:

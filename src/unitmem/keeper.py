@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from unitmem.engine import Decision, State, is_open, lapse
-from unitmem.errors import BusError
+from unitmem.engine import RETRY_AFTER, Decision, State, is_open, lapse
+from unitmem.errors import BusError, BusLostError
 from unitmem.hold import Hold, prepare, undo
 from unitmem.journal import Priority
 from unitmem.policy import Policy, SetProperties, spell_property
 from unitmem.store import DamagedStateError, Instant, Remembered, Store
 from unitmem.systemd import Manager
 from unitmem.telling import Teller
+
+_LAST_RETRY = 600.0
+"""Seconds between tries to set back what the manager refuses; doubled from the first on, up to this."""
 
 
 class Keeper:
@@ -22,7 +26,7 @@ class Keeper:
         self._store = store
         self._teller = teller
         self._holds: list[Hold] = []
-        self._stuck: set[tuple[str, str]] = set()
+        self._stuck: dict[tuple[str, str], _Stuck] = {}
         self._is_saving = True
 
     def recall(self, policies: Sequence[Policy]) -> State:
@@ -38,10 +42,13 @@ class Keeper:
             return remembered.state
         return State()
 
-    def save(self, state: State, policies: Sequence[Policy], now: float) -> None:
-        """Keep `state` and the holds; where they can't be written, that is told, and guarding goes on."""
+    def save(self, state: State, policies: Sequence[Policy], now: float, *, ahead: bool = False) -> None:
+        """Keep `state` and the holds; where they can't be written, that is told, and guarding goes on.
+
+        `ahead` of an action it has to outlive this process only, and so waits for no disk.
+        """
         try:
-            self._store.save(Remembered(state, tuple(self._holds)), policies, Instant.now(now))
+            self._store.save(Remembered(state, tuple(self._holds)), policies, Instant.now(now), ahead=ahead)
         except OSError as error:
             if self._is_saving:
                 self._teller.say(
@@ -62,14 +69,19 @@ class Keeper:
             if held.unit == hold.unit:  # what we have set ourselves is not what it was
                 former |= {name: size for name, size in held.former.items() if name in former}
         hold = replace(hold, former=former)
-        self._holds.append(hold)
+        # one that is tried again owes no more than before
+        self._holds = [held for held in self._holds if held != hold] + [hold]
         return hold
 
     def set_back(self, state: State, manager: Manager | None, now: float) -> None:
-        """Undo what was set in episodes that are over."""
-        self._undo(
-            [hold for hold in self._holds if not is_open(state, (hold.policy, hold.unit))], manager, now
-        )
+        """Undo what was set in episodes that are over; what the manager refused is tried again with growing pauses."""
+        due = [
+            hold
+            for hold in self._holds
+            if not is_open(state, (hold.policy, hold.unit))
+            and ((stuck := self._stuck.get((hold.policy, hold.unit))) is None or now >= stuck.until)
+        ]
+        self._undo(due, manager, now)
 
     def leave(self, state: State, policies: Sequence[Policy], manager: Manager | None, now: float) -> None:
         """Undo everything, since nobody will when the episodes end, and save."""
@@ -104,10 +116,24 @@ class Keeper:
                     continue
                 try:
                     self._teller.set_back(hold, undo(due, manager), now)
+                except BusLostError:
+                    return  # nor would it answer for the others; once it is back, it is asked again
                 except BusError as error:
-                    if (hold.policy, hold.unit) not in self._stuck:
+                    key = hold.policy, hold.unit
+                    if key not in self._stuck:
                         self._teller.say(Priority.ERROR, f"{hold.unit}: not set back yet: {error}")
-                    self._stuck.add((hold.policy, hold.unit))
+                    pause = (
+                        min(2 * self._stuck[key].pause, _LAST_RETRY) if key in self._stuck else RETRY_AFTER
+                    )
+                    self._stuck[key] = _Stuck(now + pause, pause)
                     continue
-            self._stuck.discard((hold.policy, hold.unit))
+            self._stuck.pop((hold.policy, hold.unit), None)
             self._holds.remove(hold)
+
+
+class _Stuck(NamedTuple):
+    """What the manager has refused to set back."""
+
+    until: float
+    """When it is to be asked again."""
+    pause: float

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from unitmem.cgroup import Cgroup, CgroupGoneError
 from unitmem.engine import Decision, Result
-from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError
+from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError, OutOfReachError
 from unitmem.policy import (
     Freeze,
     Kill,
@@ -35,6 +35,7 @@ from unitmem.process import (
     PAGE_SIZE,
     Process,
     ProcessGoneError,
+    ProcessHiddenError,
     is_alive,
     send_signal,
 )
@@ -69,6 +70,8 @@ class Outcome:
     at: float
     again: bool = False
     """Whether it is worth another try while the condition holds."""
+    untried: bool = False
+    """Whether nothing was so much as asked for: that costs no budget."""
     process: Process | None = None
     """The one process that was signalled."""
 
@@ -142,6 +145,9 @@ def _follow_signal(pending: Pending, action: Signal, now: float) -> Outcome | Pe
                 )
             except ProcessGoneError:
                 continue
+            except ProcessHiddenError:
+                detail = f"SIGKILL can't be sent: {victim.label} is hidden from unitmem (hidepid)"
+                return Outcome(decision, Result.FAILED, detail, now)
             except OSError as error:
                 return Outcome(decision, Result.FAILED, f"SIGKILL can't be sent: {error}", now, again=True)
         return replace(pending, killed=True, deadline=now + END_WAIT)
@@ -244,8 +250,10 @@ def _follow_restart(
     is_there = is_old and pending.cgroup.exists()
     if restart.otherwise is LastResort.KILL and not pending.killed and is_there:
         after = _take_last_resort(pending, manager, now)
-        # it has to come up again as well
-        return replace(after, deadline=now + restart.timeout) if isinstance(after, Pending) else after
+        if isinstance(after, Outcome):
+            return after
+        if after.killed:
+            return replace(after, deadline=now + restart.timeout)  # it has to come up again as well
     detail = f"{waited} after it was asked for, the unit is {state}"
     return Outcome(decision, Result.FAILED, detail, now, again=is_there)
 
@@ -389,7 +397,7 @@ def _follow_command(pending: Pending, manager: Manager | None, now: float) -> Ou
 
 def required(manager: Manager | None) -> Manager:
     if manager is None:
-        raise BusError("the service manager is out of reach")
+        raise OutOfReachError("the service manager is out of reach")
     return manager
 
 

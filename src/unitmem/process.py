@@ -29,6 +29,7 @@ _CPUS = os.cpu_count() or 1
 _STATM_LAG = 3 * _CPUS * max(64, 2 * _CPUS) * PAGE_SIZE
 
 _ENOUGH = 1 << 13  # bytes of a file that is read at once: all of most
+_COMMAND_SHOWN = 1 << 12  # bytes of a command line, which may be megabytes, and dear to read
 
 
 class ProcessGoneError(Exception):
@@ -49,7 +50,7 @@ class Process:
     name: str
     """`comm`: at most 15 bytes, and any bytes the process likes."""
     command: str = ""
-    """The command line, with spaces between the arguments; empty for what has none."""
+    """The command line, with spaces between the arguments; empty for what has none, and until `with_command` reads it."""
     rss: int | None = None
     pss: int | None = None
     uss: int | None = None
@@ -214,12 +215,16 @@ class PinnedProcess:
             raise ProcessGoneError(self.pid) from None
 
     def read_command(self) -> str:
-        """Its command line.
+        """Its command line, or the start of a long one.
 
         Raises:
             OSError: what the kernel says, ESRCH or ENOENT if it has ended.
         """
-        return parse_cmdline(self._read_bytes("cmdline"))
+        file = os.open("cmdline", os.O_RDONLY, dir_fd=self._directory)
+        try:
+            return parse_cmdline(os.read(file, _COMMAND_SHOWN))
+        finally:
+            os.close(file)
 
     def read_rss(self) -> int:
         """Its RSS in bytes; 0 of a zombie.
@@ -325,11 +330,20 @@ def read_process(pid: int, proc: Path = PROC_ROOT) -> Process:
             stat = pinned.read_stat()
             if stat.has_ended:
                 raise ProcessGoneError(pid)
-            return Process(pid, stat.start_time, stat.name, pinned.read_command(), pinned.read_rss())
+            return Process(pid, stat.start_time, stat.name, rss=pinned.read_rss())
         except (FileNotFoundError, ProcessLookupError):
             raise ProcessGoneError(pid) from None
         except PermissionError:
             raise ProcessHiddenError(pid) from None
+
+
+def with_command(process: Process, proc: Path = PROC_ROOT) -> Process:
+    """`process` with its command line; as it is where that can't be read, or it is another process by now."""
+    try:
+        with PinnedProcess(process.pid, proc) as pinned:
+            return replace(process, command=pinned.read_command()) if _is(pinned, process) else process
+    except (OSError, ProcessGoneError, ProcessHiddenError):
+        return process
 
 
 def with_pss(process: Process, proc: Path = PROC_ROOT) -> Process:

@@ -6,6 +6,8 @@ formulas come first, the collecting after them.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
@@ -23,7 +25,14 @@ from unitmem.cgroup import (
     Level,
     parse_self_cgroup,
 )
-from unitmem.process import Process, ProcessGoneError, ProcessHiddenError, read_process, with_pss
+from unitmem.process import (
+    Process,
+    ProcessGoneError,
+    ProcessHiddenError,
+    read_process,
+    with_command,
+    with_pss,
+)
 from unitmem.unit import Invocation, Unit
 
 
@@ -336,7 +345,13 @@ def collect(
     )
     if PROCESS_MEASURES.isdisjoint(wanted):
         return sample
-    return _with_processes(sample, read_processes(cgroup, proc))
+    try:
+        return _with_processes(sample, read_processes(cgroup, proc))
+    except CgroupGoneError:
+        raise
+    except OSError as error:
+        reason = f"not every process of it can be found: {os.strerror(error.errno or errno.EIO).lower()}"
+        return replace(sample, unknown={**sample.unknown, **dict.fromkeys(PROCESS_MEASURES, reason)})
 
 
 def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
@@ -351,7 +366,7 @@ def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
 
 
 def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
-    """The largest few processes of a unit, for the record: with PSS, unless to read it would take long.
+    """The largest few processes of a unit, for the record: with PSS, unless to read it would take long, and command lines.
 
     What `sample` has of them is taken as it is.
     """
@@ -359,7 +374,8 @@ def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) ->
         processes = sample.processes or tuple(read_processes(cgroup, proc))
     except (CgroupGoneError, OSError):
         return []
-    largest = sorted(processes, key=lambda process: process.pss or process.rss or 0, reverse=True)[:_RECORDED]
+    by_size = sorted(processes, key=lambda process: process.pss or process.rss or 0, reverse=True)
+    largest = [with_command(process, proc) for process in by_size[:_RECORDED]]
     if sum(process.rss or 0 for process in largest) > _WEIGHED_AT_MOST:
         return largest
     weighed = []
@@ -397,6 +413,7 @@ def read_processes(cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
 
     Raises:
         CgroupGoneError: the unit stopped, or was started anew.
+        OSError: not every process of it can be found.
     """
     processes = []
     missing = set()

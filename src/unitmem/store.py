@@ -1,8 +1,11 @@
 """What must outlive the daemon: open episodes, cooldowns, budgets, and the properties to set back.
 
-One JSON file in the daemon's state directory, replaced as a whole before an action is performed, so
-that a crash at any instant leaves the old or the new and nothing is done twice. Times are kept by the
-monotonic clock, with the boot they belong to; after a reboot they are moved by the wall clock.
+One JSON file in the daemon's state directory, replaced as a whole, so that a crash at any instant leaves
+the old or the new. Before an action is performed it is written to a second one, ahead of the first: that
+one is for a daemon that crashes, so that nothing is done twice, and waits for no disk, which may be what
+the machine is short of; the first one follows when the action is under way, and is for machines that crash.
+Times are kept by the monotonic clock, with the boot they belong to; after a reboot they are moved by the
+wall clock.
 
 What was about to fire is not kept: a condition has to hold at every tick, and nobody looked meanwhile.
 """
@@ -13,7 +16,9 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,7 @@ from unitmem.policy import Kill, Mode, Policy, Restart, Stop
 from unitmem.unit import Invocation
 
 FILE_NAME = "state.json"
+AHEAD_NAME = "state.ahead.json"
 VERSION = 1
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -182,7 +188,7 @@ def _moved(times: Iterable[float], shift: float) -> tuple[float, ...]:
 
 
 class Store:
-    """The file of one daemon, below `directory`; without one, nothing is kept."""
+    """The files of one daemon, below `directory`; without one, nothing is kept."""
 
     def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / FILE_NAME
@@ -197,17 +203,17 @@ class Store:
         """
         if self._path is None:
             return Remembered()
+        with suppress(OSError, *_MALFORMED):
+            then, document = _read(self._path.with_name(AHEAD_NAME))
+            # one from before a crash of the machine may be anything
+            if then.boot_id == now.boot_id and then.monotonic > _written_at(self._path, now.boot_id):
+                return decode(document, policies)
         try:
-            text = self._path.read_bytes()
+            then, document = _read(self._path)
+            return decode(document, policies, now.shift_from(then))
         except FileNotFoundError:
             return Remembered()
-        try:
-            document = json.loads(text)
-            then = Instant(
-                float(document["monotonic"]), float(document["realtime"]), str(document["boot_id"])
-            )
-            return decode(document, policies, now.shift_from(then))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _MALFORMED as error:
             aside = self._path.with_name(f"{FILE_NAME}.damaged-{int(now.realtime)}")
             self._path.replace(aside)
             raise DamagedStateError(
@@ -215,8 +221,16 @@ class Store:
                 "and cooldowns, budgets and open episodes start anew"
             ) from None
 
-    def save(self, remembered: Remembered, policies: Sequence[Policy], now: Instant) -> None:
+    def save(
+        self, remembered: Remembered, policies: Sequence[Policy], now: Instant, *, ahead: bool = False
+    ) -> None:
         """Keep `remembered` in place of what was kept before, if it differs.
+
+        Args:
+            remembered: what to keep.
+            policies: those that it is about.
+            now: the moment it is of.
+            ahead: whether it has to outlive this process only, for now.
 
         Raises:
             OSError: it can't be written; what was kept before is still there.
@@ -226,9 +240,33 @@ class Store:
         document = encode(remembered, policies)
         if document == self._saved:
             return
-        clocks = {"monotonic": now.monotonic, "realtime": now.realtime, "boot_id": now.boot_id}
-        replace_file(self._path, json.dumps(document | clocks), durable=True)
-        self._saved = document
+        text = json.dumps(
+            document | {"monotonic": now.monotonic, "realtime": now.realtime, "boot_id": now.boot_id}
+        )
+        if ahead:
+            replace_file(self._path.with_name(AHEAD_NAME), text, durable=False)
+            self._saved = None  # the first one has to follow, whatever comes of it
+        else:
+            replace_file(self._path, text, durable=True)
+            self._saved = document
+
+
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+
+
+def _read(path: Path) -> tuple[Instant, dict[str, Any]]:
+    document = json.loads(path.read_bytes())
+    then = Instant(float(document["monotonic"]), float(document["realtime"]), str(document["boot_id"]))
+    return then, document
+
+
+def _written_at(path: Path, boot_id: str) -> float:
+    """When `path` was written, by the clock of this boot; -inf if it wasn't in this boot."""
+    with suppress(OSError, *_MALFORMED):
+        then, _ = _read(path)
+        if then.boot_id == boot_id:
+            return then.monotonic
+    return -inf
 
 
 def replace_file(path: Path, text: str, *, durable: bool, mode: int = 0o600) -> None:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from unitmem.cgroup import CGROUP_ROOT, PROC_ROOT, Cgroup, CgroupGoneError, Host, Level, read_host
 from unitmem.errors import NoSuchUnitError
+from unitmem.process import with_command
 from unitmem.sample import COSTLY_MEASURES, MEASURES, Scope, UnitSample, collect, resolve
 from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, complete_name, is_glob, matches, protection
 
@@ -148,7 +149,9 @@ def _sample(
     try:
         with Cgroup(unit.control_group, cgroups) as cgroup:
             sample = collect(unit, cgroup, host, wanted, proc, seen)
-        return sample if COSTLY_MEASURES.isdisjoint(wanted) else resolve(sample, proc)
+        if not COSTLY_MEASURES.isdisjoint(wanted):
+            sample = resolve(sample, proc)
+        return replace(sample, processes=tuple(with_command(process, proc) for process in sample.processes))
     except CgroupGoneError:
         return None
     except OSError as error:

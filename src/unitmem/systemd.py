@@ -18,7 +18,6 @@ from enum import StrEnum
 from typing import Any, Self
 
 from pystemd import daemon as sd_daemon
-from pystemd import journal as sd_journal
 from pystemd.dbusexc import DBusBaseError
 from pystemd.dbuslib import DBus, DBusAddress, apply_signature, path_encode
 
@@ -110,6 +109,8 @@ class Manager:
                 f"the {kind} bus can't be reached: {_describe(error)}", hint=_unreachable_hint(kind)
             ) from None
         self._open = True
+        self.lost: BusLostError | None = None
+        """Why no further call is worth its wait; None while there is no such reason."""
         self._signals: deque[tuple[bytes, bytes, Any]] = deque()
         self._owner: bytes | None = None
         self._reloading = False
@@ -499,9 +500,10 @@ class Manager:
         return BusError(message, None, name)
 
     def _lost(self, reason: str, name: str | None = None) -> BusLostError:
-        return BusLostError(
+        self.lost = BusLostError(
             f"the connection to the {self.kind} manager is lost: {reason}", _unreachable_hint(self.kind), name
         )
+        return self.lost
 
 
 def _no_such_unit(name: str) -> NoSuchUnitError:
@@ -526,11 +528,6 @@ def watchdog_interval() -> float | None:
     """Seconds within which the manager wants to hear `watchdog=1`; None when it doesn't watch us."""
     usec = sd_daemon.watchdog_enabled(False)
     return usec / 1_000_000 if usec else None
-
-
-def send_to_journal(**fields: str | int) -> None:
-    """One journal entry with `fields`, by sd_journal_sendv(3); lost when journald isn't there."""
-    sd_journal.sendv(**fields)
 
 
 # --- decoding --------------------------------------------------------------------------------------

@@ -44,13 +44,16 @@ class Teller:
         """Something about the watch itself."""
         self._journal.say(priority, message)
 
-    def decided(self, decision: Decision, processes: Sequence[Process]) -> None:
-        """What is about to be done, or why it is not; `processes` are for the record."""
-        entry = decision_entry(decision, self._kind)
-        self._journal.write(entry)
-        self._recorder.event(decision_event(decision, entry.message, time.time(), processes), decision.at)
+    def decided(self, decision: Decision) -> None:
+        """What is about to be done, or why it is not, at no cost that what is urgent would have to wait for."""
+        self._journal.write(decision_entry(decision, self._kind))
         if self._exporter is not None:
             self._exporter.decided(decision)
+
+    def record(self, decision: Decision, processes: Sequence[Process]) -> None:
+        """What was decided, for the history, with the unit's largest processes of that moment."""
+        message = decision_entry(decision, self._kind).message
+        self._recorder.event(decision_event(decision, message, time.time(), processes), decision.at)
 
     def concluded(self, outcome: Outcome) -> None:
         """What became of it, where the decision has not said so already."""
@@ -86,10 +89,20 @@ class Teller:
             self._recorder.event(event, now)
 
     def trouble(self) -> None:
-        """Once, why nothing is recorded."""
-        if self._recorder.trouble != self._told_trouble:
-            self._told_trouble = self._recorder.trouble
-            self._journal.say(Priority.WARNING, str(self._told_trouble))
+        """Once, why nothing is recorded, and that it is again."""
+        trouble = self._recorder.trouble
+        if trouble is not None and trouble != self._told_trouble:
+            self._journal.say(Priority.WARNING, trouble)
+        elif trouble is None and self._told_trouble is not None:
+            self._journal.say(Priority.NOTICE, "the history is written again")
+        self._told_trouble = trouble
+
+    def flush(self) -> None:
+        """Send what journald had no room for."""
+        self._journal.flush()
+
+    def close(self) -> None:
+        self._journal.close()
 
     def _news(self, state: State) -> Iterable[tuple[_Blind, str]]:
         blind: dict[_Blind, str] = {}

@@ -52,6 +52,10 @@ class Tracker:
         self._jobs: set[str] = set()
         self._stale: set[str] = set()
         self._must_list = True
+        self.is_complete = False
+        """Whether all units are known that there are: before that, one that isn't known may run all the same."""
+        self.unopened: dict[str, str] = {}
+        """Units whose cgroup can't be opened, so that nothing of them is seen, with the reasons."""
 
     def close(self) -> None:
         for tracked in self._units.values():
@@ -68,8 +72,12 @@ class Tracker:
         """Trust nothing that was known of units: signals were missed."""
         self._must_list = True
 
-    def update(self, manager: Manager) -> None:
+    def update(self, manager: Manager, alive: Callable[[], None] = lambda: None) -> None:
         """Learn what has happened to units since the last call.
+
+        Args:
+            manager: to be asked.
+            alive: called now and then, since to describe all units of a big machine takes long.
 
         Raises:
             BusLostError: the manager can't be asked; what was known stays, and `resume` is due.
@@ -92,10 +100,14 @@ class Tracker:
         with _refusals_ignored():
             if self._must_list:
                 self._list(manager)
-        for name in self._stale | self._unsettled():
+        # what protects others first: a slice must not be seen before the core units in it
+        for name in sorted(self._stale | self._unsettled(), key=lambda name: not matches(name, CORE_UNITS)):
+            alive()
             with _refusals_ignored():
                 self._look_at(name, manager)
-                self._stale.discard(name)
+                if name not in self.unopened:
+                    self._stale.discard(name)
+        self.is_complete = self.is_complete or not self._must_list
 
     def present(self) -> list[tuple[Tracked, Cgroup]]:
         """Every governed unit that has a cgroup now, by name, with that cgroup."""
@@ -159,10 +171,14 @@ class Tracker:
         self._let_go(tracked)
         if path is None or not self._governs(tracked.unit.name):
             return
+        self.unopened.pop(tracked.unit.name, None)
         try:
             tracked.cgroup = Cgroup(path, self._root)
         except CgroupGoneError:
             return  # stopped since; a signal of that is on its way
+        except OSError as error:  # too many open files, say
+            self.unopened[tracked.unit.name] = str(error)
+            return
         self.events.add(tracked.cgroup)
 
     def _note_core(self, unit: Unit) -> None:
@@ -187,6 +203,7 @@ class Tracker:
         self._place_core(name, None)
         self._jobs.discard(name)
         self._stale.discard(name)
+        self.unopened.pop(name, None)
 
     def _let_go(self, tracked: Tracked) -> None:
         if tracked.cgroup is not None:

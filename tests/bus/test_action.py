@@ -277,7 +277,10 @@ def test_a_unit_that_is_unloaded(
 def test_a_manager_that_does_not_do_it(
     systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running], action: Action, trouble: str
 ):
-    """Refused, lost or away: it failed, the reason is told, and it may be tried again."""
+    """Refused, lost or away: it failed, the reason is told, and it may be tried again; but what may have been done twice.
+
+    While it is away nothing is asked of it, which costs no budget.
+    """
     running = start(main_pid=1, control_pid=1)
     for method in (
         *("Stop", "Restart", "Kill", "Freeze", "Thaw"),
@@ -287,7 +290,11 @@ def test_a_manager_that_does_not_do_it(
     reachable = None if trouble == "no manager" else manager
     outcome = perform(running.decision(action), running.cgroup, reachable, 5, FORMER)
     assert outcome.result is Result.FAILED
-    assert outcome.again
+    may_have_been_done = trouble == NO_REPLY and (
+        isinstance(action, Run) or (isinstance(action, Signal) and action.to is Target.ALL)
+    )
+    assert outcome.again is not may_have_been_done
+    assert outcome.untried is (reachable is None)
     assert ("out of reach" if reachable is None else "not today") in outcome.detail
 
 
@@ -832,6 +839,17 @@ def test_the_last_resort_of_a_restart_fails(manager: Manager, start: Callable[..
     assert follow_up(killed, manager, 59.9) == killed
     outcome = done(follow_up(killed, manager, 60))
     assert (outcome.result, outcome.again) == (Result.FAILED, True)
+
+
+def test_a_restart_whose_old_run_has_ended_and_nothing_comes(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]
+):
+    """The run is over, and its processes linger in the cgroup: there is nothing to kill, nor to wait for for ever."""
+    running = start(restarts="hangs")
+    pending = restarting(running, Restart(30, LastResort.KILL), manager)
+    systemd.change(NAME, active_state="inactive", sub_state="dead")
+    assert follow_up(pending, manager, 29.9) == pending
+    assert done(follow_up(pending, manager, 30)).result is Result.FAILED
 
 
 def test_the_last_resort_spares_the_new_run(

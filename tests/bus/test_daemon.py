@@ -79,7 +79,7 @@ def test_a_manager_that_is_away_is_seen(watch, exporter, manager):
 
 def test_what_is_decided_and_what_becomes_of_it_is_counted(watch, exporter):
     decision = Decision(0.0, "p", 0, Log(), Invocation("a.service", "1" * 32, 1), 0.0, 0.0, ())
-    watch._teller.decided(decision, ())
+    watch._teller.decided(decision)
     watch._conclude(Outcome(decision, Result.VERIFIED, "logged", 0.0), 0.0)
     watch.tick(time.monotonic())
     assert (value(exporter, ACTIONS), value(exporter, OUTCOMES)) == (1, 1)

@@ -27,6 +27,7 @@ from unitmem.process import (
     printable,
     read_process,
     send_signal,
+    with_command,
     with_pss,
 )
 
@@ -164,7 +165,9 @@ def test_a_parser_raises_nothing_but_value_error(parse, text):
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_process_is_read_whatever_its_name(proc, name):
     proc.add(42, name, rss=3 * PAGE, command=b"/bin/x\0-v\0")
-    assert read_process(42, proc.root) == Process(42, 100, name, "/bin/x -v", rss=3 * PAGE)
+    process = read_process(42, proc.root)
+    assert process == Process(42, 100, name, rss=3 * PAGE)
+    assert with_command(process, proc.root) == replace(process, command="/bin/x -v")
 
 
 @pytest.mark.parametrize("state", ["Z", "X"])
@@ -176,7 +179,7 @@ def test_a_process_that_has_ended_but_for_its_parent_is_gone(proc, state):
         with_pss(Process(42, 100, "worker"), proc.root)
 
 
-@pytest.mark.parametrize("file", ["stat", "statm", "cmdline"])
+@pytest.mark.parametrize("file", ["stat", "statm"])
 def test_a_process_that_ends_while_it_is_read_is_gone(proc, file):
     proc.add(42)
     (proc.root / "42" / file).unlink()

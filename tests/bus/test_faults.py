@@ -1,0 +1,252 @@
+"""The loop when something around it fails: the bus, the kernel's files, journald; and what that costs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from fake_systemd1 import FakeSystemd1, running_bus
+
+from unitmem import config, daemon
+from unitmem.daemon import Directories, Watch
+from unitmem.engine import Decision
+from unitmem.errors import BusLostError
+from unitmem.outcome import Pending
+from unitmem.policy import Stop
+from unitmem.systemd import Manager
+from unitmem.tracker import Tracker
+from unitmem.unit import Invocation
+
+NAME = "web.service"
+PATH = f"/system.slice/{NAME}"
+RUN = "ab" * 16
+POLICY = """
+interval: 1s
+policies:
+  - name: p
+    units: ["*.service"]
+    steps: [{when: "current > 1K", do: %s}]
+"""
+BUDGET = "    budget: {actions: 3, per: 1h}\n"
+
+
+@pytest.fixture
+def start(systemd, cgroups, tmp_path, monkeypatch):
+    """start(action): a watch over the fake manager's units that has not ticked yet."""
+    monkeypatch.setattr(daemon, "Tracker", functools.partial(Tracker, root=cgroups.root))
+    monkeypatch.setattr(daemon, "Manager", lambda kind: Manager(address=systemd.address))
+    watches = []
+
+    def start(action="log", address=systemd.address):
+        path, state = tmp_path / "web.yaml", tmp_path / "state"
+        path.write_text(POLICY % action + ("" if action == "log" else BUDGET))
+        state.mkdir(exist_ok=True)
+        watch = Watch(path, config.load(path), Manager(address=address), Directories(state))
+        watches.append(watch)
+        return watch
+
+    yield start
+    for watch in watches:
+        watch.__exit__()
+
+
+@pytest.fixture
+def web(systemd, cgroups):
+    """A unit that breaches."""
+    systemd.add(NAME, control_group=PATH, directory=cgroups.make(PATH), invocation_id=RUN)
+
+
+def ticks(watch, count=1):
+    for _ in range(count):
+        watch.tick(time.monotonic())
+
+
+def again_with_the_manager(watch):
+    watch._reconnect_at = 0.0
+    ticks(watch)
+    assert watch._manager is not None
+
+
+# --- the bus ---
+
+
+def test_a_bus_that_dies_costs_no_more_than_the_connection(start, tmp_path):
+    with running_bus(tmp_path) as (address, process):
+        fake = FakeSystemd1(address)
+        try:
+            watch = start(address=address)
+            ticks(watch)
+            process.kill()
+            process.wait()
+            ticks(watch, 3)
+            assert watch._manager is None
+        finally:
+            fake.close()
+    again_with_the_manager(watch)
+
+
+def test_a_manager_that_hangs_costs_one_timeout_however_much_is_under_way(start, systemd, monkeypatch):
+    monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "200ms")
+    watch = start("stop")
+    ticks(watch)
+    now = time.monotonic()
+    for number in range(10):
+        decision = Decision(now, "p", 0, Stop(90.0), Invocation(f"u{number}.service", RUN, number), 0, 0, ())
+        watch._pending.append(Pending(decision, SimpleNamespace(path="/", exists=lambda: True), now + 90))
+    systemd.hang("GetUnit")
+    ticks(watch)
+    assert len(systemd.calls("GetUnit")) == 1
+    assert watch._manager is None
+    assert len(watch._pending) == 10
+
+
+def test_what_was_never_asked_of_the_manager_costs_no_budget(start, systemd, web, cgroups):
+    watch = start("stop")
+    current = cgroups.add_file(PATH, "memory.current", "0\n")
+    now = time.monotonic()
+    watch.tick(now)
+    watch._lose(watch._manager, BusLostError("it hangs"), now)
+    current.write_text("4096\n")
+    for count in range(5):
+        watch._reconnect_at = float("inf")
+        watch.tick(now + 60 * count)
+    assert watch.state.spent == {}
+    watch._reconnect_at = 0.0
+    watch.tick(now + 600)
+    assert len(systemd.calls("Stop")) == 1
+
+
+def test_nothing_is_decided_until_every_unit_is_known(start, systemd, web, cgroups):
+    """A watch that starts as the bus hangs sees no unit: the episodes that it remembers go on all the same."""
+    first = start("{signal: SIGUSR1, to: all}")
+    ticks(first, 2)
+    assert len(systemd.calls("Kill")) == 1
+    watch = start("{signal: SIGUSR1, to: all}")
+    systemd.refuse("GetUnit", "org.freedesktop.DBus.Error.NoReply")
+    ticks(watch, 2)
+    assert watch.state.ladders
+    systemd.allow("GetUnit")
+    again_with_the_manager(watch)
+    ticks(watch)
+    assert len(watch.state.ladders) == 1
+    assert len(systemd.calls("Kill")) == 1, "and nothing is done twice"
+
+
+def test_a_slice_is_not_seen_before_the_core_units_in_it(systemd, manager, cgroups):
+    for name in ("dbus.service", "web1.service", "ssh.service"):
+        systemd.add(name, control_group=f"/web.slice/{name}", directory=cgroups.make(f"/web.slice/{name}"))
+    systemd.add("web.slice", control_group="/web.slice", directory=str(cgroups.root / "web.slice"))
+    manager.follow()
+    described = []
+    describe = manager.describe
+    manager.describe = lambda name: described.append(name) or describe(name)
+    tracker = Tracker(lambda name: name.startswith("web"), "/unitmem.slice/unitmem@web.service", cgroups.root)
+    tracker.update(manager)
+    assert set(described[:2]) == {"dbus.service", "ssh.service"}
+    tracker.close()
+
+
+# --- the kernel's files ---
+
+
+def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, web, cgroups, capsys):
+    def refuse(path, root):
+        raise OSError(24, "Too many open files")
+
+    watch = start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unitmem.tracker.Cgroup", refuse)
+        ticks(watch, 2)
+    assert capsys.readouterr().err.count("nothing of it is seen, as its cgroup can't be opened") == 1
+    ticks(watch)
+    assert [tracked.unit.name for tracked, _ in watch._tracker.present()] == [NAME]
+
+
+def test_a_host_that_can_not_be_read_decides_nothing_and_ends_nothing(start, web, monkeypatch, capsys):
+    watch = start("{signal: SIGUSR1, to: all}")
+    ticks(watch)
+    before = watch.state
+
+    def refuse():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(daemon, "read_host", refuse)
+    ticks(watch, 3)
+    assert watch.state == before
+    assert capsys.readouterr().err.count("nothing is decided, as the machine can't be read") == 1
+
+
+def test_a_status_that_could_not_be_written_is_written_again(start, tmp_path):
+    watch = start()
+    watch._directories = Directories(None, tmp_path / "run")
+    ticks(watch)
+    (tmp_path / "run").mkdir()
+    ticks(watch)
+    assert json.loads((tmp_path / "run" / daemon.STATUS_FILE).read_text())["instance"] == "web"
+
+
+# --- what it costs ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, None])
+def test_the_loop_sleeps_also_after_a_signal(start, number, monkeypatch):
+    """Rounds without a tick in the time of two intervals: a few, and not as many as the processor can do."""
+    watch = start()
+    monkeypatch.setattr(watch, "file", daemon.replace(watch.file, interval=0.5))
+    rounds = []
+    monkeypatch.setattr(watch, "_timers", lambda now: rounds.append(now) or iter(()))
+    monkeypatch.setattr(watch, "_reload", lambda: setattr(watch, "_reloading", False))
+
+    def disturb():
+        while len(rounds) < 2:
+            time.sleep(0.01)
+        if number is not None:
+            os.kill(os.getpid(), number)
+        while len(rounds) < 6:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    watch.run()
+    thread.join()
+    assert len(rounds) < 50
+
+
+def test_events_wait_as_long_as_the_ticks_that_they_cause_are_dear(start, monkeypatch):
+    watch = start()
+    sample = watch._sample
+    monkeypatch.setattr(watch, "_sample", lambda now: time.sleep(0.1) or sample(now))
+    began = time.monotonic()
+    watch.tick(began)
+    took = time.monotonic() - began
+    assert watch._events_from - began >= 0.1 * (1 + daemon.REST_PER_TICK)
+    assert watch._events_from - began <= took * (1 + daemon.REST_PER_TICK)
+
+
+def test_what_can_not_be_set_back_is_tried_with_growing_pauses(start, systemd, web):
+    watch = start("{set: {MemoryHigh: 512M}}")
+    ticks(watch)
+    assert len(watch._keeper.spelled()) == 1
+    systemd.refuse("SetUnitProperties", "org.freedesktop.systemd1.UnitMasked")
+    watch.state = type(watch.state)()  # its episode is over
+    now = time.monotonic()
+    for second in range(200):
+        watch._keeper.set_back(watch.state, watch._manager, now + second)
+    assert len(systemd.calls("SetUnitProperties")) == 5  # after 0, 10, 30, 70 and 150 s
+
+
+def test_a_set_that_is_tried_again_owes_no_more_than_before(start, systemd, web):
+    watch = start("{set: {MemoryHigh: 512M}}")
+    systemd.refuse("SetProperties", "org.freedesktop.DBus.Error.Failed")
+    now = time.monotonic()
+    for count in range(4):
+        watch.tick(now + 60 * count)
+    assert len(systemd.calls("SetProperties")) == 3, "as the budget has it"
+    assert len(watch._keeper.spelled()) == 1
