@@ -509,6 +509,30 @@ def test_a_cgroup_within_that_goes_meanwhile_takes_only_its_own_processes_along(
         assert cgroup.pids() == [5]
 
 
+def test_a_part_that_may_not_be_looked_at_is_not_left_out_silently(tree, monkeypatch):
+    """A user to whom a part of the tree was handed over may close it; who asks for all must not get some."""
+    tree.add(WEB, pids=[5])
+    tree.add(f"{WEB}/closed", pids=[6])
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("/closed"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with Cgroup(WEB, tree.root) as cgroup, pytest.raises(PermissionError):
+        cgroup.pids()
+
+
+def test_a_cgroup_below_may_be_called_anything(tree, proc):
+    tree.add(WEB)
+    proc.add(7)
+    (proc.root / "7/cgroup").write_bytes(f"0::{WEB}/".encode() + b"\xff\n")
+    with Cgroup(WEB, tree.root) as cgroup:
+        assert cgroup.contains(7, proc.root)
+
+
 @pytest.mark.parametrize(
     ("process", "contained"),
     [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+from unittest.mock import Mock
+
 import pytest
 
 from unitmem import sample as sampling
-from unitmem.cgroup import Cgroup
+from unitmem.cgroup import Cgroup, Host
 from unitmem.process import Process, ProcessGoneError, ProcessHiddenError
-from unitmem.sample import process_values, read_processes
+from unitmem.sample import PROCESS_MEASURES, collect, process_values, read_processes
+from unitmem.unit import Unit
 
 
 @pytest.mark.parametrize("error", [ProcessGoneError, ProcessHiddenError])
@@ -40,3 +44,14 @@ def test_a_process_that_has_ended_is_left_out(tree, monkeypatch):
     tree.add("/a.service", pids=[7, 8])
     with Cgroup("/a.service", tree.root) as cgroup:
         assert [process.pid for process in read_processes(cgroup)] == [7]
+
+
+def test_processes_that_can_not_all_be_found_are_unknown_and_what_is_counted_is_not(tree, monkeypatch):
+    """No sum over those that were found, which a policy would take for small."""
+    tree.add("/a.service", {"memory.current": 4096}, pids=[1])
+    monkeypatch.setattr(Cgroup, "pids", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    with Cgroup("/a.service", tree.root) as cgroup:
+        sample = collect(Unit("a.service"), cgroup, Host(2**30), {"pss"})
+    assert sample.values["current"] == 4096
+    assert not PROCESS_MEASURES & sample.values.keys()
+    assert sample.unknown["pss"] == "not every process of it can be found: permission denied"

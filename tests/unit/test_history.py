@@ -139,6 +139,51 @@ def test_it_stays_bounded(tmp_path):
     assert (tmp_path / FILE_NAME).stat().st_size < 400_000
 
 
+@pytest.mark.parametrize("units", [1, 300])
+def test_it_stays_bounded_however_large_a_tick_is(tmp_path, units):
+    bound = 1_000_000
+    recorder = Recorder(tmp_path, "boot", max_bytes=bound)
+    read = Sample(0.0, {f"unit-{n}.service": sample(0.0, anon=1).units["a.service"] for n in range(units)})
+    for clock in range(4 * bound // (200 * units)):
+        recorder.tick(replace(read, at=float(clock)), 1000.0 + clock, [])
+    recorder.close()
+    assert (tmp_path / FILE_NAME).stat().st_size < 1.3 * bound
+    assert len(list(read_samples(tmp_path / FILE_NAME))) > 1
+
+
+def test_a_reader_that_takes_its_time_does_not_make_it_grow(tmp_path):
+    recorder = Recorder(tmp_path, "boot", max_bytes=300_000)
+    for clock in range(1000):
+        recorder.tick(sample(float(clock), anon=clock), 1000.0 + clock, [])
+    with History(tmp_path / FILE_NAME) as history:
+        samples = history.samples()
+        next(samples)
+        for clock in range(1000, 5000):
+            recorder.tick(sample(float(clock), anon=clock), 1000.0 + clock, [])
+        size = sum(path.stat().st_size for path in tmp_path.iterdir())
+        rest = [read.at for read in samples]
+    recorder.close()
+    assert rest[-1] == 4999
+    assert rest == sorted(rest)
+    assert size < 6_000_000
+
+
+def test_it_goes_on_once_it_can_be_written_again(tmp_path):
+    recorder = Recorder(tmp_path, "boot")
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    other.execute("BEGIN EXCLUSIVE")
+    recorder.tick(sample(1.0, anon=1), 1000.0, [])
+    assert "can't be written" in recorder.trouble
+    other.rollback()
+    other.close()
+    recorder.tick(sample(2.0, anon=1), 1001.0, [])
+    assert recorder.trouble is not None  # not before a while
+    recorder.tick(sample(100.0, anon=1), 1100.0, [])
+    assert recorder.trouble is None
+    recorder.close()
+    assert [read.at for read in read_samples(tmp_path / FILE_NAME)] == [100.0]
+
+
 def test_it_can_be_read_while_it_is_written(recorder, tmp_path):
     with History(tmp_path / FILE_NAME) as history:
         recorder.tick(sample(1.0, anon=1), 1000.0, [])

@@ -179,6 +179,22 @@ def test_a_process_that_has_ended_but_for_its_parent_is_gone(proc, state):
         with_pss(Process(42, 100, "worker"), proc.root)
 
 
+def test_of_a_long_command_line_the_start_is_read_and_no_more(proc):
+    proc.add(42, "java", command=b"/bin/java\0-cp\0" + b"x" * 1_000_000)
+    process = with_command(read_process(42, proc.root), proc.root)
+    assert process.command.startswith("/bin/java -cp xxx")
+    assert len(process.command) <= 4096
+
+
+def test_a_command_line_is_that_of_the_same_process_or_none(proc):
+    proc.add(42, "a", command=b"/bin/a")
+    process = read_process(42, proc.root)
+    proc.add(42, "b", start_time=200, command=b"/bin/b")
+    assert with_command(process, proc.root) == process
+    proc.remove(42)
+    assert with_command(process, proc.root) == process
+
+
 @pytest.mark.parametrize("file", ["stat", "statm"])
 def test_a_process_that_ends_while_it_is_read_is_gone(proc, file):
     proc.add(42)

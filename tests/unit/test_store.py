@@ -14,6 +14,7 @@ from unitmem.hold import Hold
 from unitmem.outcome import END_WAIT
 from unitmem.policy import Log, Mode, Policy, Signal, Step, Stop
 from unitmem.store import (
+    AHEAD_NAME,
     FILE_NAME,
     DamagedStateError,
     Instant,
@@ -177,3 +178,47 @@ def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path):
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- ahead of an action ---
+
+OTHER = Remembered(holds=(Hold("p", "b.service", {"MemoryHigh": 1}),))
+
+
+def later(seconds, boot="one"):
+    return Instant(NOW.monotonic + seconds, NOW.realtime + seconds, boot)
+
+
+def test_what_was_written_ahead_of_an_action_outlives_the_daemon(tmp_path):
+    store = Store(tmp_path)
+    store.save(REMEMBERED, (POLICY,), NOW)
+    store.save(OTHER, (POLICY,), later(1), ahead=True)
+    assert Store(tmp_path).load((POLICY,), later(2)) == OTHER
+
+
+def test_what_was_written_when_the_action_was_under_way_counts_more(tmp_path):
+    store = Store(tmp_path)
+    store.save(REMEMBERED, (POLICY,), NOW)
+    store.save(OTHER, (POLICY,), later(1), ahead=True)
+    store.save(REMEMBERED, (POLICY,), later(1))
+    assert Store(tmp_path).load((POLICY,), later(2)).holds == REMEMBERED.holds
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}'])
+def test_what_a_crash_of_the_machine_left_of_it_is_passed_over(tmp_path, text):
+    store = Store(tmp_path)
+    store.save(REMEMBERED, (POLICY,), NOW)
+    (tmp_path / AHEAD_NAME).write_text(text)
+    assert Store(tmp_path).load((POLICY,), later(2)).holds == REMEMBERED.holds
+    store.save(OTHER, (POLICY,), later(3), ahead=True)
+    assert Store(tmp_path).load((POLICY,), later(4, boot="two")).holds == REMEMBERED.holds
+
+
+def test_ahead_of_an_action_no_disk_is_waited_for(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("unitmem.store.os.fdatasync", synced.append)
+    store = Store(tmp_path)
+    store.save(REMEMBERED, (POLICY,), NOW, ahead=True)
+    assert synced == []
+    store.save(REMEMBERED, (POLICY,), NOW)
+    assert len(synced) == 1
