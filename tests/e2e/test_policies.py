@@ -73,6 +73,26 @@ def test_a_leak_climbs_the_ladder_and_its_neighbours_live(unit, policy, journal,
         assert decisions(journal, neighbour) == []
 
 
+def test_whoever_closes_a_delegated_cgroup_hides_no_process(host, unit, policy, journal, eventually):
+    """It belongs to its user, and root without all of its rights is anybody."""
+    victim = unit("steady", "--size", "32M", name="e2e-closed.service", Delegate="yes")
+    host.check_output(
+        "cd /sys/fs/cgroup%s && mkdir closed && echo %s >closed/cgroup.procs && chown -R nobody closed && chmod 700 closed",
+        victim.get("ControlGroup"),
+        victim.get("MainPID"),
+    )
+    policy("""
+        interval: 1s
+        policies:
+          - name: closed
+            units: [e2e-closed.service]
+            steps: [{when: "pss > 24M", do: {signal: SIGTERM, to: largest}}]
+    """)
+    eventually(
+        lambda: ("SIGTERM", "verified") in outcomes(journal, victim), "its process is seen, and signalled"
+    )
+
+
 def test_only_the_largest_worker_is_signalled(unit, policy, journal, eventually):
     policy("""
         interval: 1s

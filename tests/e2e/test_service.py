@@ -93,6 +93,15 @@ def test_reload_takes_a_good_file_and_refuses_a_broken_one(host, unit, policy, j
     eventually(lambda: not victim.is_active(), "the new policy is in force")
     assert guard.get("MainPID") == pid
 
+    def used():
+        clocks = "cat /proc/uptime /sys/fs/cgroup%s/cpu.stat"
+        words = host.check_output(clocks, guard.get("ControlGroup")).split()
+        return float(words[0]), int(words[words.index("usage_usec") + 1]) / 1e6
+
+    began, before = used()
+    now, after = eventually(lambda: (last := used())[0] > began + 10 and last, "it is idle for a while")
+    assert after - before < 0.7 * (now - began), "it sleeps between its ticks"
+
 
 def test_a_broken_file_ends_the_service_for_good(host, policy):
     """Status 78, told with file, line and column, and no restart."""
