@@ -62,6 +62,8 @@ VERBS = (
         ("show", 2, r"^$", r"^unitmem: missing argument 'UNIT'\nSee `unitmem show --help`\.\n$"),
         ("show web", 0, r"^web\.service - The web, all of it\n.*workingset +510\.0M", r"^$"),
         ("show web.service --explain", 0, r"workingset +510\.0M  memory\.current, memory\.stat: current", r"^$"),
+        ("show web --explain", 0, r"limit +512\.0M  memory\.max: .* here that of /system\.slice/web\.service\n.*\n +11 +290\.0M", r"^$"),
+        ("show web --explain --json", 2, r"^$", r"^unitmem: --explain and --json don't go together\nLeave one of them out"),
         ("show web --no-pss", 0, r"\n +11 +- +310\.0M", r"^$"),
         ("show db", 0, r"pss, uss.*: 1 of 1 processes: is a directory", r"^$"),
         ("show cron", 0, r"^cron\.service\n +State: inactive \(dead\)\n +Cgroup: none, so [^\n]*\n$", r"^$"),

@@ -14,7 +14,7 @@ from unitmem.cli.options import Json, User
 from unitmem.errors import UnitmemError, UsageError
 from unitmem.report.document import dump, unit_document
 from unitmem.report.terminal import console_on
-from unitmem.report.unit import explain_unit, print_unit
+from unitmem.report.unit import print_sources, print_unit
 from unitmem.unit import is_glob
 
 
@@ -43,6 +43,11 @@ def show_unit(
         raise UsageError(
             f"{name!r} is a pattern, and show takes one unit", hint=f"try `unitmem list '{name}'`"
         )
+    if explain and as_json:
+        raise UsageError(
+            "--explain and --json don't go together",
+            hint="leave one of them out; formulas are the same for every unit, see unitmem.yaml(5)",
+        )
     machine = Machine.of(context)
     survey = machine.survey([name], user=user, wanted={"pss"} if pss else {"rss"})
     if not survey.units:
@@ -51,7 +56,7 @@ def show_unit(
     if as_json:
         typer.echo(dump(unit_document(survey, sample)))
     elif explain:
-        explain_unit(sample, console_on(sys.stdout), machine.cgroups)
+        print_sources(survey, sample, console_on(sys.stdout), machine.cgroups)
     else:
         print_unit(survey, sample, console_on(sys.stdout))
     note_refused([sample])
