@@ -128,6 +128,14 @@ def test_help_of_each_verb_fits_a_terminal(run, verb):
     assert max(map(len, ended.out.splitlines())) <= 80
 
 
+def test_help_says_in_full_what_each_verb_does(run, monkeypatch):
+    """Click cuts a summary that doesn't fit beside its verb."""
+    monkeypatch.setenv("COLUMNS", "80")
+    summaries = dict(re.findall(r"^  (\w+) +(.*)$", run().out.partition("Commands:")[2], re.MULTILINE))
+    assert summaries.keys() == set(VERBS)
+    assert [summary for summary in summaries.values() if not re.search(r"\w\.$", summary)] == []
+
+
 @pytest.mark.parametrize(
     "arguments", [("list",), ("show", "web"), ("list", "--all", "--pss"), ("show", "cron")]
 )

@@ -42,9 +42,9 @@ def guard_process(
         list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="A command to run.")
     ] = None,
 ) -> None:
-    """Run a command, or take a process, and end it as soon as its PSS is above a limit.
+    """End a command or a process as soon as its PSS is above a limit.
 
-    Signals are passed on to the command, and its exit status from it: 128 + N if signal N ended it.
+    The command is run, or a process that runs already is taken with --pid. Signals are passed on to the command, and its exit status from it: 128 + N if signal N ended it.
     A process that was taken with --pid lives on when this command is ended before it. What happens
     is told on stderr.
     """

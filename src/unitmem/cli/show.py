@@ -34,10 +34,11 @@ def show_unit(
     user: User = False,
     as_json: Json = False,
 ) -> None:
-    """Show one unit: every measure, the limits up its slices, and its processes.
+    """Show one unit: its measures, limits and processes.
 
-    Processes come by PSS, the largest first. Where a number is unknown, it is marked - and the
-    reason follows. A unit that doesn't run has nothing to measure, which is no failure.
+    That is every measure, the limits of each slice above it, and its processes by PSS, the largest
+    first. Where a number is unknown, it is marked - and the reason follows. A unit that doesn't run
+    has nothing to measure, which is no failure.
     """
     if is_glob(name):
         raise UsageError(

@@ -26,9 +26,9 @@ def show_status(
     user: User = False,
     as_json: Json = False,
 ) -> None:
-    """Show what running watches see: units, where each step stands, what is unknown, and time left.
+    """Show what running watches see, and where each step stands.
 
-    HELD is for how long a step's condition has held, FOR how long it has to, and LEFT when the step
+    That is each unit with what is measured, what is unknown and why, and the time left. HELD is for how long a step's condition has held, FOR how long it has to, and LEFT when the step
     fires if it goes on. Status 1 if no such watch runs.
     """
     documents = list(read_statuses(Machine.of(context).statuses(user=user), instance))

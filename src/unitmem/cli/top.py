@@ -75,9 +75,9 @@ def top_units(
     ] = False,
     user: User = False,
 ) -> None:
-    """Watch units and their memory live, as a table that is sorted and filtered by keys.
+    """Watch units and their memory live.
 
-    Units are meant as in `unitmem list`. GROW/MIN is the growth of the working set over the last
+    Units are meant as in `unitmem list`; keys sort and filter the table. GROW/MIN is the growth of the working set over the last
     minute of this view, TO LIMIT when it meets the limit at that pace, and PHASE how far a running
     `unitmem watch` is with the unit's steps. ? shows the keys; Enter opens a unit's processes.
 
