@@ -135,11 +135,25 @@ def test_status_of_a_watch_that_hangs_says_so(run, fake, watch):
     assert "it hangs, or has died" in run("status").out
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["status", "other"]])
-def test_status_without_a_watch(run, fake, arguments):
-    ended = run(*arguments)
+@pytest.mark.parametrize("name", ["web", "unitmem@web", "web.service", "unitmem@web.service"])
+def test_status_knows_an_instance_by_its_unit_too(run, watch, name):
+    assert run("status", name).out.startswith("web - ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "which", "start"),
+    [
+        ("status", "no watch", "systemctl start unitmem@NAME.service"),
+        ("status other", "no watch other", "systemctl start unitmem@other.service"),
+        ("status unitmem@other", "no watch other", "systemctl start unitmem@other.service"),
+        ("status --user other", "no watch other", "systemctl --user start unitmem@other.service"),
+    ],
+)
+def test_status_without_a_watch(run, fake, monkeypatch, arguments, which, start):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    ended = run(*arguments.split())
     assert (ended.status, ended.out) == (1, "")
-    assert "runs here as a service" in ended.err
+    assert ended.err == f"unitmem: {which} runs here as a service\nStart one with `{start}`.\n"
 
 
 def test_explain_page(run, watch, endings, snapshot, monkeypatch):
