@@ -20,9 +20,14 @@ def span(option: str, text: str, least: float = 0.0, example: str = "1s") -> flo
         UsageError: it can't be read, or is less than `least`, which is spelled `example`.
     """
     try:
-        seconds = parse_span(text)
+        seconds = 0.0 if least and is_bare_zero(text) else parse_span(text)
     except QuantityError as error:
         raise UsageError(f"{option}: {error}") from None
     if seconds < least:
         raise UsageError(f"{option} {text} is too short", hint=f"{example} is the shortest")
     return seconds
+
+
+def is_bare_zero(text: str) -> bool:
+    """Whether it is nothing in any unit, so that to ask for one would only put off the real complaint."""
+    return text.strip() == "0"
