@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 
 import pytest
+from documents import PAGES
 
 from unitmem.ending import Cause, Ending
 from unitmem.engine import Result, State, evaluate
@@ -125,6 +127,13 @@ def test_status_as_json(run, watch):
     assert document["budget"]["left"] == 9
     assert unit["values"] == {"anon": 100 * M, "pss": None}
     assert unit["unknown"] == {"pss": "permission denied"}
+
+
+def test_the_manual_names_every_key_of_a_status(run, watch):
+    (document,) = json.loads(run("status", "--json").out)["watches"]
+    table = PAGES["man/unitmem.1.md"].partition("`status` gives ")[2].partition("\n\n`explain UNIT` gives")[0]
+    rows = [row for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) if " of " not in row]
+    assert document.keys() == set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
 def test_status_of_a_watch_that_hangs_says_so(run, fake, watch):
