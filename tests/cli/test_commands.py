@@ -217,7 +217,10 @@ def test_what_a_user_may_not_read_is_said_once(run, fake, monkeypatch):
     ended = run("list", "--pss")
     assert ended.status == 0
     assert re.search(r"web\.service +- +600\.0M", ended.out)
-    assert ended.err.count("permission denied") == 1
+    refused = "may not be read by this user (permission denied): run it as root\n"
+    assert ended.err == f"unitmem: values shown as `-` {refused}"
+    assert run("list", "--pss", "--json").err == f"unitmem: values that are null {refused}"
+    assert run("metrics", "--pss").err == f"unitmem: values left out {refused}"
     assert run("list").err == ""
 
 

@@ -72,4 +72,4 @@ def list_units(
         print_units(survey, units, console_on(sys.stdout), with_pss=pss)
     else:
         say("unitmem: no loaded unit that matches has a cgroup")
-    note_refused(units)
+    note_refused(units, "that are null" if as_json else "shown as `-`")

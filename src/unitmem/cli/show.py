@@ -60,4 +60,4 @@ def show_unit(
         print_sources(survey, sample, console_on(sys.stdout), machine.cgroups)
     else:
         print_unit(survey, sample, console_on(sys.stdout))
-    note_refused([sample])
+    note_refused([sample], "that are null" if as_json else "shown as `-`")

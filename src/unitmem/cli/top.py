@@ -178,7 +178,7 @@ def _print_tables(source: _Source, sort: str, interval: float, count: int) -> No
         look = source.look()
         print_top(look, sort, console)
         sys.stdout.flush()
-    note_refused(look.survey.units)
+    note_refused(look.survey.units, "shown as `-`")
 
 
 # --- on a terminal ---------------------------------------------------------------------------------
