@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +12,24 @@ from unitmem.quantity import QuantityError, parse_span
 
 User = Annotated[bool, typer.Option("--user", help="The calling user's own units, not the machine's.")]
 Json = Annotated[bool, typer.Option("--json", help="A JSON document; see unitmem(1).")]
+
+
+def sort_option(fields: Sequence[str]) -> Any:
+    """--sort by one of `fields`; what is none of them is refused."""
+
+    def check(field: str) -> str:
+        if field not in fields:
+            raise UsageError(
+                f"there is no field {field!r} to sort by", hint=f"use one of {', '.join(fields)}"
+            )
+        return field
+
+    return typer.Option(
+        metavar="FIELD",
+        help=f"One of {', '.join(fields)}.",
+        callback=check,
+        autocompletion=lambda incomplete: [field for field in fields if field.startswith(incomplete)],
+    )
 
 
 def span(option: str, text: str, least: float = 0.0, example: str = "1s") -> float:
