@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterable
 from io import TextIOWrapper
 from types import ModuleType
+from typing import Any
 
-_WATCH_FLAGS = frozenset({"--observe", "--once", "--user"})
+_WATCH_FLAGS = {"--observe", "--once", "--user"}
+_WATCH_OPTIONS = {"--textfile", "--listen"}
 
 
 def main() -> None:
@@ -22,29 +25,44 @@ def main() -> None:
 def _run() -> int:
     """The exit status of the command line.
 
-    The spelling that the service uses, `watch FILE`, starts without Typer and rich: they would stay
-    in the daemon's memory for all its life. Every other spelling, help and usage errors included,
-    goes through the command line proper, whose `watch` reaches the same function.
+    A `watch` starts without Typer and rich: they would stay in the daemon's memory for all its life.
+    All else, help and usage errors included, goes through the command line proper, whose `watch`
+    reaches the same function.
     """
     _leave_out_lxml()
-    match sys.argv[1:]:
-        case ["watch", path, *flags] if not path.startswith("-") and _WATCH_FLAGS.issuperset(flags):
-            from unitmem.daemon import main as watch  # noqa: PLC0415
-            from unitmem.report import failure  # noqa: PLC0415
+    arguments = sys.argv[1:]
+    call = _read_watch(arguments[1:]) if arguments[:1] == ["watch"] else None
+    if call is not None:
+        from unitmem.daemon import main as watch  # noqa: PLC0415
+        from unitmem.report import failure  # noqa: PLC0415
 
-            return failure.run(
-                lambda: watch(
-                    path, observe="--observe" in flags, once="--once" in flags, user="--user" in flags
-                )
-            )
-        case arguments:
-            # `unitmem list | head` ends without a word, as other programs do
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            if isinstance(sys.stdout, TextIOWrapper):
-                sys.stdout.reconfigure(errors="replace")  # `…`, where the locale lacks it
-            from unitmem.cli import main as command_line  # noqa: PLC0415
+        path, options = call
+        return failure.run(lambda: watch(path, **options))
+    # `unitmem list | head` ends without a word, as other programs do
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # `…`, where the locale lacks it
+    from unitmem.cli import main as command_line  # noqa: PLC0415
 
-            return command_line(arguments)
+    return command_line(arguments)
+
+
+def _read_watch(words: Iterable[str]) -> tuple[str, dict[str, Any]] | None:
+    """The policy file and the options that follow `watch`; None if there is anything else in it, or too little."""
+    paths = []
+    options: dict[str, Any] = {}
+    rest = iter(words)
+    for word in rest:
+        name, has_value, value = word.partition("=")
+        if word in _WATCH_FLAGS:
+            options[word.removeprefix("--")] = True
+        elif name in _WATCH_OPTIONS:
+            options[name.removeprefix("--")] = value if has_value else next(rest, "")
+        else:
+            paths.append(word)
+    # what looks like an option, or is empty, is for the command line proper to judge
+    is_plain = all(given and not str(given).startswith("-") for given in (*paths, *options.values()))
+    return (paths[0], options) if is_plain and len(paths) == 1 else None
 
 
 def _leave_out_lxml() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -267,11 +267,6 @@ def wanted_measures(policies: Iterable[Policy]) -> frozenset[str]:
     return frozenset(
         name for policy in policies for condition in policy.conditions for name in measures_of(condition)
     )
-
-
-def governing(policies: Sequence[Policy], unit: str) -> tuple[Policy, ...]:
-    """The policies over the unit of that name, in the order of their file."""
-    return tuple(policy for policy in policies if policy.governs(unit))
 
 
 def _within(timeout: float, last: LastResort | None) -> str:

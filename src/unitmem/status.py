@@ -19,7 +19,6 @@ from unitmem.policy import Budget, Mode, Policy, PolicyFile, Step
 from unitmem.sample import Sample, UnitSample
 
 FILE_NAME = "status.json"
-RUNTIME_ROOT = Path("/run/unitmem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def status_document(
     }
 
 
-def read_statuses(root: Path = RUNTIME_ROOT, instance: str | None = None) -> Iterator[dict[str, Any]]:
+def read_statuses(root: Path, instance: str | None = None) -> Iterator[dict[str, Any]]:
     """The document of every watch that runs, or of the one called `instance`, by name.
 
     One that can't be read says nothing.

@@ -62,6 +62,8 @@ VERBS = (
         ("show", 2, r"^$", r"^unitmem: missing argument 'UNIT'\nSee `unitmem show --help`\.\n$"),
         ("show web", 0, r"^web\.service - The web, all of it\n.*workingset +510\.0M", r"^$"),
         ("show web.service --explain", 0, r"workingset +510\.0M  memory\.current, memory\.stat: current", r"^$"),
+        ("show web --explain", 0, r"limit +512\.0M  memory\.max: .* here that of /system\.slice/web\.service\n.*\n +11 +290\.0M", r"^$"),
+        ("show web --explain --json", 2, r"^$", r"^unitmem: --explain and --json don't go together\nLeave one of them out"),
         ("show web --no-pss", 0, r"\n +11 +- +310\.0M", r"^$"),
         ("show db", 0, r"pss, uss.*: 1 of 1 processes: is a directory", r"^$"),
         ("show cron", 0, r"^cron\.service\n +State: inactive \(dead\)\n +Cgroup: none, so [^\n]*\n$", r"^$"),
@@ -74,6 +76,7 @@ VERBS = (
         ("check /nonexistent.yaml --json", 78, r'"line": null', r"^$"),
         ("plan", 2, r"^$", r"missing argument 'POLICY'"),
         ("plan /nonexistent.yaml", 78, r"^$", r"^/nonexistent\.yaml: No such file"),
+        ("top --interval 0", 2, r"^$", r"^unitmem: --interval 0 is too short\n100ms is the shortest"),
         ("metrics", 0, r'\nunitmem_unit_workingset_bytes\{unit="web.service"\} 534773760\n', r"^$"),
         ("metrics web", 0, r'# TYPE unitmem_unit_events_oom_total counter\n|\{unit="web.service"\} ', r"^$"),
         ("metrics w* --pss", 0, r'\nunitmem_unit_pss_bytes\{unit="web.service"\} 597688320\n', r"^$"),
@@ -87,13 +90,20 @@ VERBS = (
         ("watch /nonexistent.yaml", 78, r"^$", r"^/nonexistent\.yaml: No such file"),
         ("guard", 2, r"^$", r"^unitmem: missing option '--pss'\nSee `unitmem guard --help`\.\n$"),
         ("guard true", 2, r"^$", r"missing option '--pss'"),
+        ("guard sleep 1 --pss 1G", 2, r"^$", r"^unitmem: options of guard come before the command\nWrite `unitmem guard --pss 1G -- sleep 1`\.\n$"),
+        ("guard make -j8 --pss=1G --tree", 2, r"^$", r"\nWrite `unitmem guard --pss=1G --tree -- make -j8`\.\n$"),
+        ("guard sleep 1 --pss", 2, r"^$", r"\nWrite `unitmem guard --pss SIZE -- COMMAND`\.\n$"),
+        ("guard -- --pss 1G sleep 1", 2, r"^$", r"come before the command\nWrite `unitmem guard --pss SIZE -- COMMAND`\.\n$"),
         ("guard --pss 1M", 2, r"^$", r"^unitmem: there is nothing to guard\nGive either --pid N, or a command after --\.\n$"),
         ("guard --pss 1M --", 2, r"^$", r"nothing to guard"),
         ("guard --pss 1M --pid 5 true", 2, r"^$", r"a pid and a command to guard\nGive either"),
         ("guard --pss 100 true", 2, r"^$", r"^unitmem: --pss: '100' has no unit: write 100M"),
+        ("guard --pss 0 true", 2, r"^$", r"^unitmem: --pss 0 is no memory at all\nWrite it like 512M\.\n$"),
         ("guard --pss 0B true", 2, r"^$", r"^unitmem: --pss 0B is no memory at all\nWrite it like 512M\.\n$"),
         ("guard --pss 80% true", 2, r"^$", r"--pss: '80%' is not a size"),
         ("guard --pss 1M --grace 5 true", 2, r"^$", r"^unitmem: --grace: '5' has no unit: write 5s"),
+        ("guard --pss 1M --interval 0 true", 2, r"^$", r"^unitmem: --interval 0 is too short\n1ms is the shortest\.\n$"),
+        ("guard --pss 1M --grace 0 true", 2, r"^$", r"--grace 0 is too short"),
         ("guard --pss 1M --interval 1us true", 2, r"^$", r"--interval 1us is too short\n1ms is the shortest"),
         ("guard --pss 1M --pid 0", 2, r"^$", r"^unitmem: --pid: a pid is above 0, not 0\n$"),
         ("guard --pss 1M --pid 1", 2, r"^$", r"^unitmem: --pid: PID 1 can't be ended"),
@@ -117,6 +127,15 @@ def test_commands(run, arguments, status, out, err):
     assert "Traceback" not in ended.err
 
 
+def test_an_empty_command_is_none(run):
+    ended = run("guard", "--pss", "1G", "")
+    assert (ended.status, ended.out) == (2, "")
+    assert (
+        ended.err
+        == "unitmem: the command is empty\nGive one after --; a variable that should name it may be unset.\n"
+    )
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_each_verb_fits_a_terminal(run, verb):
     ended = run(verb, "-h")
@@ -124,6 +143,14 @@ def test_help_of_each_verb_fits_a_terminal(run, verb):
     assert ended.out == run(verb, "--help").out
     assert f"Usage: unitmem {verb}" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 80
+
+
+def test_help_says_in_full_what_each_verb_does(run, monkeypatch):
+    """Click cuts a summary that doesn't fit beside its verb."""
+    monkeypatch.setenv("COLUMNS", "80")
+    summaries = dict(re.findall(r"^  (\w+) +(.*)$", run().out.partition("Commands:")[2], re.MULTILINE))
+    assert summaries.keys() == set(VERBS)
+    assert [summary for summary in summaries.values() if not re.search(r"\w\.$", summary)] == []
 
 
 @pytest.mark.parametrize(
@@ -190,7 +217,10 @@ def test_what_a_user_may_not_read_is_said_once(run, fake, monkeypatch):
     ended = run("list", "--pss")
     assert ended.status == 0
     assert re.search(r"web\.service +- +600\.0M", ended.out)
-    assert ended.err.count("permission denied") == 1
+    refused = "may not be read by this user (permission denied): run it as root\n"
+    assert ended.err == f"unitmem: values shown as `-` {refused}"
+    assert run("list", "--pss", "--json").err == f"unitmem: values that are null {refused}"
+    assert run("metrics", "--pss").err == f"unitmem: values left out {refused}"
     assert run("list").err == ""
 
 

@@ -15,9 +15,10 @@ from unitmem import action_reader, config, journal
 from unitmem.action import environment_of
 from unitmem.cli import VERBS
 from unitmem.condition import Derivation, Finding, comparisons
-from unitmem.engine import Decision, Obstacle, Phase
+from unitmem.engine import Decision, Obstacle, Phase, Refusal, Result
 from unitmem.expression import parse_condition
 from unitmem.lint import review
+from unitmem.outcome import Outcome
 from unitmem.policy import (
     DEFAULT_END_TIMEOUT,
     DEFAULT_RECLAIM_TIMEOUT,
@@ -28,11 +29,13 @@ from unitmem.policy import (
     LastResort,
     Log,
     Mode,
+    Stop,
     Target,
 )
+from unitmem.process import Process
 from unitmem.quantity import format_span
 from unitmem.sample import MEASURES
-from unitmem.unit import Invocation
+from unitmem.unit import Invocation, ManagerKind
 from unitmem.warning import Code
 
 COMMANDS = tuple(VERBS)
@@ -41,6 +44,8 @@ MANUAL = {
     for path, text in PAGES.items()
     if path.startswith("man/")
 }
+INVOCATION = Invocation("web.service", "1" * 32, 7)
+FINDING = Finding(*comparisons(parse_condition("anon > 1G")), truth=True, value=2, threshold=1, unknown={})
 EXAMPLES = sorted((CHECKOUT / "examples").glob("*.yaml"))
 
 
@@ -110,6 +115,21 @@ def test_the_policy_manual_explains_every_warning():
 def test_the_service_manual_names_the_message_ids():
     for message_id in (journal.DECISION_MESSAGE_ID, journal.OUTCOME_MESSAGE_ID):
         assert message_id in MANUAL["unitmem@.service.8"]
+
+
+def test_the_service_manual_has_a_row_for_every_field():
+    refusal = Refusal(Obstacle.PROTECTED, "it is")
+    decision = Decision(0, "one", 0, Stop(), INVOCATION, 0, 0, (FINDING,), refusal=refusal)
+    outcome = Outcome(decision, Result.VERIFIED, "", 0, process=Process(7, 1, "worker"))
+    entries = [
+        entry
+        for manager in ManagerKind
+        for entry in (journal.decision_entry(decision, manager), journal.outcome_entry(outcome, manager))
+    ]
+    fields = {field for entry in entries for field in entry.fields}
+    assert fields <= set(
+        re.findall(r"`([A-Z_]+)`", section("## IN THE JOURNAL", MANUAL["unitmem@.service.8"]))
+    )
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if [*policies(text)]])
@@ -223,10 +243,7 @@ def test_the_policy_manual_names_every_timeout(action, default):
 
 
 def test_the_policy_manual_names_every_variable_of_a_command():
-    invocation = Invocation("web.service", "1" * 32, 7)
-    (comparison,) = comparisons(parse_condition("anon > 1G"))
-    finding = Finding(comparison, truth=True, value=2, threshold=1, unknown={})
-    decision = Decision(0, "one", 0, Log(), invocation, 0, 0, (finding,))
+    decision = Decision(0, "one", 0, Log(), INVOCATION, 0, 0, (FINDING,))
     table = section("### The environment of a command")
     assert set(re.findall(r"`(UNITMEM_\w+)`", table)) == environment_of(decision).keys()
 

@@ -50,13 +50,59 @@ def test_both_ways_to_the_daemon_tell_errors_alike(tmp_path, arguments):
     assert done.stderr.startswith(f"{path}:1:12: `*` starts an alias in YAML")
 
 
-def test_the_service_imports_neither_typer_nor_rich(tmp_path):
-    """They would stay in the daemon's memory for its whole life."""
-    program = (
-        "import sys; sys.argv[1:] = ['watch', '/nonexistent']\n"
-        "from unitmem.__main__ import main\n"
-        "try: main()\n"
-        "except SystemExit as end: print(end.code, *sorted({'typer', 'rich', 'click'} & sys.modules.keys()))"
+WATCHES = (
+    "a.yaml",
+    "--user a.yaml",
+    "a.yaml --observe --once --user",
+    "--once a.yaml --observe --observe",
+    "a.yaml --textfile a.prom",
+    "a.yaml --textfile=a=b.prom --listen 9797",
+    "--listen=[::1]:9797 a=b.yaml --textfile a.prom --textfile b.prom",
+)
+"""What may follow `watch`."""
+CALL = """
+import sys
+import unitmem.daemon
+def daemon(path, observe=False, once=False, user=False, textfile=None, listen=None):
+    print(path, observe, once, user, textfile, listen)
+    print(*sorted({'typer', 'rich', 'click'} & sys.modules.keys()))
+    return 7
+unitmem.daemon.main = daemon
+from unitmem.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("words", WATCHES)
+def test_a_watch_imports_neither_typer_nor_rich(words, run, monkeypatch):
+    """They would stay in the daemon's memory for its whole life. It is told the same as through them."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALL, "watch", *words.split()], capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout == "78\n"
+    call, imported = done.stdout.splitlines()
+    assert (done.returncode, imported, done.stderr) == (7, "", "")
+    calls = []
+    monkeypatch.setattr(
+        "unitmem.daemon.main", lambda path, **given: calls.append((path, *given.values())) or 7
+    )
+    assert run("watch", *words.split()).status == 7
+    assert call == " ".join(map(str, calls[0]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("", "--help", "a.yaml b.yaml", "a.yaml --nope", "--observe=yes a.yaml", "--once", "-- -a.yaml"),
+        *(
+            "a.yaml --textfile",
+            "a.yaml --textfile --once",
+            "a.yaml --textfile= --nope",
+            "a.yaml --listen localhost",
+        ),
+    ],
+)
+def test_a_watch_that_is_spelled_oddly_is_told_as_by_the_command_line(words, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = subprocess.run([*UNITMEM, "watch", *words.split()], capture_output=True, text=True, check=False)
+    told = run("watch", *words.split())
+    assert (done.returncode, done.stdout, done.stderr) == (told.status, told.out, told.err)

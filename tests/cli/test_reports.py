@@ -9,7 +9,7 @@ import pytest
 
 from unitmem.cgroup import Host, Level
 from unitmem.process import Process
-from unitmem.report.unit import explain_unit, print_unit
+from unitmem.report.unit import print_sources, print_unit
 from unitmem.report.units import SORT_FIELDS, print_units, sort_units
 from unitmem.sample import MEASURES, UnitSample, process_values
 from unitmem.survey import UNIT_MEASURES, Survey
@@ -131,14 +131,44 @@ def test_show(render, snapshot, width):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_explain(render, snapshot, width):
-    text = render(explain_unit, width, UNITS[1])
+    text = render(print_sources, width, SURVEY, UNITS[1])
     assert text == snapshot
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_explain_has_every_number_that_show_has(render):
+    """With the tables of limits and of processes."""
+    shown = render(print_unit, 80, SURVEY, WEB).partition("\nLimits, upwards")[2]
+    levels, processes = shown.split("\n\n")
+    text = render(print_sources, 80, SURVEY, WEB)
+    assert levels in text
+    assert text.endswith(processes)
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("limit", "/outer.slice/outer-inner.slice"),
+        ("high", "/outer.slice/outer-inner.slice/web.service"),
+        ("headroom", "/outer.slice/outer-inner.slice"),
+    ],
+)
+def test_explain_says_whose_limit_it_is(render, name, whose):
+    text = render(print_sources, 300, SURVEY, WEB)
+    assert re.search(rf"^  {name} .*; here that of {whose}$", text, re.MULTILINE)
+
+
+def test_explain_says_that_it_is_the_machines(render):
+    unit = sample(
+        "a.service", (Level("/a.service", None, None, M, 0),), limit=HOST.total, headroom=HOST.available
+    )
+    text = render(print_sources, 300, SURVEY, unit)
+    assert len(re.findall(r"^  (?:limit|headroom) .*; here that of this machine$", text, re.MULTILINE)) == 2
+
+
 def test_a_unit_without_a_cgroup(render, snapshot):
     assert render(print_unit, 80, SURVEY, UNITS[-1]) == snapshot
-    assert render(explain_unit, 80, UNITS[-1]) == render(print_unit, 80, SURVEY, UNITS[-1])
+    assert render(print_sources, 80, SURVEY, UNITS[-1]) == render(print_unit, 80, SURVEY, UNITS[-1])
 
 
 def test_the_root_slice_has_no_levels(render):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 
 import pytest
+from documents import PAGES
 
 from unitmem.ending import Cause, Ending
 from unitmem.engine import Result, State, evaluate
@@ -127,6 +129,13 @@ def test_status_as_json(run, watch):
     assert unit["unknown"] == {"pss": "permission denied"}
 
 
+def test_the_manual_names_every_key_of_a_status(run, watch):
+    (document,) = json.loads(run("status", "--json").out)["watches"]
+    table = PAGES["man/unitmem.1.md"].partition("`status` gives ")[2].partition("\n\n`explain UNIT` gives")[0]
+    rows = [row for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) if " of " not in row]
+    assert document.keys() == set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
 def test_status_of_a_watch_that_hangs_says_so(run, fake, watch):
     path = fake.root / "run/unitmem/web" / STATUS_FILE
     document = json.loads(path.read_text())
@@ -135,11 +144,25 @@ def test_status_of_a_watch_that_hangs_says_so(run, fake, watch):
     assert "it hangs, or has died" in run("status").out
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["status", "other"]])
-def test_status_without_a_watch(run, fake, arguments):
-    ended = run(*arguments)
+@pytest.mark.parametrize("name", ["web", "unitmem@web", "web.service", "unitmem@web.service"])
+def test_status_knows_an_instance_by_its_unit_too(run, watch, name):
+    assert run("status", name).out.startswith("web - ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "which", "start"),
+    [
+        ("status", "no watch", "systemctl start unitmem@NAME.service"),
+        ("status other", "no watch other", "systemctl start unitmem@other.service"),
+        ("status unitmem@other", "no watch other", "systemctl start unitmem@other.service"),
+        ("status --user other", "no watch other", "systemctl --user start unitmem@other.service"),
+    ],
+)
+def test_status_without_a_watch(run, fake, monkeypatch, arguments, which, start):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    ended = run(*arguments.split())
     assert (ended.status, ended.out) == (1, "")
-    assert "runs here as a service" in ended.err
+    assert ended.err == f"unitmem: {which} runs here as a service\nStart one with `{start}`.\n"
 
 
 def test_explain_page(run, watch, endings, snapshot, monkeypatch):

@@ -40,7 +40,7 @@ def explain_unit(
     user: User = False,
     as_json: Json = False,
 ) -> None:
-    """Tell what was done to a unit and why; also when it was not us who ended it.
+    """Tell what was done to a unit and why, or who else ended it.
 
     Decisions come from the histories of the watches that run as services, ends of runs from the
     journal: by the kernel's OOM killer, systemd-oomd, a person, or the unit itself. Without UNIT a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import signal
 import threading
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 
 from unitmem.cli.command import ENDING, HEARD, Command, end_interrupted, hearing, stop_as
-from unitmem.cli.options import span
+from unitmem.cli.options import is_bare_zero, span
 from unitmem.errors import UnitmemError, UsageError
 from unitmem.process_guard import GuardEnd, ProcessGuard
 from unitmem.quantity import QuantityError, format_size, parse_size
@@ -29,7 +30,11 @@ _LEAST = (0.001, "1ms")
 
 
 def guard_process(
-    pss: Annotated[str, typer.Option(metavar="SIZE", help="What its PSS may be at most, such as 512M.")],
+    # needed, though Typer must not say so: one that stands behind the command is not missing, but misplaced
+    pss: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="What its PSS may be at most, such as 512M.  [required]"),
+    ] = None,
     grace: Annotated[
         str | None, typer.Option(metavar="SPAN", help="SIGTERM first, and SIGKILL so much later.")
     ] = None,
@@ -42,18 +47,24 @@ def guard_process(
         list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="A command to run.")
     ] = None,
 ) -> None:
-    """Run a command, or take a process, and end it as soon as its PSS is above a limit.
+    """End a command or a process as soon as its PSS is above a limit.
 
-    Signals are passed on to the command, and its exit status from it: 128 + N if signal N ended it.
+    The command is run, or a process that runs already is taken with --pid. Signals are passed on to the command, and its exit status from it: 128 + N if signal N ended it.
     A process that was taken with --pid lives on when this command is ended before it. What happens
     is told on stderr.
     """
+    if pss is None:
+        raise _missing_pss(command or [])
     limit, seconds = _size("--pss", pss), span("--interval", interval, *_LEAST)
     patience = None if grace is None else span("--grace", grace, *_LEAST)
     if (pid is None) is (not command):
         raise UsageError(
             "there is nothing to guard" if pid is None else "there are a pid and a command to guard",
             hint="give either --pid N, or a command after --",
+        )
+    if command and not command[0]:
+        raise UsageError(
+            "the command is empty", hint="give one after --; a variable that should name it may be unset"
         )
     voice = _Voice(limit, paints=command is None or not os.isatty(1))
 
@@ -68,9 +79,22 @@ def guard_process(
     raise typer.Exit(_run(command, guard, voice) if command else _take(pid or 0, guard, voice))
 
 
+def _missing_pss(command: list[str]) -> UsageError:
+    place = next((place for place, word in enumerate(command) if word.partition("=")[0] == "--pss"), None)
+    if place is None:
+        return UsageError("missing option '--pss'", hint="see `unitmem guard --help`")
+    own, words = command[place:], command[:place]
+    if not words or own == ["--pss"]:
+        own, words = ["--pss", "SIZE"], ["COMMAND"]
+    return UsageError(
+        "options of guard come before the command",
+        hint=f"write `unitmem guard {shlex.join(own)} -- {shlex.join(words)}`",
+    )
+
+
 def _size(option: str, text: str) -> int:
     try:
-        size = parse_size(text)
+        size = 0 if is_bare_zero(text) else parse_size(text)
     except QuantityError as error:
         raise UsageError(f"{option}: {error}") from None
     if size == 0:

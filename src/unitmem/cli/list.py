@@ -10,8 +10,7 @@ import typer
 from unitmem.cli.completion import unit_names
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
-from unitmem.cli.options import Json, User
-from unitmem.errors import UsageError
+from unitmem.cli.options import Json, User, sort_option
 from unitmem.report.document import dump, units_document
 from unitmem.report.failure import say
 from unitmem.report.terminal import console_on
@@ -24,14 +23,7 @@ def list_units(
         list[str] | None,
         typer.Argument(metavar="[PATTERN]...", help="Names or globs of units.", autocompletion=unit_names),
     ] = None,
-    sort: Annotated[
-        str,
-        typer.Option(
-            metavar="FIELD",
-            help=f"One of {', '.join(SORT_FIELDS)}.",
-            autocompletion=lambda incomplete: [f for f in SORT_FIELDS if f.startswith(incomplete)],
-        ),
-    ] = DEFAULT_SORT,
+    sort: Annotated[str, sort_option(SORT_FIELDS)] = DEFAULT_SORT,
     pss: Annotated[
         bool,
         typer.Option(
@@ -57,10 +49,6 @@ def list_units(
     of the last 10 s in which some of the unit's tasks waited for memory. A narrow terminal shows
     fewer columns. Largest first; headroom least first; unknown last.
     """
-    if sort not in SORT_FIELDS:
-        raise UsageError(
-            f"there is no field {sort!r} to sort by", hint=f"use one of {', '.join(SORT_FIELDS)}"
-        )
     pss = pss or sort == "pss"
     survey = Machine.of(context).survey(
         patterns or [], user=user, wanted={"pss"} if pss else (), include_all=include_all
@@ -72,4 +60,4 @@ def list_units(
         print_units(survey, units, console_on(sys.stdout), with_pss=pss)
     else:
         say("unitmem: no loaded unit that matches has a cgroup")
-    note_refused(units)
+    note_refused(units, "that are null" if as_json else "shown as `-`")

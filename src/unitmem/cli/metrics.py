@@ -54,4 +54,4 @@ def print_metrics(
     else:
         form = Format.OPENMETRICS if openmetrics else format_of(textfile)
         replace_file(textfile, render(page, form), durable=False, mode=0o644)
-    note_refused(survey.units)
+    note_refused(survey.units, "left out")

@@ -8,9 +8,7 @@ from unitmem.report.failure import say
 from unitmem.sample import UnitSample
 
 
-def note_refused(samples: Iterable[UnitSample]) -> None:
-    """Say why numbers are missing, if it is because this user may not read them."""
+def note_refused(samples: Iterable[UnitSample], missing: str) -> None:
+    """Say why values are missing, if it is because this user may not read them; `missing` is how that shows."""
     if any("permission denied" in reason for sample in samples for reason in sample.unknown.values()):
-        say(
-            "unitmem: some of what is unknown may not be read by this user (permission denied): it takes root"
-        )
+        say(f"unitmem: values {missing} may not be read by this user (permission denied): run it as root")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +14,24 @@ User = Annotated[bool, typer.Option("--user", help="The calling user's own units
 Json = Annotated[bool, typer.Option("--json", help="A JSON document; see unitmem(1).")]
 
 
+def sort_option(fields: Sequence[str]) -> Any:
+    """--sort by one of `fields`; what is none of them is refused."""
+
+    def check(field: str) -> str:
+        if field not in fields:
+            raise UsageError(
+                f"there is no field {field!r} to sort by", hint=f"use one of {', '.join(fields)}"
+            )
+        return field
+
+    return typer.Option(
+        metavar="FIELD",
+        help=f"One of {', '.join(fields)}.",
+        callback=check,
+        autocompletion=lambda incomplete: [field for field in fields if field.startswith(incomplete)],
+    )
+
+
 def span(option: str, text: str, least: float = 0.0, example: str = "1s") -> float:
     """Seconds of a span that `option` was given.
 
@@ -20,9 +39,14 @@ def span(option: str, text: str, least: float = 0.0, example: str = "1s") -> flo
         UsageError: it can't be read, or is less than `least`, which is spelled `example`.
     """
     try:
-        seconds = parse_span(text)
+        seconds = 0.0 if least and is_bare_zero(text) else parse_span(text)
     except QuantityError as error:
         raise UsageError(f"{option}: {error}") from None
     if seconds < least:
         raise UsageError(f"{option} {text} is too short", hint=f"{example} is the shortest")
     return seconds
+
+
+def is_bare_zero(text: str) -> bool:
+    """Whether it is nothing in any unit, so that to ask for one would only put off the real complaint."""
+    return text.strip() == "0"

@@ -59,4 +59,4 @@ def plan_policies(
         typer.echo(dump(plan_document(plans)))
     else:
         print_plan(plans, console_on(sys.stdout))
-    note_refused(unit.sample for each in plans for unit in each.units)
+    note_refused((unit.sample for each in plans for unit in each.units), "that are unknown")

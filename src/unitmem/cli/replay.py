@@ -30,9 +30,9 @@ def replay_policy(
     ],
     as_json: Json = False,
 ) -> None:
-    """Run a policy over recorded samples, and tell what would have been done, and when.
+    """Tell what a policy would have decided about recorded samples.
 
-    Times are those of the recording. Nothing is done to any unit, and the past is not changed by what
+    Each decision comes with its time in the recording. Nothing is done to any unit, and the past is not changed by what
     would have been done: after a stop, the recording goes on with the unit as it was.
     """
     checked = config.load(policy)

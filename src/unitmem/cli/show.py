@@ -14,7 +14,7 @@ from unitmem.cli.options import Json, User
 from unitmem.errors import UnitmemError, UsageError
 from unitmem.report.document import dump, unit_document
 from unitmem.report.terminal import console_on
-from unitmem.report.unit import explain_unit, print_unit
+from unitmem.report.unit import print_sources, print_unit
 from unitmem.unit import is_glob
 
 
@@ -34,14 +34,20 @@ def show_unit(
     user: User = False,
     as_json: Json = False,
 ) -> None:
-    """Show one unit: every measure, the limits up its slices, and its processes.
+    """Show one unit: its measures, limits and processes.
 
-    Processes come by PSS, the largest first. Where a number is unknown, it is marked - and the
-    reason follows. A unit that doesn't run has nothing to measure, which is no failure.
+    That is every measure, the limits of each slice above it, and its processes by PSS, the largest
+    first. Where a number is unknown, it is marked - and the reason follows. A unit that doesn't run
+    has nothing to measure, which is no failure.
     """
     if is_glob(name):
         raise UsageError(
             f"{name!r} is a pattern, and show takes one unit", hint=f"try `unitmem list '{name}'`"
+        )
+    if explain and as_json:
+        raise UsageError(
+            "--explain and --json don't go together",
+            hint="leave one of them out; formulas are the same for every unit, see unitmem.yaml(5)",
         )
     machine = Machine.of(context)
     survey = machine.survey([name], user=user, wanted={"pss"} if pss else {"rss"})
@@ -51,7 +57,7 @@ def show_unit(
     if as_json:
         typer.echo(dump(unit_document(survey, sample)))
     elif explain:
-        explain_unit(sample, console_on(sys.stdout), machine.cgroups)
+        print_sources(survey, sample, console_on(sys.stdout), machine.cgroups)
     else:
         print_unit(survey, sample, console_on(sys.stdout))
-    note_refused([sample])
+    note_refused([sample], "that are null" if as_json else "shown as `-`")

@@ -26,16 +26,18 @@ def show_status(
     user: User = False,
     as_json: Json = False,
 ) -> None:
-    """Show what running watches see: units, where each step stands, what is unknown, and time left.
+    """Show what running watches see, and where each step stands.
 
-    HELD is for how long a step's condition has held, FOR how long it has to, and LEFT when the step
+    That is each unit with what is measured, what is unknown and why, and the time left. HELD is for how long a step's condition has held, FOR how long it has to, and LEFT when the step
     fires if it goes on. Status 1 if no such watch runs.
     """
+    if instance is not None:
+        instance = instance.removeprefix("unitmem@").removesuffix(".service")
     documents = list(read_statuses(Machine.of(context).statuses(user=user), instance))
     if not documents:
         which = "no watch" if instance is None else f"no watch {instance}"
-        unit = f"unitmem@{instance or 'NAME'}.service"
-        raise UnitmemError(f"{which} runs here as a service", hint=f"start one with `systemctl start {unit}`")
+        start = f"systemctl {'--user ' if user else ''}start unitmem@{instance or 'NAME'}.service"
+        raise UnitmemError(f"{which} runs here as a service", hint=f"start one with `{start}`")
     if as_json:
         typer.echo(dump({"watches": documents}))
     else:

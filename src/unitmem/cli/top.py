@@ -23,13 +23,13 @@ from rich.text import Text
 from unitmem.cli.completion import unit_names
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
-from unitmem.cli.options import User, span
-from unitmem.errors import BusError, NoSuchUnitError, UsageError
+from unitmem.cli.options import User, sort_option, span
+from unitmem.errors import BusError, NoSuchUnitError
 from unitmem.report.table import print_line
 from unitmem.report.terminal import console_on
 from unitmem.report.top import (
     SORT_FIELDS,
-    History,
+    GrowthTrail,
     Look,
     View,
     arrange,
@@ -59,14 +59,7 @@ def top_units(
     interval: Annotated[
         str, typer.Option(metavar="SPAN", help="How often to look, such as 500ms or 1min.")
     ] = "2s",
-    sort: Annotated[
-        str,
-        typer.Option(
-            metavar="FIELD",
-            help=f"One of {', '.join(SORT_FIELDS)}.",
-            autocompletion=lambda incomplete: [f for f in SORT_FIELDS if f.startswith(incomplete)],
-        ),
-    ] = DEFAULT_SORT,
+    sort: Annotated[str, sort_option(SORT_FIELDS)] = DEFAULT_SORT,
     iterations: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="End after so many looks.")
     ] = None,
@@ -75,18 +68,14 @@ def top_units(
     ] = False,
     user: User = False,
 ) -> None:
-    """Watch units and their memory live, as a table that is sorted and filtered by keys.
+    """Watch units and their memory live.
 
-    Units are meant as in `unitmem list`. GROW/MIN is the growth of the working set over the last
+    Units are meant as in `unitmem list`; keys sort and filter the table. GROW/MIN is the growth of the working set over the last
     minute of this view, TO LIMIT when it meets the limit at that pace, and PHASE how far a running
     `unitmem watch` is with the unit's steps. ? shows the keys; Enter opens a unit's processes.
 
     Where stdin or stdout is no terminal, it prints one table, or as many as --iterations says.
     """
-    if sort not in SORT_FIELDS:
-        raise UsageError(
-            f"there is no field {sort!r} to sort by", hint=f"use one of {', '.join(SORT_FIELDS)}"
-        )
     seconds = span("--interval", interval, _LEAST_INTERVAL, "100ms")
     source = _Source(
         Machine.of(context), patterns or [], user=user, include_all=include_all, interval=seconds
@@ -113,7 +102,7 @@ class _Source:
         self._units: list[Unit] | None = None
         self._list_at = 0.0
         self._notice: str | None = None
-        self._history = History(interval)
+        self._trail = GrowthTrail(interval)
         self._opened: UnitSample | None = None
         self._read_at = 0.0
 
@@ -128,7 +117,7 @@ class _Source:
             survey = self._list()
         else:
             survey = self._again(self._units)
-        growth = self._history.add(time.monotonic(), survey)
+        growth = self._trail.add(time.monotonic(), survey)
         phases = phases_of(read_statuses(self._machine.statuses(user=self._user)))
         return Look(survey, growth, phases, notice=self._notice)
 
@@ -178,7 +167,7 @@ def _print_tables(source: _Source, sort: str, interval: float, count: int) -> No
         look = source.look()
         print_top(look, sort, console)
         sys.stdout.flush()
-    note_refused(look.survey.units)
+    note_refused(look.survey.units, "shown as `-`")
 
 
 # --- on a terminal ---------------------------------------------------------------------------------

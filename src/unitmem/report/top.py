@@ -21,7 +21,7 @@ from unitmem.process import printable
 from unitmem.quantity import format_percent, format_size, format_span
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
-from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, sort_units, style, used
+from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used
 from unitmem.sample import UnitSample
 from unitmem.survey import Survey
 from unitmem.unit import Invocation
@@ -125,7 +125,7 @@ def growth_of(points: Sequence[tuple[float, float]]) -> float | None:
     return _MINUTE * (slopes[middle] + slopes[~middle]) / 2
 
 
-class History:
+class GrowthTrail:
     """The last minute of every unit's working set; of slow views, as long as it takes to tell a growth.
 
     Args:
@@ -481,11 +481,7 @@ def _marked(line: Text, width: int) -> Text:
 
 def _machine(look: Look) -> Text:
     host = look.survey.host
-    line = f"Machine: {format_size(host.available)} of {format_size(host.total)} available"
-    if host.swap_total and host.swap_free is not None:
-        line += (
-            f", {format_size(host.swap_total - host.swap_free)} of {format_size(host.swap_total)} swap used"
-        )
+    line = f"Machine: {format_host(host)}"
     if "some.avg10" in host.pressure:
         line += f", pressure {format_percent(host.pressure['some.avg10'])}"
     return Text(line)

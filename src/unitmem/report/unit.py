@@ -25,6 +25,11 @@ _LIMITS = ("limit", "high", "headroom")
 _NAME_WIDTH = max(len(name) for name, measure in MEASURES.items() if measure.scope is not Scope.HOST)
 _VALUE_WIDTH = len("1023.9M")
 _LEAST_NOTE = 36
+_LEVELS_NOTE = (
+    "MAX is memory.max of each cgroup, HIGH its memory.high, CURRENT its memory.current, WORKINGSET CURRENT − "
+    "inactive_file of its memory.stat, and HEADROOM MAX − WORKINGSET. Of this machine, MAX is MemTotal of /proc/meminfo, "
+    "HEADROOM MemAvailable, and the others MemTotal − MemAvailable."
+)
 
 
 def print_unit(survey: Survey, sample: UnitSample, console: Console) -> None:
@@ -40,27 +45,33 @@ def print_unit(survey: Survey, sample: UnitSample, console: Console) -> None:
     _print_processes(sample.processes, console)
 
 
-def explain_unit(sample: UnitSample, console: Console, cgroups: Path = CGROUP_ROOT) -> None:
-    """Print each measure of `sample` with the file it comes from and its formula, or why it is unknown."""
+def print_sources(survey: Survey, sample: UnitSample, console: Console, cgroups: Path = CGROUP_ROOT) -> None:
+    """Print what `print_unit` does, each measure with the file it comes from and its formula, or why it is unknown."""
     _print_identity(sample, console)
     path = sample.unit.control_group
-    if path is None:
+    if sample.invocation is None or path is None:
         return
     print_line(console)
     print_line(console, Text(f"memory.* are files in {cgroups / path.lstrip('/')}", "dim"))
     width = max(map(len, MEASURES))
     indent = INDENT + width + GAP + _VALUE_WIDTH + GAP
     note = partial(textwrap.wrap, width=max(_LEAST_NOTE, console.width - indent))
+    set_by = _set_by(sample, survey.host)
     for title, measures in _sections(sample, with_host=True):
         _print_title(title, console)
         for name in measures:
             measure = MEASURES[name]
-            first, *more = note(f"{measure.source}: {measure.formula}")
+            whose = f"; here that of {set_by[name]}" if name in set_by else ""
+            first, *more = note(f"{measure.source}: {measure.formula}{whose}")
             value = _pad_left(_value(sample, name), _VALUE_WIDTH)
             print_line(console, Text.assemble(" " * INDENT, name.ljust(width + GAP), value, " " * GAP, first))
             more += note(f"unknown: {sample.unknown[name]}") if name in sample.unknown else []
             for line in more:
                 print_line(console, " " * indent + line)
+    _print_levels(sample.levels, survey.host, console)
+    for line in textwrap.wrap(_LEVELS_NOTE, max(_LEAST_NOTE, console.width)):
+        print_line(console, Text(line, "dim"))
+    _print_processes(sample.processes, console)
 
 
 # --- who it is -----------------------------------------------------------------------------------
@@ -127,6 +138,22 @@ def _section(measure: Measure) -> str:
             return "Memory"
 
 
+def _set_by(sample: UnitSample, host: Host) -> dict[str, str]:
+    """Whose `limit`, `high` and `headroom` hold for the unit, of those that are known: a cgroup's, or the machine's."""
+    levels, machine = sample.levels, "this machine"
+    bounds: dict[str, list[tuple[int | None, str]]] = {
+        "limit": [*((level.max, level.path) for level in levels), (host.total, machine)],
+        "high": [(level.high, level.path) for level in levels],
+        "headroom": [*((_room(level), level.path) for level in levels), (host.available, machine)],
+    }
+    return {
+        name: whose
+        for name, candidates in bounds.items()
+        for bound, whose in reversed(candidates)  # of equal ones the innermost
+        if bound is not None and bound == sample.values.get(name)
+    }
+
+
 def _value(sample: UnitSample, name: str) -> Text:
     value = sample.values.get(name)
     return Text("-", "dim") if value is None else Text(format_value(value, MEASURES[name].dimension))
@@ -179,7 +206,7 @@ def _print_levels(levels: Sequence[Level], host: Host, console: Console) -> None
             _bound(level.high),
             _size(level.current),
             _size(level.workingset),
-            _room(level),
+            Text("") if level.max is None else _size(_room(level)),
             Text("← limit" if (level.path, level.max) == (whose, limit) else ""),
         ]
         for level in levels
@@ -250,10 +277,9 @@ def _size(value: int | None) -> Text:
     return Text("-", "dim") if value is None else Text(format_size(value))
 
 
-def _room(level: Level) -> Text:
-    if level.max is None:
-        return Text("")  # without a limit of its own
-    return _size(None if level.workingset is None else max(0, level.max - level.workingset))
+def _room(level: Level) -> int | None:
+    """What fits below the limit of its own; None without one, or where usage is unknown."""
+    return None if level.max is None or level.workingset is None else max(0, level.max - level.workingset)
 
 
 def _bound(value: int | None) -> Text:

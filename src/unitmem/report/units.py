@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from unitmem.cgroup import Host
 from unitmem.quantity import format_percent, format_size
 from unitmem.report.table import Column, Cut, print_line, print_table
 from unitmem.sample import UnitSample, tightest_limit
@@ -119,12 +120,15 @@ def _alarm(value: float, high: float, very_high: float) -> str:
 
 
 def _legend(survey: Survey, units: Sequence[UnitSample]) -> Text:
-    host = survey.host
     count = f"{len(units)} {'unit' if len(units) == 1 else 'units'}"
-    memory = f"{format_size(host.available)} of {format_size(host.total)} available on this machine"
-    swap = ""
+    return Text(f"{count}; this machine: {format_host(survey.host)}.", "dim")
+
+
+def format_host(host: Host) -> str:
+    """What memory a machine has left, and of its swap, if it has any, what is used."""
+    line = f"{format_size(host.available)} of {format_size(host.total)} available"
     if host.swap_total and host.swap_free is not None:
-        swap = (
+        line += (
             f", {format_size(host.swap_total - host.swap_free)} of {format_size(host.swap_total)} swap used"
         )
-    return Text(f"{count}; {memory}{swap}.", "dim")
+    return line
