@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import selectors
 import signal
 import time
@@ -80,6 +81,7 @@ def main(
         PolicyFileError: the file must not run.
         UnsupportedSystemError, BusError: there is nothing here to watch, or no way to.
     """
+    _raise_file_limit()
     exporter = _exporter(Path(path).stem, textfile, listen, keep=once)
     file = _load(Path(path), observe=observe)
     # systemd first: a machine without it most often lacks cgroup v2 too, and for that reason
@@ -502,6 +504,14 @@ class Watch:
                 f"{missed} were skipped; choose a longer `interval`, or fewer process measures",
             )
         self._overrun_told = missed > 0
+
+
+def _raise_file_limit() -> None:
+    """Each unit takes two descriptors: a shell's soft limit is soon met by a machine with hundreds of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _exporter(watch: str, textfile: str | None, listen: str | None, *, keep: bool) -> Exporter | None:

@@ -6,6 +6,8 @@ import functools
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -166,6 +168,14 @@ def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, we
     assert capsys.readouterr().err.count("nothing of it is seen, as its cgroup can't be opened") == 1
     ticks(watch)
     assert [tracked.unit.name for tracked, _ in watch._tracker.present()] == [NAME]
+
+
+def test_a_watch_may_open_as_many_files_as_its_user_may():
+    program = (
+        "import resource as r; soft, hard = r.getrlimit(r.RLIMIT_NOFILE); r.setrlimit(r.RLIMIT_NOFILE, (64, hard));"
+        "from unitmem import daemon; daemon._raise_file_limit(); assert r.getrlimit(r.RLIMIT_NOFILE) == (hard, hard)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_host_that_can_not_be_read_decides_nothing_and_ends_nothing(start, web, monkeypatch, capsys):
