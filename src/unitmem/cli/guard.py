@@ -49,9 +49,9 @@ def guard_process(
 ) -> None:
     """End a command or a process as soon as its PSS is above a limit.
 
-    The command is run, or a process that runs already is taken with --pid. Signals are passed on to the command, and its exit status from it: 128 + N if signal N ended it.
-    A process that was taken with --pid lives on when this command is ended before it. What happens
-    is told on stderr.
+    The command is run, or a process that runs already is taken with --pid. Signals are passed on to
+    the command, and its exit status from it: 128 + N if signal N ended it. A process that was taken
+    lives on when this command is ended before it. What happens is told on stderr.
     """
     if pss is None:
         raise _missing_pss(command or [])
