@@ -162,6 +162,30 @@ def test_what_can_t_be_written_is_told_once_and_tried_again(tmp_path):
     exporter.close()
 
 
+def test_what_fails_again_is_told_again(tmp_path):
+    directory = tmp_path / "directory"
+    exporter = Exporter("web", directory / "web.prom")
+    told = []
+    for tick in range(6):
+        if tick in (2, 3):
+            directory.mkdir(exist_ok=True)
+        elif directory.exists():
+            (directory / "web.prom").unlink()
+            directory.rmdir()
+        told.append(len(publish(exporter, tick * WRITE_EVERY)))
+    assert told == [1, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["web.prom", "web.txt"])
+def test_a_policy_file_s_name_may_be_any_bytes(tmp_path, name):
+    """They are no text, which a label has to be."""
+    exporter = Exporter(os.fsdecode(b"w\xffb\xc3\xa9"), tmp_path / name)
+    assert publish(exporter) == []
+    assert 'watch="w\\\\xffbé"' in (tmp_path / name).read_text()
+    (labels,) = {point.labels[0] for points in exporter.current().values() for point in points}
+    assert labels == ("watch", "w\\xffbé")
+
+
 # --- over HTTP ---------------------------------------------------------------------------------
 
 
