@@ -280,6 +280,41 @@ def test_clients_that_dawdle_cost_the_others_a_while_and_not_a_thread(monkeypatc
                 dawdler.close()
 
 
+def test_clients_that_say_nothing_cost_the_others_nothing(monkeypatch):
+    """A browser that connects ahead, say; Prometheus gives up after 10 s."""
+    monkeypatch.setattr(listener_module, "PATIENCE", 3600.0)
+    with listening() as listener:
+        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(3)]
+        try:
+            assert anon_in(get(listener.port)[0]) == 7
+        finally:
+            for client in silent:
+                client.close()
+
+
+def test_clients_that_say_nothing_are_let_go_and_others_in(monkeypatch):
+    monkeypatch.setattr(listener_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(listener_module, "AT_ONCE", 2)
+    with listening() as listener:
+        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(5)]
+        assert anon_in(get(listener.port)[0]) == 7
+        for client in silent:
+            with closing(client):
+                client.settimeout(30)
+                assert client.recv(1) == b""
+
+
+def test_who_asks_while_another_dawdles_is_answered(monkeypatch):
+    monkeypatch.setattr(listener_module, "PATIENCE", 0.5)
+    with listening() as listener:
+        dawdler, other = (socket.create_connection(("127.0.0.1", listener.port)) for _ in range(2))
+        with closing(dawdler), closing(other):
+            dawdler.sendall(b"G")
+            time.sleep(0.1)
+            other.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert b" 200 " in other.recv(100)
+
+
 @pytest.mark.parametrize(
     "request_", [b"", b"\r\n", b"\0\xff" * 40000, b"GET\r\n\r\n", b"BREW / HTTP/1.1\r\n\r\n"]
 )
