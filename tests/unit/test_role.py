@@ -65,6 +65,14 @@ def test_the_defaults_are_the_documented_ones():
     assert {name: option["default"] for name, option in OPTIONS.items()} == DEFAULTS
 
 
+def test_targets_of_make_that_are_named_exist():
+    targets = set(re.findall(r"^([a-z0-9-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    files = [*ANSIBLE.rglob("*.md"), *ANSIBLE.rglob("*.yml")]
+    named = {name for file in files for name in re.findall(r"[`(]make ([\w-]+)", file.read_text())}
+    assert named
+    assert named <= targets
+
+
 # --- its options
 
 
@@ -223,6 +231,21 @@ PLAY = """
 """
 
 
+def run(play, *options, status=0, **environment):
+    """What a playbook tells."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), *options, play],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false"}
+        | environment,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """What one play makes of all that is above."""
@@ -257,15 +280,7 @@ def made(tmp_path_factory):
             sort_keys=False,
         ).replace("'{{ x }}", "!unsafe '{{ x }}")
     )
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-e", f"@{variables}", play],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(play, "-e", f"@{variables}")
     return json.loads((directory / "made.json").read_text())
 
 
