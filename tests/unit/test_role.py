@@ -325,6 +325,18 @@ def test_problems_are_told_by_the_names_that_files_have_for_their_author(made):
     ]
 
 
+def test_a_failure_keeps_those_that_come_after_as_they_are(tmp_path):
+    """The example's own play, with a role that fails on one of the second batch."""
+    fails = {"ansible.builtin.fail": {}, "when": "inventory_hostname == 'c'"}
+    (tmp_path / "roles/unitmem/tasks").mkdir(parents=True)
+    tasks = [{"ansible.builtin.debug": {}}, fails]
+    (tmp_path / "roles/unitmem/tasks/main.yml").write_text(json.dumps(tasks))
+    play = tmp_path / "site.yml"
+    play.write_text((ANSIBLE / "site.yml").read_text())
+    told = run(play, "--inventory", "a,b,c,d,e,f,g,h", "--extra-vars", "ansible_become=false", status=2)
+    assert set(re.findall(r"^ok: \[(.)\]", told, re.MULTILINE)) == {"a", "b", "c"}
+
+
 def test_the_probe_tells_what_the_role_asks_for(tmp_path):
     """On this very machine, whatever it is: it only reads."""
     probe = [
