@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar, trust_as_template
 
 from unitmem.config import load, parse
 
@@ -99,6 +102,20 @@ def test_options_are_typed(variables, words):
     errors = ArgumentSpecValidator(OPTIONS).validate({**DEFAULTS, **variables}).error_messages
     assert bool(errors) == bool(words), errors
     assert [word for word in words if not any(word in error for error in errors)] == []
+
+
+def test_a_bool_is_made_one_wherever_it_is_used():
+    """From an INI inventory or the command line comes text, and `false` as text is true."""
+    names = "|".join(name for name, option in OPTIONS.items() if option["type"] == "bool")
+    used = [
+        (path.name, line.strip())
+        for folder in ("vars", "tasks", "handlers", "templates")
+        for path in (ROLE / folder).iterdir()
+        for line in path.read_text().splitlines()
+        # in a sentence, none is used
+        if re.search(rf"\b({names})\b(?! \| bool| to false| there\.|\))", line)
+    ]
+    assert used == []
 
 
 def test_the_example_is_one_that_runs():
@@ -323,6 +340,47 @@ def test_problems_are_told_by_the_names_that_files_have_for_their_author(made):
         "Something else.",
         "No instance was changed: each runs on with the policies that it had.",
     ]
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    """evaluate(expression, **variables): what the role makes of it where the variables are these."""
+    init_plugin_loader()
+    loader = DataLoader()
+    defined = {}
+    for file in ("defaults/main.yml", "vars/main.yml"):
+        defined |= loader.load_from_file(str(ROLE / file), trusted_as_template=True)
+
+    def evaluate(expression, **variables):
+        return Templar(loader, defined | variables).template(trust_as_template(f"{{{{ {expression} }}}}"))
+
+    return evaluate
+
+
+def probe(**told):
+    return {"stdout_lines": [f"{key}={value}" for key, value in {**GOOD, **told}.items()]}
+
+
+@pytest.mark.parametrize("said", ["false", "no", "0", "true", "yes", "1", False, True])
+def test_no_is_no_as_text_too(evaluate, said):
+    """What isn't listed stays, who shall act acts, and what is remembered is removed or not as it is meant."""
+    is_meant = said in ("true", "yes", "1", True)
+
+    def made_of(option, expression):
+        instances = [{"name": "a"}, {"name": "yes", "observe": "yes"}, {"name": "no", "observe": "no"}]
+        variables = {
+            "__unitmem_probe": probe(active="a other", states="gone", psi="no"),
+            "__unitmem_texts": {},
+            "unitmem_instances": [*instances, {"name": "gone", "state": "absent"}],
+        }
+        return evaluate(expression, **variables, **{option: said})
+
+    assert made_of("unitmem_exclusive", "'other' in __unitmem_gone") == is_meant
+    assert made_of("unitmem_keep_state", "'gone' not in __unitmem_gone") == is_meant
+    assert made_of("unitmem_require_psi", "__unitmem_obstacles | length") == is_meant
+    check = f"lookup('ansible.builtin.template', '{ROLE}/templates/check.sh.j2')"
+    assert ("--strict" in made_of("unitmem_strict", check)) == is_meant
+    assert made_of("unitmem_observe", "__unitmem_observing") == ["a", "yes"] if is_meant else ["yes"]
 
 
 def test_a_failure_keeps_those_that_come_after_as_they_are(tmp_path):
