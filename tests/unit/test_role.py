@@ -383,6 +383,12 @@ def test_no_is_no_as_text_too(evaluate, said):
     assert made_of("unitmem_observe", "__unitmem_observing") == ["a", "yes"] if is_meant else ["yes"]
 
 
+def test_one_way_of_installing_is_removed_only_when_the_other_is_there():
+    for file, other in (("wheel.yml", "package_absent.yml"), ("package.yml", "wheel_absent.yml")):
+        listed = yaml.safe_load((ROLE / "tasks" / file).read_text())
+        assert listed[-1]["ansible.builtin.include_tasks"]["file"] == other
+
+
 def test_a_failure_keeps_those_that_come_after_as_they_are(tmp_path):
     """The example's own play, with a role that fails on one of the second batch."""
     fails = {"ansible.builtin.fail": {}, "when": "inventory_hostname == 'c'"}
