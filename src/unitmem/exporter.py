@@ -110,7 +110,7 @@ class Exporter:
         *,
         keep: bool = False,
     ) -> None:
-        self._watch = watch
+        self._watch = _printable(watch)
         self._textfile = textfile
         self._listen = listen
         self._keep = keep
@@ -121,7 +121,7 @@ class Exporter:
         self._write_at = 0.0
         self._listen_at = 0.0
         self._listener: Listener | None = None
-        self._told: set[str] = set()
+        self._told: dict[str, str | None] = {}
 
     def close(self) -> None:
         """Listen no more, and remove the file, or leave the last of it."""
@@ -153,7 +153,7 @@ class Exporter:
         under_way: int,
         to_set_back: int,
     ) -> Collection[str]:
-        """Take what a tick has seen; what there is to be told about publishing it, each thing once.
+        """Take what a tick has seen; what there is to be told about publishing it, once while it lasts.
 
         Args:
             file: the policies in force.
@@ -183,44 +183,49 @@ class Exporter:
             under_way=under_way,
             to_set_back=to_set_back,
         )
-        troubles = self._write_if_due(sample.at), self._listen_if_due(sample.at)
-        news = {trouble for trouble in troubles if trouble is not None} - self._told
-        self._told |= news
-        return news
+        return [*self._write_if_due(sample.at), *self._listen_if_due(sample.at)]
 
     def current(self) -> Page:
         """The page of the last tick, with what the watch costs now."""
         return {} if self._seen is None else page(self._seen, own_cost())
 
-    def _write_if_due(self, now: float) -> str | None:
-        """What is in the way of it, if anything."""
+    def _write_if_due(self, now: float) -> list[str]:
+        """What is in the way of it, if it's news."""
         if self._textfile is None or now < self._write_at:
-            return None
+            return []
         self._write_at = now + WRITE_EVERY
+        trouble = None
         try:
             self._write(self._textfile)
         except OSError as error:
-            return f"metrics can't be written to {self._textfile}, {_AGAIN}: {_reason(error)}"
-        return None
+            trouble = f"metrics can't be written to {self._textfile}, {_AGAIN}: {_reason(error)}"
+        return self._news("file", trouble)
 
-    def _listen_if_due(self, now: float) -> str | None:
+    def _listen_if_due(self, now: float) -> list[str]:
         """Likewise."""
         if self._listen is None or self._listener is not None or now < self._listen_at:
-            return None
+            return []
         self._listen_at = now + LISTEN_AGAIN
+        trouble = None
         try:
             self._listener = self._start(self._listen)
         except ImportError:
-            return (
+            trouble = (
                 f"{self._listen} is not listened on, since that takes prometheus-client: "
                 "install python3-prometheus-client, or use --textfile instead"
             )
         except UsageError as error:
             # of the service's environment, say: no reason to let units go unguarded
-            return f"metrics are not served: {error}: {error.hint}"
+            trouble = f"metrics are not served: {error}: {error.hint}"
         except OSError as error:
-            return f"{self._listen} can't be listened on, {_AGAIN}: {_reason(error)}"
-        return None
+            trouble = f"{self._listen} can't be listened on, {_AGAIN}: {_reason(error)}"
+        return self._news("listener", trouble)
+
+    def _news(self, way: str, trouble: str | None) -> list[str]:
+        """`trouble`, unless it's what was told of that way last; None where all is well again."""
+        news = [] if trouble is None or trouble == self._told.get(way) else [trouble]
+        self._told[way] = trouble
+        return news
 
     def _write(self, path: Path) -> None:
         replace_file(path, render(self.current(), format_of(path)), durable=False, mode=0o644)
@@ -247,3 +252,8 @@ def own_cost() -> Cost:
     except ProcessGoneError:  # another /proc than ours
         return Cost(cpu)
     return Cost(cpu, process.rss, process.pss)
+
+
+def _printable(name: str) -> str:
+    r"""`name` as a label may have it: bytes of a file's name that aren't UTF-8 are spelled `\xff`."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -1,13 +1,15 @@
 """A page of metrics over HTTP, through the official client: formats, compression and filters are its business.
 
-One thread serves one request after another. A client that is slow, or says nothing, costs the others
-`PATIENCE` and the guard nothing; one that asks without end is answered `PER_SECOND` times a second. Not
-the client's own server: that has a thread for each connection, however many there are.
+One thread serves one request after another, that which has come first. A client that says nothing costs
+the others nothing, as long as there are fewer than `AT_ONCE` of them; a slow one costs them `PATIENCE`; one
+that asks without end is answered `PER_SECOND` times a second. The guard pays for none. Not the client's own
+server: that has a thread for each connection, however many there are.
 """
 
 from __future__ import annotations
 
 import io
+import select
 import signal
 import socket
 import socketserver
@@ -25,6 +27,8 @@ from unitmem.openmetrics import FAMILIES, Family, Page, Point
 
 PATIENCE = 5.0
 """Seconds for a request to come, and for its answer to be taken."""
+AT_ONCE = 32
+"""How many clients may be connected; others wait to be let in."""
 PER_SECOND = 20
 
 
@@ -109,25 +113,56 @@ class _Server(WSGIServer):
         self.setup_environ()
 
     def serve(self) -> None:
-        """Answer until the socket is shut down."""
+        """Answer until the socket is shut down, whoever has begun to ask."""
+        silent: dict[socket.socket, float] = {}  # clients, and until when they may be
         while not self.is_closing:
-            try:
-                request, client = self.get_request()
-            except OSError:
-                # out of descriptors, say: what waits will wait
-                time.sleep(1 / PER_SECOND)
-                continue
-            try:
-                self.finish_request(request, client)
-            except Exception:  # noqa: BLE001, S110 - a client that goes away, or sends what is no HTTP, is its own affair
-                pass
-            finally:
-                self.shutdown_request(request)
-            time.sleep(1 / PER_SECOND)
+            door = [self.socket] if len(silent) < AT_ONCE else []
+            readable = _readable([*door, *silent], min(silent.values(), default=None))
+            # now rather than later: who asks while another is answered has not been silent
+            now = time.monotonic()
+            for client in [one for one, end in silent.items() if end <= now and one not in readable]:
+                del silent[client]
+                self.shutdown_request(client)
+            for ready in readable:
+                if ready is self.socket:
+                    self._let_in(silent)
+                else:
+                    del silent[ready]
+                    self._answer(ready)
+        for client in silent:
+            self.shutdown_request(client)
         self.server_close()
+
+    def _let_in(self, silent: dict[socket.socket, float]) -> None:
+        try:
+            client, _ = self.get_request()
+        except OSError:
+            # out of descriptors, say: what waits will wait
+            time.sleep(1 / PER_SECOND)
+        else:
+            silent[client] = time.monotonic() + PATIENCE
+
+    def _answer(self, client: socket.socket) -> None:
+        try:
+            self.finish_request(client, client.getpeername())
+        except Exception:  # noqa: BLE001, S110 - a client that goes away, or sends what is no HTTP, is its own affair
+            pass
+        finally:
+            self.shutdown_request(client)
+        time.sleep(1 / PER_SECOND)
 
     def shut_down(self) -> None:
         self.socket.shutdown(socket.SHUT_RDWR)
+
+
+def _readable(connections: list[socket.socket], deadline: float | None) -> list[socket.socket]:
+    """Those at which something has come, or which have ended; none if nothing does until `deadline`."""
+    by_number = {connection.fileno(): connection for connection in connections}
+    poll = select.poll()
+    for number in by_number:
+        poll.register(number, select.POLLIN)
+    timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+    return [by_number[number] for number, _ in poll.poll(timeout)]
 
 
 class _Handler(WSGIRequestHandler):

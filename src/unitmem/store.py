@@ -279,7 +279,9 @@ def replace_file(path: Path, text: str, *, durable: bool, mode: int = 0o600) -> 
         mode: who may read it.
     """
     temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    # a crash may have left one; or someone else made it a link, through which root would write elsewhere
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         data = text.encode()
         while data:

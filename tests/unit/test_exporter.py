@@ -162,6 +162,30 @@ def test_what_can_t_be_written_is_told_once_and_tried_again(tmp_path):
     exporter.close()
 
 
+def test_what_fails_again_is_told_again(tmp_path):
+    directory = tmp_path / "directory"
+    exporter = Exporter("web", directory / "web.prom")
+    told = []
+    for tick in range(6):
+        if tick in (2, 3):
+            directory.mkdir(exist_ok=True)
+        elif directory.exists():
+            (directory / "web.prom").unlink()
+            directory.rmdir()
+        told.append(len(publish(exporter, tick * WRITE_EVERY)))
+    assert told == [1, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["web.prom", "web.txt"])
+def test_a_policy_file_s_name_may_be_any_bytes(tmp_path, name):
+    """They are no text, which a label has to be."""
+    exporter = Exporter(os.fsdecode(b"w\xffb\xc3\xa9"), tmp_path / name)
+    assert publish(exporter) == []
+    assert 'watch="w\\\\xffbé"' in (tmp_path / name).read_text()
+    (labels,) = {point.labels[0] for points in exporter.current().values() for point in points}
+    assert labels == ("watch", "w\\xffbé")
+
+
 # --- over HTTP ---------------------------------------------------------------------------------
 
 
@@ -254,6 +278,41 @@ def test_clients_that_dawdle_cost_the_others_a_while_and_not_a_thread(monkeypatc
             dripping.join()
             for dawdler in dawdlers:
                 dawdler.close()
+
+
+def test_clients_that_say_nothing_cost_the_others_nothing(monkeypatch):
+    """A browser that connects ahead, say; Prometheus gives up after 10 s."""
+    monkeypatch.setattr(listener_module, "PATIENCE", 3600.0)
+    with listening() as listener:
+        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(3)]
+        try:
+            assert anon_in(get(listener.port)[0]) == 7
+        finally:
+            for client in silent:
+                client.close()
+
+
+def test_clients_that_say_nothing_are_let_go_and_others_in(monkeypatch):
+    monkeypatch.setattr(listener_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(listener_module, "AT_ONCE", 2)
+    with listening() as listener:
+        silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(5)]
+        assert anon_in(get(listener.port)[0]) == 7
+        for client in silent:
+            with closing(client):
+                client.settimeout(30)
+                assert client.recv(1) == b""
+
+
+def test_who_asks_while_another_dawdles_is_answered(monkeypatch):
+    monkeypatch.setattr(listener_module, "PATIENCE", 0.5)
+    with listening() as listener:
+        dawdler, other = (socket.create_connection(("127.0.0.1", listener.port)) for _ in range(2))
+        with closing(dawdler), closing(other):
+            dawdler.sendall(b"G")
+            time.sleep(0.1)
+            other.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert b" 200 " in other.recv(100)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar, trust_as_template
 
 from unitmem.config import load, parse
 
@@ -65,6 +68,14 @@ def test_the_defaults_are_the_documented_ones():
     assert {name: option["default"] for name, option in OPTIONS.items()} == DEFAULTS
 
 
+def test_targets_of_make_that_are_named_exist():
+    targets = set(re.findall(r"^([a-z0-9-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
+    files = [*ANSIBLE.rglob("*.md"), *ANSIBLE.rglob("*.yml")]
+    named = {name for file in files for name in re.findall(r"[`(]make ([\w-]+)", file.read_text())}
+    assert named
+    assert named <= targets
+
+
 # --- its options
 
 
@@ -91,6 +102,20 @@ def test_options_are_typed(variables, words):
     errors = ArgumentSpecValidator(OPTIONS).validate({**DEFAULTS, **variables}).error_messages
     assert bool(errors) == bool(words), errors
     assert [word for word in words if not any(word in error for error in errors)] == []
+
+
+def test_a_bool_is_made_one_wherever_it_is_used():
+    """From an INI inventory or the command line comes text, and `false` as text is true."""
+    names = "|".join(name for name, option in OPTIONS.items() if option["type"] == "bool")
+    used = [
+        (path.name, line.strip())
+        for folder in ("vars", "tasks", "handlers", "templates")
+        for path in (ROLE / folder).iterdir()
+        for line in path.read_text().splitlines()
+        # in a sentence, none is used
+        if re.search(rf"\b({names})\b(?! \| bool| to false| there\.|\))", line)
+    ]
+    assert used == []
 
 
 def test_the_example_is_one_that_runs():
@@ -126,6 +151,7 @@ GOOD = {
             "drop_ins",
             "enabled",
             "active",
+            "unsettled",
             "failed",
             "stale_policies",
             "stale_units",
@@ -223,6 +249,21 @@ PLAY = """
 """
 
 
+def run(play, *options, status=0, **environment):
+    """What a playbook tells."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), *options, play],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false"}
+        | environment,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """What one play makes of all that is above."""
@@ -257,15 +298,7 @@ def made(tmp_path_factory):
             sort_keys=False,
         ).replace("'{{ x }}", "!unsafe '{{ x }}")
     )
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-e", f"@{variables}", play],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "ANSIBLE_LOCALHOST_WARNING": "false"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(play, "-e", f"@{variables}")
     return json.loads((directory / "made.json").read_text())
 
 
@@ -308,6 +341,231 @@ def test_problems_are_told_by_the_names_that_files_have_for_their_author(made):
         "Something else.",
         "No instance was changed: each runs on with the policies that it had.",
     ]
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    """evaluate(expression, **variables): what the role makes of it where the variables are these."""
+    init_plugin_loader()
+    loader = DataLoader()
+    defined = {}
+    for file in ("defaults/main.yml", "vars/main.yml"):
+        defined |= loader.load_from_file(str(ROLE / file), trusted_as_template=True)
+
+    def evaluate(expression, **variables):
+        return Templar(loader, defined | variables).template(trust_as_template(f"{{{{ {expression} }}}}"))
+
+    return evaluate
+
+
+def probe(**told):
+    return {"stdout_lines": [f"{key}={value}" for key, value in {**GOOD, **told}.items()]}
+
+
+def task(file, name):
+    """The task of that name in a file of the role, in a block or not."""
+    listed = yaml.safe_load((ROLE / file).read_text())
+    (found,) = (task for outer in listed for task in outer.get("block", [outer]) if task["name"] == name)
+    return found
+
+
+@pytest.mark.parametrize("said", ["false", "no", "0", "true", "yes", "1", False, True])
+def test_no_is_no_as_text_too(evaluate, said):
+    """What isn't listed stays, who shall act acts, and what is remembered is removed or not as it is meant."""
+    is_meant = said in ("true", "yes", "1", True)
+
+    def made_of(option, expression):
+        instances = [{"name": "a"}, {"name": "yes", "observe": "yes"}, {"name": "no", "observe": "no"}]
+        variables = {
+            "__unitmem_probe": probe(active="a other", states="gone", psi="no"),
+            "__unitmem_texts": {},
+            "unitmem_instances": [*instances, {"name": "gone", "state": "absent"}],
+        }
+        return evaluate(expression, **variables, **{option: said})
+
+    assert made_of("unitmem_exclusive", "'other' in __unitmem_gone") == is_meant
+    assert made_of("unitmem_keep_state", "'gone' not in __unitmem_gone") == is_meant
+    assert made_of("unitmem_require_psi", "__unitmem_obstacles | length") == is_meant
+    check = f"lookup('ansible.builtin.template', '{ROLE}/templates/check.sh.j2')"
+    assert ("--strict" in made_of("unitmem_strict", check)) == is_meant
+    assert made_of("unitmem_observe", "__unitmem_observing") == ["a", "yes"] if is_meant else ["yes"]
+
+
+def test_a_new_package_has_policies_checked_that_did_not_change(evaluate):
+    """What it refuses would be found at the next boot."""
+    conditions = task("tasks/instances.yml", "Check the policies on the target")["when"]
+    check = " and ".join(f"({condition})" for condition in conditions)
+
+    def made_of(expression, **registered):
+        return evaluate(
+            expression,
+            __unitmem_probe=probe(active="a", **{"there:/opt/unitmem/bin/unitmem": "yes"}),
+            __unitmem_new_policies=[],
+            unitmem_instances=[{"name": "a"}],
+            **registered,
+        )
+
+    for name in ("Install it", "Install the package from the package sources"):
+        registered = task("tasks/package.yml", name)["register"]
+        assert made_of(check, **{registered: {"changed": True}})
+        assert not made_of(check, **{registered: {"changed": False}})
+        # its own scripts have done that
+        assert made_of("__unitmem_to_restart", **{registered: {"changed": True}}) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "is_wanted"),
+    [
+        ("unitmem", "", False),
+        ("unitmem", "0.1.0", True),
+        ("unitmem=0.1.0", "0.1.0", True),
+        ("unitmem=0.2.0", "0.1.0", False),
+        ("unitmem=0.1.*", "0.1.0", True),
+        ("unitmem=0.1*", "0x1.0", False),
+        ("unitmem=0.1", "0.1.0", False),
+        ("unitmem=0.1.0", "", False),
+    ],
+)
+def test_what_apt_would_change_is_told_without_its_python(evaluate, asked, there, is_wanted):
+    would_change = task(
+        "tasks/package.yml", "Say what would be installed, where apt can't tell without python3-apt"
+    )
+    variables = {"unitmem_package": asked, "__unitmem_probe": probe(**{"package:unitmem": there})}
+    assert evaluate(would_change["changed_when"], **variables) is not is_wanted
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "state"),
+    [
+        ("active", "started", None),
+        ("active", "stopped", "stopped"),
+        ("unsettled", "started", "restarted"),
+        ("unsettled", "stopped", "stopped"),
+        ("failed", "started", "started"),
+        ("failed", "stopped", None),
+    ],
+)
+def test_what_is_started_or_stopped(evaluate, found, wanted, state):
+    """An instance that fails again and again runs no more than one that has failed, though systemd calls it activating."""
+    start = task("tasks/instances.yml", "Start or stop the instances")
+    item = {"name": "a", "state": wanted}
+    variables = {
+        "__unitmem_probe": probe(**{found: "a"}, enabled="a" if wanted == "started" else ""),
+        "item": item,
+    }
+    for name, text in start["vars"].items():
+        variables[name] = evaluate(text.strip("{} "), **variables)
+    if state is None:
+        assert not evaluate(start["when"], **variables)
+    else:
+        assert evaluate(start["when"], **variables)
+        assert evaluate(start["ansible.builtin.systemd_service"]["state"].strip("{} "), **variables) == state
+
+
+def test_what_fails_again_and_again_is_not_reloaded_and_can_be_removed(evaluate):
+    variables = {
+        "__unitmem_probe": probe(active="a", unsettled="b c"),
+        "__unitmem_written": {"results": [{"changed": True, "item": name} for name in ("a", "b")]},
+        "unitmem_instances": [{"name": "a"}, {"name": "b"}, {"name": "c", "state": "absent"}],
+    }
+    assert evaluate("__unitmem_to_reload", **variables) == ["a"]
+    assert evaluate("__unitmem_gone", **variables) == ["c"]
+    assert evaluate("__unitmem_found", **variables) == ["a", "b", "c"]
+
+
+def test_one_way_of_installing_is_removed_only_when_the_other_is_there():
+    for file, other in (("wheel.yml", "package_absent.yml"), ("package.yml", "wheel_absent.yml")):
+        listed = yaml.safe_load((ROLE / "tasks" / file).read_text())
+        assert listed[-1]["ansible.builtin.include_tasks"]["file"] == other
+
+
+SYSTEMCTL = """#!/bin/sh
+case $1 in
+    show) printf 'Id=%s\\nLoadState=loaded\\nActiveState=active\\n' "$2" ;;
+    reload | restart) echo "$*" >>{directory}/done ;;
+esac
+case "$*" in *"reload unitmem@edited"*) echo "no" >&2 && exit 1 ;; esac
+"""
+RESTART = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars_files: [{role}/defaults/main.yml, {role}/vars/main.yml]
+  tasks:
+    - ansible.builtin.debug:
+      changed_when: true
+      notify: Restart the instances
+      register: __unitmem_installed
+  handlers:
+    - ansible.builtin.import_tasks: {role}/handlers/main.yml
+"""
+
+
+def test_a_guard_is_restarted_only_where_its_policies_are_taken(tmp_path):
+    """One with the code from before is better than one that does not start."""
+    (tmp_path / "play.yml").write_text(RESTART.format(role=ROLE))
+    (tmp_path / "variables.json").write_text(json.dumps({"__unitmem_probe": probe(active="web edited")}))
+    (tmp_path / "systemctl").write_text(SYSTEMCTL.format(directory=tmp_path))
+    (tmp_path / "systemctl").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    told = run(tmp_path / "play.yml", "-e", f"@{tmp_path}/variables.json", PATH=path)
+    *reloads, restart = (tmp_path / "done").read_text().splitlines()
+    assert sorted(reloads) == ["reload unitmem@edited.service", "reload unitmem@web.service"]
+    assert restart == "restart unitmem@web.service"
+    assert "unitmem@edited.service goes on with the code and the options from before" in told
+    assert "unitmem@web.service goes on" not in told
+
+
+def test_a_failure_keeps_those_that_come_after_as_they_are(tmp_path):
+    """The example's own play, with a role that fails on one of the second batch."""
+    fails = {"ansible.builtin.fail": {}, "when": "inventory_hostname == 'c'"}
+    (tmp_path / "roles/unitmem/tasks").mkdir(parents=True)
+    tasks = [{"ansible.builtin.debug": {}}, fails]
+    (tmp_path / "roles/unitmem/tasks/main.yml").write_text(json.dumps(tasks))
+    play = tmp_path / "site.yml"
+    play.write_text((ANSIBLE / "site.yml").read_text())
+    told = run(play, "--inventory", "a,b,c,d,e,f,g,h", "--extra-vars", "ansible_become=false", status=2)
+    assert set(re.findall(r"^ok: \[(.)\]", told, re.MULTILINE)) == {"a", "b", "c"}
+
+
+STATES = {
+    "steady": ("active", 5000),
+    "old": ("active", 1000),
+    "looping": ("activating", 5000),
+    "ending": ("deactivating", 5000),
+    "broken": ("failed", 5000),
+    "off": ("inactive", 0),
+}
+
+
+def test_the_probe_sorts_instances_by_what_they_do(tmp_path):
+    """With a systemctl of its own, and a stat, to which the package's files are of 2000."""
+    shown = "\n\n".join(
+        f"Id=unitmem@{name}.service\nActiveState={state}\nStateChangeTimestamp=@9999\nExecMainStartTimestamp=@{started}"
+        for name, (state, started) in STATES.items()
+    )
+    (tmp_path / "shown").write_text(shown + "\n")
+    commands = {
+        "systemctl": f'[ "$1" != show ] || cat {tmp_path}/shown',
+        "stat": 'case "$*" in *%Y*/var/lib/dpkg/info/unitmem.list*) echo 2000 ;; esac',
+    }
+    for name, text in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["sh", ROLE / "files/probe.sh", tmp_path / "venv", "", "dpkg", ""],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    told = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert {key: told[key] for key in ("active", "unsettled", "failed", "stale_units")} == {
+        "active": "steady old",
+        "unsettled": "looping ending",
+        "failed": "broken",
+        "stale_units": "old",
+    }
 
 
 def test_the_probe_tells_what_the_role_asks_for(tmp_path):

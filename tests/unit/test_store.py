@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -178,6 +180,23 @@ def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path):
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
+def test_a_link_in_the_way_is_not_written_through(tmp_path, make):
+    """Whoever may write to the directory of metrics must not choose what root overwrites."""
+    path, other = tmp_path / "a.prom", tmp_path / "other"
+    other.write_text("theirs")
+    make(tmp_path / ".a.prom.new", other)
+    replace_file(path, "new", durable=False)
+    assert (path.read_text(), path.is_symlink()) == ("new", False)
+    assert other.read_text() == "theirs"
+
+
+def test_what_a_crash_has_left_is_not_in_the_way(tmp_path):
+    (tmp_path / ".a.json.new").write_text("half of wh")
+    replace_file(tmp_path / "a.json", "new", durable=False)
+    assert os.listdir(tmp_path) == ["a.json"]
 
 
 # --- ahead of an action ---

@@ -77,18 +77,20 @@ echo "drop_ins=$(names unitmem@ .service.d /etc/systemd/system/unitmem@*.service
 echo "enabled=$(names unitmem@ .service /etc/systemd/system/*.wants/unitmem@*.service)"
 
 # What runs and is older than what it was made from: a run of the role that was interrupted left it so, or a person.
-active='' failed='' stale_policies='' stale_units='' slice=''
+active='' unsettled='' failed='' stale_policies='' stale_units='' slice=''
 tell() { # once a unit, when all its properties are known
     name=${id#unitmem@} name=${name%.service}
     case $id:$state in
         unitmem.slice:*) slice=$state ;;
         *: | *:inactive) ;;
         *:failed) failed="$failed $name" ;;
+        # on its way, or between two attempts that fail: it neither runs nor can be reloaded
+        *:activating | *:deactivating) unsettled="$unsettled $name" ;;
         *)
             active="$active $name"
             file=$(modified "/etc/unitmem/$name.yaml")
             [ "${file:-0}" -le "${changed:-0}" ] || stale_policies="$stale_policies $name"
-            code=$(modified "$venv/installed" /etc/systemd/system/unitmem@.service \
+            code=$(modified "$venv/installed" /var/lib/dpkg/info/unitmem.list /etc/systemd/system/unitmem@.service \
                 /etc/systemd/system/unitmem@.service.d/*.conf "/etc/systemd/system/unitmem@$name.service.d"/*.conf)
             [ "${code:-0}" -le "${started:-0}" ] || stale_units="$stale_units $name"
             ;;
@@ -109,6 +111,7 @@ $(systemctl show --timestamp=unix --property Id,ActiveState,StateChangeTimestamp
 
 EOF
 echo "active=${active# }"
+echo "unsettled=${unsettled# }"
 echo "failed=${failed# }"
 echo "stale_policies=${stale_policies# }"
 echo "stale_units=${stale_units# }"
