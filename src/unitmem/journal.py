@@ -41,6 +41,8 @@ from unitmem.unit import ManagerKind
 
 DECISION_MESSAGE_ID = "d1ecd066ddcc4fde918b1e2af62bf70f"
 OUTCOME_MESSAGE_ID = "0764b90c0b544cf4a7569e666628681b"
+UNKNOWN_MESSAGE_ID = "03f96251d69c40ff990e76adeab0ef43"
+SET_BACK_MESSAGE_ID = "11bb2b14a3934feaae646ddbac4c7893"
 
 
 class Priority(IntEnum):

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from unitmem.engine import Decision, State
 from unitmem.history import Event, Kind, Recorder, decision_event, outcome_event
 from unitmem.hold import Hold
-from unitmem.journal import Entry, Journal, Priority, decision_entry, outcome_entry, unit_fields
+from unitmem.journal import (
+    SET_BACK_MESSAGE_ID,
+    UNKNOWN_MESSAGE_ID,
+    Entry,
+    Journal,
+    Priority,
+    decision_entry,
+    outcome_entry,
+    unit_fields,
+)
 from unitmem.outcome import Outcome
 from unitmem.process import Process
 from unitmem.trail import NOT_YET_WATCHED
@@ -67,7 +76,12 @@ class Teller:
     def set_back(self, hold: Hold, what: str, now: float) -> None:
         """That properties are as they were before."""
         message = f"{hold.unit}: {what} (policy {hold.policy})"
-        self._journal.write(Entry(Priority.NOTICE, message, unit_fields(hold.unit, self._kind)))
+        fields = {
+            "MESSAGE_ID": SET_BACK_MESSAGE_ID,
+            **unit_fields(hold.unit, self._kind),
+            "UNITMEM_POLICY": hold.policy,
+        }
+        self._journal.write(Entry(Priority.NOTICE, message, fields))
         event = Event(time.time(), Kind.SET_BACK, hold.unit, message, policy=hold.policy)
         self._recorder.event(event, now)
 
@@ -75,7 +89,12 @@ class Teller:
         """Once a run, which conditions can't be judged: a guard that sees nothing must not be silent."""
         for blind, why in self._news(state):
             message = f"{blind.invocation.unit}: policy {blind.policy}, step {blind.step} can't fire: {why}"
-            fields = unit_fields(blind.invocation.unit, self._kind)
+            fields = {
+                "MESSAGE_ID": UNKNOWN_MESSAGE_ID,
+                **unit_fields(blind.invocation.unit, self._kind),
+                "UNITMEM_POLICY": blind.policy,
+                "UNITMEM_STEP": blind.step,
+            }
             self._journal.write(Entry(Priority.WARNING, message, fields))
             event = Event(
                 time.time(),

@@ -113,8 +113,9 @@ def test_the_policy_manual_explains_every_warning():
 
 
 def test_the_service_manual_names_the_message_ids():
-    for message_id in (journal.DECISION_MESSAGE_ID, journal.OUTCOME_MESSAGE_ID):
-        assert message_id in MANUAL["unitmem@.service.8"]
+    ids = [value for name, value in vars(journal).items() if name.endswith("_MESSAGE_ID")]
+    assert len(ids) == 4
+    assert [message_id for message_id in ids if message_id not in MANUAL["unitmem@.service.8"]] == []
 
 
 def test_the_service_manual_has_a_row_for_every_field():

@@ -1,0 +1,68 @@
+"""What a watch says of itself: once, with fields that a machine can wait for."""
+
+from __future__ import annotations
+
+import io
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from unitmem.engine import Ladder, State, StepState
+from unitmem.history import Recorder
+from unitmem.hold import Hold
+from unitmem.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Journal
+from unitmem.telling import Teller
+from unitmem.unit import Invocation, ManagerKind
+
+BLIND = State(
+    {("p", "a.service"): Ladder(Invocation("a.service", "1" * 32, 7), (StepState(unknown={"pss": "no"}),))}
+)
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A teller, and what has reached journald: a dict for each entry."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(str(tmp_path / "s"))
+        journald.setblocking(False)
+        recorder = Recorder(None, "boot")
+        teller = Teller(Journal(io.StringIO(), tmp_path / "s"), recorder, ManagerKind.SYSTEM)
+
+        def entries():
+            found = []
+            while True:
+                try:
+                    lines = journald.recv(1 << 16).decode().splitlines()
+                except BlockingIOError:
+                    return found
+                found.append(dict(line.split("=", 1) for line in lines))
+
+        yield SimpleNamespace(teller=teller, recorder=recorder, entries=entries)
+        teller.close()
+
+
+def test_a_guard_that_sees_nothing_says_so_once_a_run(told):
+    for now in range(3):
+        told.teller.unknown(BLIND, now)
+    (entry,) = told.entries()
+    assert entry["MESSAGE"] == "a.service: policy p, step 1 can't fire: pss is unknown (no)"
+    assert entry["MESSAGE_ID"] == UNKNOWN_MESSAGE_ID
+    assert (entry["UNITMEM_UNIT"], entry["UNITMEM_POLICY"], entry["UNITMEM_STEP"]) == ("a.service", "p", "1")
+
+
+def test_what_was_set_back_is_told(told):
+    told.teller.set_back(Hold("p", "a.service", {"MemoryHigh": None}), "set back to MemoryHigh=infinity", 1.0)
+    (entry,) = told.entries()
+    assert entry["MESSAGE_ID"] == SET_BACK_MESSAGE_ID
+    assert (entry["OBJECT_SYSTEMD_UNIT"], entry["UNITMEM_POLICY"]) == ("a.service", "p")
+
+
+def test_a_history_that_can_not_be_written_is_told_once_and_that_it_can_again(told):
+    for trouble in ("the disk is full", "the disk is full", None, None):
+        told.recorder.trouble = trouble
+        told.teller.trouble()
+    assert [entry["MESSAGE"] for entry in told.entries()] == [
+        "the disk is full",
+        "the history is written again",
+    ]
