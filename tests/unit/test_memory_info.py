@@ -484,15 +484,22 @@ def test_this_process_is_read_on_this_machine_whatever_its_cgroups_are():
 
 
 def test_the_runtimes_total_follows_small_objects_and_not_large_ones():
-    before = read_memory_info(pss=False)
-    small = [object() for _ in range(2_000_000)]
-    with_small = read_memory_info(pss=False)
-    large = bytearray(b"x") * (64 * 2**20)
-    with_large = read_memory_info(pss=False)
-    # 16 bytes each; the list itself is one large object
-    assert with_small.runtime_total - before.runtime_total >= 16 * len(small) * 0.9
-    assert with_large.runtime_total - with_small.runtime_total < len(large) // 2
-    assert with_large.process_rss - with_small.process_rss > len(large) // 2
+    # in an interpreter of its own: what others have given back to the runtime is not asked for anew
+    script = """
+from unitmem import read_memory_info
+before = read_memory_info(pss=False)
+small = [object() for _ in range(2_000_000)]
+with_small = read_memory_info(pss=False)
+large = bytearray(b"x") * (64 * 2**20)
+with_large = read_memory_info(pss=False)
+print(with_small.runtime_total - before.runtime_total)
+print(with_large.runtime_total - with_small.runtime_total)
+print(with_large.process_rss - with_small.process_rss)
+"""
+    small, large, resident = map(int, run(script).split())
+    assert small >= 16 * 2_000_000 * 0.9  # 16 bytes each; the list itself is one large object
+    assert large < 32 * 2**20
+    assert resident > 32 * 2**20
 
 
 def test_many_threads_read_at_once_and_leave_no_descriptor_open():
@@ -515,7 +522,7 @@ def test_reading_again_and_again_takes_no_memory():
         return [read_memory_info(pss=False).process_rss for _ in range(times)][-1]
 
     before = read(100)
-    assert read(4000) - before < 4 * 2**20  # 1 KiB left behind each time would be as much
+    assert read(1000) - before < 2**20  # 1 KiB left behind each time would be as much
 
 
 def run(script, **environment):
