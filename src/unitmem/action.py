@@ -153,7 +153,7 @@ def _act(
         case Reclaim(size, timeout):
             return Pending(decision, cgroup, now + timeout, reclaiming=Reclaiming(cgroup, size))
         case SetProperties(properties):
-            if hold is None:
+            if hold is None and required(manager):
                 raise BusError("what the properties are now can't be read, so nothing was set")
             required(manager).set_size_properties(unit, dict(properties), run)
             return follow_set(Pending(decision, cgroup, now + END_WAIT), decision.action, now)
@@ -184,11 +184,18 @@ class _NoVictimError(Exception):
 def _signal_all(
     decision: Decision, action: Signal, cgroup: Cgroup, manager: Manager, now: float
 ) -> Outcome | Pending:
-    processes = read_processes(cgroup) if action.number in ENDING_SIGNALS else []
+    processes: list[Process] = []
+    unseen = ""
+    if action.number in ENDING_SIGNALS:
+        try:
+            processes = read_processes(cgroup)
+        except OSError as error:
+            unseen = f", and whether they end can't be seen: {error}"
     manager.kill_unit(decision.unit, decision.invocation.invocation_id, "all", action.number)
     if processes:
         return Pending(decision, cgroup, now + action.timeout, tuple(processes))
-    return Outcome(decision, Result.VERIFIED, f"{action.number.name} sent to all its processes", now)
+    detail = f"{action.number.name} sent to all its processes{unseen}"
+    return Outcome(decision, Result.FAILED if unseen else Result.VERIFIED, detail, now)
 
 
 def _signal_one(

@@ -509,10 +509,16 @@ class MemoryEvents:
         return self._epoll.fileno()
 
     def add(self, cgroup: Cgroup) -> None:
-        """Watch `cgroup`, unless it has no such file: the root, or a unit without accounting."""
+        """Watch `cgroup`, unless it has no such file: the root, or a unit without accounting.
+
+        Raises:
+            OSError: there is no room for a further descriptor.
+        """
         try:
             descriptor = cgroup.open_file("memory.events")
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             return
         try:
             os.read(descriptor, 4096)  # events are reported from the last read on

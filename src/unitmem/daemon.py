@@ -24,7 +24,7 @@ from unitmem import config
 from unitmem.action import perform
 from unitmem.cgroup import Cgroup, CgroupGoneError, Level, read_host, require_memory_controller
 from unitmem.config import Checked
-from unitmem.engine import Decision, carry_over, evaluate, is_undecided, rearm
+from unitmem.engine import Decision, carry_over, evaluate, is_undecided, rearm, retry_all
 from unitmem.errors import BusError, BusLostError, PolicyFileError, UnsupportedSystemError
 from unitmem.history import Recorder
 from unitmem.journal import Journal, Priority
@@ -90,7 +90,7 @@ def main(
     watch = Watch(Path(path), file, manager, Directories.of_service(), exporter, observe=observe)
     with watch:
         watch.run(once=once)
-    return 0
+        return 0 if watch.has_looked or not once else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,9 @@ class Watch:
         self._troubles: dict[str, frozenset[str]] = {}
         self._tracker = Tracker(self._governs, own_cgroup())
         self._pending: list[Pending] = []
+        self.has_looked = False
+        """Whether the last tick has seen what there is to see."""
+        self._is_reachable = True
         self._reconnect_at = 0.0
         self._reconnect_pause = FIRST_RECONNECT
         self._stopping = False
@@ -178,6 +181,7 @@ class Watch:
             self._tell_ready()
             while once and self._pending and not self._stopping:
                 time.sleep(FOLLOW_UP_EVERY)
+                self._follow_manager(time.monotonic())
                 self._follow_up(time.monotonic())
             while not (once or self._stopping):
                 passed = int((time.monotonic() - started) / self.file.interval)
@@ -190,7 +194,7 @@ class Watch:
                 if not self._stopping:
                     self.tick(time.monotonic())
             notify(stopping=1, status="stopping")
-            self._keeper.leave(self.state, self.file.policies, self._manager, time.monotonic())
+            self._leave(time.monotonic())
 
     def tick(self, now: float) -> None:
         """One round: learn of units, sample them, decide, act, tell."""
@@ -198,11 +202,12 @@ class Watch:
         self._follow_manager(now)
         self._follow_up(now)
         sample = self._sample(now)
-        # nothing is decided while some units may run unseen: their episodes would be over
-        decisions: Sequence[Decision] = ()
-        if sample is not None and self._tracker.is_complete:
-            self.state, decisions = evaluate(self.file.policies, sample, self.state, now, self.file.budget)
+        self.has_looked = sample is not None and self._tracker.is_listed
+        is_unseen = self._tracker.is_unseen if sample is not None else lambda _: True
         sample = sample or Sample(now, {})
+        self.state, decisions = evaluate(
+            self.file.policies, sample, self.state, now, self.file.budget, is_unseen
+        )
         self._act(decisions, sample, now)
         self._keeper.set_back(self.state, self._reachable(now), now)
         self._keeper.save(self.state, self.file.policies, now)
@@ -210,13 +215,7 @@ class Watch:
         self._teller.unknown(self.state, now)
         self._teller.trouble()
         self._teller.flush()
-        self._tell_troubles(
-            "unopened",
-            *(
-                f"{unit}: nothing of it is seen, as its cgroup can't be opened: {why}"
-                for unit, why in self._tracker.unopened.items()
-            ),
-        )
+        self._tell_unseen()
         self._tell_status(sample)
         took = time.monotonic() - now
         self._tell_metrics(sample, took)
@@ -236,6 +235,7 @@ class Watch:
                 wake_at = min([deadline, *([] if listening else [self._events_from]), *self._timers(now)])
                 ready = {key.fileobj for key, _ in self._selector.select(max(0.0, wake_at - now))}
                 notify(watchdog=1)
+                self._teller.flush()
                 if self._wakeup in ready:
                     _drain(self._wakeup)
                 if self._tracker.events in ready:
@@ -342,27 +342,36 @@ class Watch:
         """Learn what the manager has to say; where it is away, try to reach it when that is due."""
         if self._manager is None and now >= self._reconnect_at:
             self._reconnect(now)
-        if (manager := self._reachable(now)) is not None:
-            with suppress(BusLostError):
-                self._tracker.update(manager, self._alive)
-            self._reachable(now)
+        if (manager := self._reachable(now)) is None:
+            return
+        try:
+            self._tracker.update(manager, self._alive)
+        except BusLostError as error:
+            self._lose(manager, error, now)
+        else:
+            self._welcome()
 
     def _reachable(self, now: float) -> Manager | None:
-        """The manager, unless a call has just found that it is lost: it would cost each further one a timeout too."""
-        if self._manager is not None and self._manager.lost is not None:
-            self._lose(self._manager, self._manager.lost, now)
+        """The manager, unless it doesn't answer at all: it would cost each further call a timeout too."""
+        manager = self._manager
+        if manager is not None and manager.lost is not None:
+            try:
+                manager.ping()  # that one call may just have taken too long
+            except BusError as error:
+                self._lose(manager, error, now)
         return self._manager
 
     def _lose(self, manager: Manager, error: BusError, now: float) -> None:
         self._selector.unregister(self._bus)
         manager.close()
         self._manager = None
-        self._reconnect_pause = FIRST_RECONNECT
-        self._reconnect_at = now + self._reconnect_pause
-        self._teller.say(
-            Priority.WARNING,
-            f"{error}; going on with the units that are known, and trying to reach the manager again",
-        )
+        if self._is_reachable:
+            self._teller.say(
+                Priority.WARNING,
+                f"{error}; going on with the units that are known, and trying to reach the manager again",
+            )
+        self._is_reachable = False
+        self._try_later(now)
 
     def _reconnect(self, now: float) -> None:
         manager = None
@@ -372,10 +381,26 @@ class Watch:
         except (BusError, OSError):
             if manager is not None:
                 manager.close()
-            self._reconnect_pause = min(self._reconnect_pause * 2, LAST_RECONNECT)
-            self._reconnect_at = now + self._reconnect_pause
+            self._try_later(now)
+
+    def _try_later(self, now: float) -> None:
+        self._reconnect_at = now + self._reconnect_pause
+        self._reconnect_pause = min(self._reconnect_pause * 2, LAST_RECONNECT)
+
+    def _welcome(self) -> None:
+        """The manager has told all that it was asked for: if it was away, it is back now."""
+        if self._is_reachable:
             return
+        self._is_reachable = True
+        self._reconnect_pause = FIRST_RECONNECT
+        self.state = retry_all(self.state)
         self._teller.say(Priority.NOTICE, f"the {self._kind} manager is back")
+
+    def _leave(self, now: float) -> None:
+        """Set back what was set, by a manager that may just have been lost."""
+        if self._reachable(now) is None:
+            self._reconnect(now)
+        self._keeper.leave(self.state, self.file.policies, self._manager, now)
 
     # --- signals and reloading ---
 
@@ -468,6 +493,17 @@ class Watch:
             self._tell_troubles("status", f"`unitmem status` shows an old state, or nothing: {error}")
         else:
             self._tell_troubles("status")
+
+    def _tell_unseen(self) -> None:
+        refusal = self._tracker.refusal
+        self._tell_troubles(
+            "unseen",
+            *([] if refusal is None else [f"which units there are is not known: {refusal}"]),
+            *(
+                f"{unit}: nothing of it is seen, as its cgroup can't be opened: {why}"
+                for unit, why in self._tracker.unopened.items()
+            ),
+        )
 
     def _tell_troubles(self, kind: str, *troubles: str) -> None:
         """Say what is wrong by now, and was not the last time that this kind of trouble was looked for."""

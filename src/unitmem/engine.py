@@ -12,7 +12,8 @@ is in one of three phases:
                          +-- no longer --> IDLE      +-- `repeat` later, still holding: fires again
 
 The episode begins with the first step that fires. It ends when `clear` holds (without one: when no
-step's condition holds), or with the invocation: another run of the unit starts from nothing. What is
+step's condition holds), or with the invocation: another run of the unit starts from nothing. One that can't
+be seen, as its manager doesn't tell or its cgroup can't be opened, may run on, and so does its episode. What is
 unknown neither fires a step, nor ends an episode, nor counts as held. While `clear` holds, no step does.
 
 A step that is due may be withheld, and then stays as it is, which is told once for each reason:
@@ -32,7 +33,7 @@ No clock, no files, no bus: time is an argument, and performing a decision is an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
@@ -49,6 +50,8 @@ _T = TypeVar("_T")
 
 RETRY_AFTER = 10.0
 """Seconds before a decision whose action failed is made again, while its condition still holds."""
+RETRY_UNTRIED_AFTER = 300.0
+"""The same where there was nobody to ask for the action."""
 
 
 class Phase(StrEnum):
@@ -183,29 +186,33 @@ def evaluate(
     state: State,
     now: float,
     budget: Budget | None = None,
+    is_unseen: Callable[[str], bool] = lambda _: False,
 ) -> tuple[State, tuple[Decision, ...]]:
     """What to do about `sample`, and the state for the next tick.
 
     Args:
         policies: in the order of their file, which is the order of their decisions.
-        sample: every governed unit that has a cgroup; a unit that is not in it has ended.
+        sample: every governed unit that has a cgroup; a unit that is not in it has ended, unless it `is_unseen`.
         state: what the last call returned; `State()` at first.
         now: seconds of a monotonic clock, never less than at the last call.
         budget: for all policies and units together.
+        is_unseen: whether a unit that is not in the sample may run all the same: its episode goes on.
     """
-    tick = _Tick(policies, sample, state, now, budget)
+    tick = _Tick(policies, sample, state, now, budget, is_unseen)
     for policy in policies:
         for name, unit in sample.units.items():
             if unit.invocation is not None and policy.governs(name):
                 tick.climb(policy, unit, unit.invocation)
-    tick.end_episodes_of_the_gone()
+    tick.let_go_of_the_gone()
     return tick.state(), tuple(tick.decisions)
 
 
 def rearm(state: State, decision: Decision, now: float, *, untried: bool = False) -> State:
     """`state` after the action of `decision` has failed: it may be decided again, a little later.
 
-    What was `untried` is given back to the budgets. While a unit is ending no policy judges it, so what held before then has to hold anew. That is spared
+    What was `untried` is given back to the budgets, and waits for longer, or for `retry_all`.
+
+    While a unit is ending no policy judges it, so what held before then has to hold anew. That is spared
     to an action that failed at once, before any tick was missed.
     """
     invocation = decision.invocation
@@ -221,7 +228,8 @@ def rearm(state: State, decision: Decision, now: float, *, untried: bool = False
             # where it has fired again since, that is what counts
             if step.phase is Phase.FIRED and step.fired_at == decision.at:
                 phase = Phase.IDLE if step.since is None else Phase.HOLDING
-                steps[decision.step] = replace(step, phase=phase, not_before=now + RETRY_AFTER)
+                pause = RETRY_UNTRIED_AFTER if untried else RETRY_AFTER
+                steps[decision.step] = replace(step, phase=phase, not_before=now + pause)
         ladders[key] = replace(ladder, steps=tuple(steps))
     if untried:
         key, mode = (decision.policy, decision.unit), Mode.OBSERVE if decision.observe else Mode.ACT
@@ -231,6 +239,17 @@ def rearm(state: State, decision: Decision, now: float, *, untried: bool = False
             spent_in_all=_given_back(state.spent_in_all, mode, decision.at),
         )
     return replace(state, ladders=ladders, ending=state.ending - {invocation} if was_ending else state.ending)
+
+
+def retry_all(state: State) -> State:
+    """`state` where what has failed may be decided again at once: what was in the way of it is gone."""
+    return replace(
+        state,
+        ladders={
+            key: replace(ladder, steps=tuple(replace(step, not_before=None) for step in ladder.steps))
+            for key, ladder in state.ladders.items()
+        },
+    )
 
 
 def lapse(state: State, key: Key, steps: Collection[int]) -> State:
@@ -312,13 +331,15 @@ class _Tick:
         state: State,
         now: float,
         budget: Budget | None,
+        is_unseen: Callable[[str], bool],
     ) -> None:
         self.now = now
+        self.is_unseen = is_unseen
         self.budget = budget
         self.before = state
         self.decisions: list[Decision] = []
         present = {unit.invocation for unit in sample.units.values() if unit.invocation is not None}
-        self.ending = state.ending & present
+        self.ending = frozenset(run for run in state.ending if run in present or self.is_unseen(run.unit))
         self.ladders: dict[Key, Ladder] = {}
         self.cooling = {key: until for key, until in state.cooling.items() if until > now}
         self.spent = dict(state.spent)
@@ -362,9 +383,14 @@ class _Tick:
             ladder = self._judge(policy, key, ladder, unit)
         self.ladders[key] = ladder
 
-    def end_episodes_of_the_gone(self) -> None:
+    def let_go_of_the_gone(self) -> None:
+        """End the episodes of what is gone; of what can't be seen now, nothing is known to hold."""
         for key, ladder in self.before.ladders.items():
-            if key not in self.ladders:
+            if key in self.ladders:
+                continue
+            if self.is_unseen(key[1]):
+                self.ladders[key] = replace(ladder, steps=tuple(map(_unjudged, ladder.steps)))
+            else:
                 self._end_episode(key, ladder)
 
     def _judge(self, policy: Policy, key: Key, ladder: Ladder, unit: UnitSample) -> Ladder:

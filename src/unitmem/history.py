@@ -38,7 +38,6 @@ from unitmem.unit import Invocation, Unit
 FILE_NAME = "history.sqlite"
 _MAGIC = b"SQLite format 3\0"
 MAX_BYTES = 64 << 20
-MAX_EVENTS = 10_000
 _PRUNE_EVERY = 0.02
 """Share of the bound that may be written until it is looked at again."""
 _REOPEN_AFTER = 60.0
@@ -139,7 +138,7 @@ class Recorder:
         units = {name: _unit_document(unit, kept) for name, unit in sample.units.items()}
         self._insert(
             "INSERT INTO ticks (at, clock, boot, units) VALUES (?, ?, ?, ?)",
-            (realtime, sample.at, self._boot_id, json.dumps(units, separators=(",", ":"))),
+            (realtime, sample.at, self._boot_id, _dump(units)),
             sample.at,
         )
 
@@ -160,7 +159,7 @@ class Recorder:
                 event.result,
                 event.obstacle,
                 event.message,
-                json.dumps(dict(event.detail), separators=(",", ":")),
+                _dump(event.detail),
             ),
             clock,
         )
@@ -213,7 +212,16 @@ class Recorder:
                     "DELETE FROM ticks WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) * ? FROM ticks)",
                     (share,),
                 )
-            database.execute("DELETE FROM events WHERE id <= (SELECT MAX(id) - ? FROM events)", (MAX_EVENTS,))
+            (told,) = database.execute(
+                "SELECT TOTAL(LENGTH(CAST(detail AS BLOB)) + LENGTH(CAST(message AS BLOB))) FROM events"
+            ).fetchone()
+            if told > self._max_bytes / 2:
+                # samples need room too
+                share = 1 - 0.9 * self._max_bytes / 2 / told
+                database.execute(
+                    "DELETE FROM events WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) * ? FROM events)",
+                    (share,),
+                )
 
 
 def decision_event(
@@ -281,6 +289,12 @@ def _create(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA cache_size = -256")
     database.executescript(_SCHEMA)
     return database
+
+
+def _dump(document: Mapping[str, object]) -> str:
+    # as it is, since escapes take three times as much; but sqlite takes no half of a surrogate pair
+    text = json.dumps(dict(document), ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace").decode()
 
 
 def _unit_document(unit: UnitSample, measures: Sequence[str]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class Journald:
             self._kept.popleft()
 
     def close(self) -> None:
+        self.flush()
         self._socket.close()
 
 

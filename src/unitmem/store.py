@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -204,9 +203,9 @@ class Store:
         if self._path is None:
             return Remembered()
         with suppress(OSError, *_MALFORMED):
+            # where it is, it is the newer one; but one from before a crash of the machine may be anything
             then, document = _read(self._path.with_name(AHEAD_NAME))
-            # one from before a crash of the machine may be anything
-            if then.boot_id == now.boot_id and then.monotonic > _written_at(self._path, now.boot_id):
+            if then.boot_id == now.boot_id:
                 return decode(document, policies)
         try:
             then, document = _read(self._path)
@@ -248,6 +247,7 @@ class Store:
             self._saved = None  # the first one has to follow, whatever comes of it
         else:
             replace_file(self._path, text, durable=True)
+            self._path.with_name(AHEAD_NAME).unlink(missing_ok=True)
             self._saved = document
 
 
@@ -258,15 +258,6 @@ def _read(path: Path) -> tuple[Instant, dict[str, Any]]:
     document = json.loads(path.read_bytes())
     then = Instant(float(document["monotonic"]), float(document["realtime"]), str(document["boot_id"]))
     return then, document
-
-
-def _written_at(path: Path, boot_id: str) -> float:
-    """When `path` was written, by the clock of this boot; -inf if it wasn't in this boot."""
-    with suppress(OSError, *_MALFORMED):
-        then, _ = _read(path)
-        if then.boot_id == boot_id:
-            return then.monotonic
-    return -inf
 
 
 def replace_file(path: Path, text: str, *, durable: bool, mode: int = 0o600) -> None:

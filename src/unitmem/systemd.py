@@ -110,7 +110,7 @@ class Manager:
             ) from None
         self._open = True
         self.lost: BusLostError | None = None
-        """Why no further call is worth its wait; None while there is no such reason."""
+        """How the last call failed, if that was for want of an answer: others may have to wait in vain too."""
         self._signals: deque[tuple[bytes, bytes, Any]] = deque()
         self._owner: bytes | None = None
         self._reloading = False
@@ -204,6 +204,16 @@ class Manager:
         except _NotFoundError:
             raise _no_such_unit(name) from None
         return {relation: tuple(sorted(map(_text, units))) for relation, units in found.items() if units}
+
+    def ping(self) -> None:
+        """Find out whether the manager answers at all.
+
+        Raises:
+            BusLostError: it doesn't.
+            BusError: refused.
+        """
+        self._call(_MANAGER_PATH, b"org.freedesktop.DBus.Peer", "Ping")
+        self.lost = None
 
     # --- following ---
 
@@ -332,7 +342,7 @@ class Manager:
             self._act(name, _invocation_path(invocation_id), _UNIT, "Restart", "s", "replace")
 
     def freeze_unit(self, name: str, invocation_id: str | None) -> None:
-        """Stop every process of the unit where it stands; returns when the kernel has.
+        """Stop every process of the unit where it stands; returns when the kernel has, or is still at it.
 
         Args and errors are those of `stop_unit`.
         """
@@ -343,10 +353,16 @@ class Manager:
         self._act_on_run(name, invocation_id, "Thaw")
 
     def _act_on_run(self, name: str, invocation_id: str | None, method: str) -> None:
-        if invocation_id is None:
-            self._act(name, _MANAGER_PATH, _MANAGER, f"{method}Unit", "s", name)
-        else:
-            self._act(name, _invocation_path(invocation_id), _UNIT, method, "")
+        try:
+            if invocation_id is None:
+                self._act(name, _MANAGER_PATH, _MANAGER, f"{method}Unit", "s", name)
+            else:
+                self._act(name, _invocation_path(invocation_id), _UNIT, method, "")
+        except BusLostError as error:
+            # it answers when the kernel is done, which a unit that is short of memory keeps waiting
+            if error.name not in _TIMED_OUT:
+                raise
+            self.ping()
 
     def size_properties(self, name: str, properties: Iterable[str]) -> dict[str, int | None]:
         """Bytes of each of `properties`, such as MemoryHigh; None is infinity.
@@ -489,6 +505,8 @@ class Manager:
     def _bus_error(self, what: str, error: DBusBaseError) -> BusError:
         name = _error_name(error)
         number = abs(error.errno or errno.EINTR)  # pystemd leaves it out of interrupted calls
+        if number == errno.ETIMEDOUT:
+            name = name or "org.freedesktop.DBus.Error.Timeout"
         if number in _LOST_NUMBERS or (name or "").startswith(_LOST):
             return self._lost(_describe(error), name)
         message = f"{what} of the {self.kind} manager failed: {_describe(error)}"
@@ -560,6 +578,7 @@ _LOST = tuple(
         "Timeout",
     )
 )
+_TIMED_OUT = frozenset(f"org.freedesktop.DBus.Error.{name}" for name in ("NoReply", "TimedOut", "Timeout"))
 _LOST_NUMBERS = frozenset(
     {
         errno.ECHILD,  # libsystemd's answer to use after a fork

@@ -52,8 +52,10 @@ class Tracker:
         self._jobs: set[str] = set()
         self._stale: set[str] = set()
         self._must_list = True
-        self.is_complete = False
-        """Whether all units are known that there are: before that, one that isn't known may run all the same."""
+        self.refusal: str | None = None
+        """Why units can't be listed, if the manager refuses that."""
+        self.is_listed = False
+        """Whether it is known what units there are: before, any may run unseen."""
         self.unopened: dict[str, str] = {}
         """Units whose cgroup can't be opened, so that nothing of them is seen, with the reasons."""
 
@@ -97,9 +99,14 @@ class Tracker:
                 case Change.JOB_DONE:
                     self._jobs.discard(name)
             self._stale.add(name)
-        with _refusals_ignored():
-            if self._must_list:
+        if self._must_list:
+            try:
                 self._list(manager)
+                self.refusal = None
+            except BusLostError:
+                raise
+            except BusError as error:  # asked for again next time
+                self.refusal = str(error)
         # what protects others first: a slice must not be seen before the core units in it
         for name in sorted(self._stale | self._unsettled(), key=lambda name: not matches(name, CORE_UNITS)):
             alive()
@@ -107,7 +114,6 @@ class Tracker:
                 self._look_at(name, manager)
                 if name not in self.unopened:
                     self._stale.discard(name)
-        self.is_complete = self.is_complete or not self._must_list
 
     def present(self) -> list[tuple[Tracked, Cgroup]]:
         """Every governed unit that has a cgroup now, by name, with that cgroup."""
@@ -116,6 +122,11 @@ class Tracker:
             for _, tracked in sorted(self._units.items())
             if tracked.cgroup is not None and self._governs(tracked.unit.name)
         ]
+
+    def is_unseen(self, name: str) -> bool:
+        """Whether that unit may run although it is not among those that are present."""
+        is_new = name in self._stale and name not in self._units
+        return is_new or name in self.unopened or not self.is_listed
 
     def find(self, name: str) -> Tracked | None:
         return self._units.get(name)
@@ -142,6 +153,7 @@ class Tracker:
     def _list(self, manager: Manager) -> None:
         names = {unit.name for unit in manager.list_units() if self._is_of_interest(unit.name)}
         self._must_list = False
+        self.is_listed = True
         self._jobs &= names
         self._stale |= names
         for name in self._units.keys() - names:
@@ -169,17 +181,17 @@ class Tracker:
         if held is not None and held.path == path and held.exists():
             return
         self._let_go(tracked)
+        self.unopened.pop(tracked.unit.name, None)
         if path is None or not self._governs(tracked.unit.name):
             return
-        self.unopened.pop(tracked.unit.name, None)
         try:
             tracked.cgroup = Cgroup(path, self._root)
+            self.events.add(tracked.cgroup)
         except CgroupGoneError:
             return  # stopped since; a signal of that is on its way
         except OSError as error:  # too many open files, say
+            self._let_go(tracked)
             self.unopened[tracked.unit.name] = str(error)
-            return
-        self.events.add(tracked.cgroup)
 
     def _note_core(self, unit: Unit) -> None:
         """Remember where a core unit runs: every slice around it is protected with it."""

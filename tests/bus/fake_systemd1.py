@@ -352,7 +352,7 @@ class Daemon:
         match message.interface, message.member, *message.body:
             case "org.freedesktop.systemd1.Manager", "ListUnits":
                 return "a(ssssssouso)", [[self.row(unit) for unit in self.units.values()]]
-            case "org.freedesktop.systemd1.Manager", "Subscribe":
+            case ("org.freedesktop.systemd1.Manager", "Subscribe") | ("org.freedesktop.DBus.Peer", "Ping"):
                 return "", []
             case "org.freedesktop.systemd1.Manager", "GetUnit", name:
                 return "o", [path_of(self.loaded(name).name)]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from signal import Signals
+from unittest.mock import Mock
 
 import pytest
 from cgroup_tree import CgroupTree
@@ -284,7 +285,7 @@ def test_a_manager_that_does_not_do_it(
     running = start(main_pid=1, control_pid=1)
     for method in (
         *("Stop", "Restart", "Kill", "Freeze", "Thaw"),
-        *("SetProperties", "StartTransientUnit", "Id"),
+        *("SetProperties", "StartTransientUnit", "Id", "Ping"),
     ):
         systemd.refuse(method, trouble, "not today")
     reachable = None if trouble == "no manager" else manager
@@ -641,6 +642,18 @@ INSISTING = Signal(Signals.SIGTERM, timeout=5, otherwise=LastResort.KILL)
 
 
 @with_processes
+def test_a_signal_to_all_of_which_not_all_can_be_found_is_sent_and_not_called_verified(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+):
+    """A part of its cgroups may be closed, or there are too many open files: that spares nobody."""
+    running = start()
+    monkeypatch.setattr(Cgroup, "pids", Mock(side_effect=PermissionError(13, "Permission denied")))
+    outcome = done(perform(running.decision(Signal(signal.SIGTERM, Target.ALL)), running.cgroup, manager, 0))
+    assert len(acts(systemd)) == 1
+    assert outcome.result is Result.FAILED
+    assert "whether they end can't be seen: [Errno 13] Permission denied" in outcome.detail
+
+
 def test_a_signal_that_suffices(manager: Manager, start: Callable[..., Running], child: Callable[..., Child]):
     """Who ends by SIGTERM is not killed, and it's told so."""
     one = child()

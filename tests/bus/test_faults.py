@@ -101,15 +101,16 @@ def test_a_manager_that_hangs_costs_one_timeout_however_much_is_under_way(start,
     for number in range(10):
         decision = Decision(now, "p", 0, Stop(90.0), Invocation(f"u{number}.service", RUN, number), 0, 0, ())
         watch._pending.append(Pending(decision, SimpleNamespace(path="/", exists=lambda: True), now + 90))
-    systemd.hang("GetUnit")
+    systemd.hang("GetUnit", "Ping")
     ticks(watch)
     assert len(systemd.calls("GetUnit")) == 1
     assert watch._manager is None
     assert len(watch._pending) == 10
 
 
-def test_what_was_never_asked_of_the_manager_costs_no_budget(start, systemd, web, cgroups):
-    watch = start("stop")
+@pytest.mark.parametrize("action", ["stop", "{set: {MemoryHigh: 512M}}", "{signal: SIGUSR1, to: all}"])
+def test_what_was_never_asked_of_the_manager_costs_no_budget(start, web, cgroups, action):
+    watch = start(action)
     current = cgroups.add_file(PATH, "memory.current", "0\n")
     now = time.monotonic()
     watch.tick(now)
@@ -117,11 +118,8 @@ def test_what_was_never_asked_of_the_manager_costs_no_budget(start, systemd, web
     current.write_text("4096\n")
     for count in range(5):
         watch._reconnect_at = float("inf")
-        watch.tick(now + 60 * count)
+        watch.tick(now + 400 * count)
     assert watch.state.spent == {}
-    watch._reconnect_at = 0.0
-    watch.tick(now + 600)
-    assert len(systemd.calls("Stop")) == 1
 
 
 def test_nothing_is_decided_until_every_unit_is_known(start, systemd, web, cgroups):
@@ -138,6 +136,79 @@ def test_nothing_is_decided_until_every_unit_is_known(start, systemd, web, cgrou
     ticks(watch)
     assert len(watch.state.ladders) == 1
     assert len(systemd.calls("Kill")) == 1, "and nothing is done twice"
+
+
+@pytest.mark.parametrize("why", ["refused", "unopened"])
+def test_an_episode_goes_on_while_its_unit_can_not_be_seen(start, systemd, web, why):
+    first = start("{signal: SIGUSR1, to: all}")
+    ticks(first, 2)
+    watch = start("{signal: SIGUSR1, to: all}")
+    with pytest.MonkeyPatch.context() as patch:
+        systemd.refuse("GetUnit" if why == "refused" else "none", "org.freedesktop.DBus.Error.LimitsExceeded")
+        if why == "unopened":
+            patch.setattr("unitmem.tracker.Cgroup", too_many_open_files)
+        ticks(watch, 2)
+        assert list(watch.state.ladders) == [("p", NAME)]
+    systemd.allow("GetUnit" if why == "refused" else "none")
+    ticks(watch, 2)
+    assert len(systemd.calls("Kill")) == 1
+
+
+def test_a_listing_that_is_refused_is_told(start, systemd, capsys):
+    watch = start()
+    systemd.refuse("ListUnits", "org.freedesktop.DBus.Error.AccessDenied")
+    ticks(watch, 3)
+    assert capsys.readouterr().err.count("which units there are is not known") == 1
+    assert not watch.has_looked
+
+
+def test_a_manager_that_answers_now_and_then_is_tried_with_growing_pauses(
+    start, systemd, capsys, monkeypatch
+):
+    monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "100ms")
+    watch = start()
+    systemd.hang("ListUnits")
+    pauses = []
+    for _ in range(4):
+        now = watch._reconnect_at
+        watch.tick(now)
+        pauses.append(watch._reconnect_at - now)
+    assert pauses[0] < pauses[1] < pauses[2] < pauses[3]
+    told = capsys.readouterr().err
+    assert (told.count("is lost"), told.count("is back")) == (1, 0)
+
+
+def test_what_had_to_wait_for_the_manager_is_done_as_soon_as_it_is_back(start, systemd, web, cgroups):
+    watch = start("stop")
+    current = cgroups.add_file(PATH, "memory.current", "0\n")
+    now = time.monotonic()
+    watch.tick(now)
+    watch._lose(watch._manager, BusLostError("it hangs"), now)
+    current.write_text("4096\n")
+    for second in range(1, 60):
+        watch._reconnect_at = float("inf")
+        watch.tick(now + second)
+    watch._reconnect_at = 0.0
+    watch.tick(now + 60)
+    assert len(systemd.calls("Stop")) == 1
+
+
+def test_a_freeze_that_takes_long_keeps_no_other_action_waiting(start, systemd, web, monkeypatch):
+    monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "200ms")
+    watch = start('freeze}, {when: "current > 2K", do: stop')
+    systemd.hang("Freeze")
+    ticks(watch)
+    assert len(systemd.calls("Stop")) == 1
+    assert watch._manager is not None
+
+
+def test_what_was_set_is_set_back_at_the_end_also_by_a_manager_that_was_just_lost(start, systemd, web):
+    watch = start("{set: {MemoryHigh: 512M}}")
+    ticks(watch)
+    watch._lose(watch._manager, BusLostError("it hangs"), time.monotonic())
+    watch._leave(time.monotonic())
+    assert watch._keeper.spelled() == []
+    assert len(systemd.calls("SetUnitProperties")) == 1
 
 
 def test_a_slice_is_not_seen_before_the_core_units_in_it(systemd, manager, cgroups):
@@ -157,13 +228,14 @@ def test_a_slice_is_not_seen_before_the_core_units_in_it(systemd, manager, cgrou
 # --- the kernel's files ---
 
 
-def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, web, cgroups, capsys):
-    def refuse(path, root):
-        raise OSError(24, "Too many open files")
+def too_many_open_files(*_):
+    raise OSError(24, "Too many open files")
 
+
+def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, web, capsys):
     watch = start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unitmem.tracker.Cgroup", refuse)
+        patch.setattr("unitmem.tracker.Cgroup", too_many_open_files)
         ticks(watch, 2)
     assert capsys.readouterr().err.count("nothing of it is seen, as its cgroup can't be opened") == 1
     ticks(watch)
@@ -178,18 +250,45 @@ def test_a_watch_may_open_as_many_files_as_its_user_may():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_host_that_can_not_be_read_decides_nothing_and_ends_nothing(start, web, monkeypatch, capsys):
+def test_a_host_that_can_not_be_read_decides_nothing_and_ends_nothing(start, systemd, web, capsys):
     watch = start("{signal: SIGUSR1, to: all}")
     ticks(watch)
-    before = watch.state
 
-    def refuse():
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(daemon, "read_host", refuse)
-    ticks(watch, 3)
-    assert watch.state == before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(daemon, "read_host", too_many_open_files)
+        ticks(watch, 3)
+    assert not watch.has_looked
+    ticks(watch)
+    assert len(systemd.calls("Kill")) == 1, "its episode goes on"
     assert capsys.readouterr().err.count("nothing is decided, as the machine can't be read") == 1
+
+
+def test_a_unit_that_stops_unseen_is_looked_at_no_more(start, systemd, web):
+    watch = start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unitmem.tracker.Cgroup", too_many_open_files)
+        ticks(watch)
+    systemd.change(NAME, active_state="inactive", control_group="")
+    ticks(watch)
+    asked = len(systemd.calls("GetUnit"))
+    ticks(watch, 3)
+    assert len(systemd.calls("GetUnit")) == asked
+    assert watch._tracker.unopened == {}
+
+
+def test_what_nobody_has_looked_at_did_not_hold(start, systemd, web):
+    """`for` means at every tick of it."""
+    watch = start("{signal: SIGUSR1, to: all}, for: 30s")
+    now = time.monotonic()
+    watch.tick(now)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(daemon, "read_host", too_many_open_files)
+        for second in range(1, 40):
+            watch.tick(now + second)
+    watch.tick(now + 40)
+    assert systemd.calls("Kill") == []
+    watch.tick(now + 71)
+    assert len(systemd.calls("Kill")) == 1
 
 
 def test_a_status_that_could_not_be_written_is_written_again(start, tmp_path):

@@ -621,7 +621,7 @@ CALLS: dict[str, Callable[[Manager], object]] = {
 }
 ANSWERED = (
     *("ListUnits", "GetUnit", "Subscribe", "Stop", "Kill", "Restart", "Freeze", "SetProperties"),
-    *("StartTransientUnit", *BY_NAME),
+    *("StartTransientUnit", *BY_NAME, "Ping"),
 )
 
 
@@ -631,6 +631,18 @@ def test_a_manager_that_hangs(systemd: FakeSystemd1, impatient: Manager, call: C
     systemd.hang(*ANSWERED)
     with pytest.raises(BusLostError):
         call(impatient)
+
+
+@pytest.mark.parametrize("invocation", [ID, None], ids=["of a run", "by name"])
+def test_a_freeze_that_takes_long_is_under_way_and_no_sign_of_a_manager_that_hangs(
+    systemd: FakeSystemd1, impatient: Manager, invocation: str | None
+):
+    """PID 1 answers when the kernel is done, which a unit that is short of memory keeps waiting."""
+    systemd.add("a.service", invocation_id=ID)
+    systemd.hang("Freeze", "FreezeUnit")
+    impatient.freeze_unit("a.service", invocation)
+    assert impatient.lost is None
+    assert impatient.describe("a.service").name == "a.service"
 
 
 def test_an_answer_that_comes_too_late(systemd: FakeSystemd1, impatient: Manager):

@@ -23,6 +23,7 @@ from unitmem.engine import (
     evaluate,
     is_undecided,
     rearm,
+    retry_all,
 )
 from unitmem.expression import parse_condition
 from unitmem.policy import Budget, Kill, Log, Mode, Policy, Restart, Signal, Step, Stop, Target
@@ -782,3 +783,39 @@ def test_pss_is_read_only_where_a_bound_leaves_it_open(when, undecided):
     assert is_undecided([policy(step(when))], sample, State(), 0) is undecided
     # what ends an episode is judged as well
     assert is_undecided([policy(step("anon > 99M"), clear=when)], sample, State(), 0) is undecided
+
+
+# --- what can't be seen ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unseen", [True, False])
+def test_an_episode_ends_with_its_unit_but_not_while_that_can_not_be_seen(unseen):
+    """And nothing is known to hold meanwhile."""
+    policies = [policy(step("anon > 40M", USR1), step("anon > 60M", hold=5), cooldown=100)]
+
+    def tick(now, units, state):
+        sample = Sample(now, {sampled.unit.name: sampled for sampled in units})
+        return evaluate(policies, sample, state, now, None, lambda name: unseen and name == "a.service")
+
+    state, _ = tick(0, [unit(70)], State())
+    state, decisions = tick(1, [], state)
+    assert decisions == ()
+    assert (("p", "a.service") in state.ladders) is unseen
+    assert (("p", "a.service") in state.cooling) is not unseen
+    if unseen:
+        first, second = state.ladders["p", "a.service"].steps
+        assert (first.phase, second.phase) == (Phase.FIRED, Phase.IDLE)
+        _, decisions = tick(7, [unit(70)], state)
+        assert decisions == ()
+
+
+def test_what_was_not_tried_costs_nothing_and_comes_at_once_when_it_can():
+    policies = [policy(step("anon > 40M", Stop()), budget=Budget(1, 3600))]
+    sample = {"a.service": unit(70)}
+    state, (decision,) = evaluate(policies, Sample(0, sample), State(), 0, Budget(1, 3600))
+    state = rearm(state, decision, 0, untried=True)
+    assert (state.spent, state.spent_in_all) == ({}, {})
+    state, decisions = evaluate(policies, Sample(60, sample), state, 60, Budget(1, 3600))
+    assert decisions == ()
+    state, (decision,) = evaluate(policies, Sample(61, sample), retry_all(state), 61, Budget(1, 3600))
+    assert decision.acts

@@ -151,6 +151,28 @@ def test_it_stays_bounded_however_large_a_tick_is(tmp_path, units):
     assert len(list(read_samples(tmp_path / FILE_NAME))) > 1
 
 
+def test_it_stays_bounded_however_much_is_decided(tmp_path):
+    bound = 1_000_000
+    recorder = Recorder(tmp_path, "boot", max_bytes=bound)
+    processes = [Process(pid, 1, "name", "ä" * 200, rss=1, pss=1) for pid in range(10)]
+    for clock in range(1000):
+        recorder.event(decision_event(DECISION, "m", 1000.0 + clock, processes), float(clock))
+        recorder.tick(sample(float(clock), anon=1), 1000.0 + clock, [])
+    recorder.close()
+    assert (tmp_path / FILE_NAME).stat().st_size < 1.3 * bound
+    with History(tmp_path / FILE_NAME) as history:
+        assert history.events()[-1].at == 1999.0
+        assert len(list(history.samples())) > 500
+
+
+def test_what_sqlite_takes_for_no_text_is_kept_all_the_same(recorder, tmp_path):
+    processes = [Process(7, 1, "caf\udce9", "caf\udce9", rss=1)]
+    recorder.event(decision_event(DECISION, "m", 1000.0, processes), 1.0)
+    assert recorder.trouble is None
+    with History(tmp_path / FILE_NAME) as history:
+        assert len(history.events()) == 1
+
+
 def test_a_reader_that_takes_its_time_does_not_make_it_grow(tmp_path):
     recorder = Recorder(tmp_path, "boot", max_bytes=300_000)
     for clock in range(1000):

@@ -221,6 +221,9 @@ def test_what_was_written_when_the_action_was_under_way_counts_more(tmp_path):
     store.save(OTHER, (POLICY,), later(1), ahead=True)
     store.save(REMEMBERED, (POLICY,), later(1))
     assert Store(tmp_path).load((POLICY,), later(2)).holds == REMEMBERED.holds
+    (tmp_path / FILE_NAME).write_text("rubbish")
+    with pytest.raises(DamagedStateError):  # and nothing older is taken for what was lost
+        Store(tmp_path).load((POLICY,), later(3))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}'])

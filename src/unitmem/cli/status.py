@@ -28,8 +28,9 @@ def show_status(
 ) -> None:
     """Show what running watches see, and where each step stands.
 
-    That is each unit with what is measured, what is unknown and why, and the time left. HELD is for how long a step's condition has held, FOR how long it has to, and LEFT when the step
-    fires if it goes on. Status 1 if no such watch runs.
+    That is each unit with what is measured, what is unknown and why, and the time left. HELD is for
+    how long a step's condition has held, FOR how long it has to, and LEFT when the step fires if it
+    goes on. Status 1 if no such watch runs.
     """
     if instance is not None:
         instance = instance.removeprefix("unitmem@").removesuffix(".service")
