@@ -2,7 +2,7 @@
 
 One thread (but for memory.reclaim, see `action`). A tick is due every `interval` by the monotonic clock; the kernel's memory.events and the
 manager's signals wake it earlier. A bus that is away or hangs costs a timeout: sampling goes on,
-actions that need the manager are tried again, and the connection is made anew with growing pauses.
+actions that need the manager are tried again when it is back (see `connection`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from unitmem import config
 from unitmem.action import perform
 from unitmem.cgroup import Cgroup, CgroupGoneError, Level, read_host, require_memory_controller
 from unitmem.config import Checked
+from unitmem.connection import Connection
 from unitmem.engine import Decision, carry_over, evaluate, is_undecided, rearm, retry_all
-from unitmem.errors import BusError, BusLostError, PolicyFileError, UnsupportedSystemError
+from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError
 from unitmem.history import Recorder
 from unitmem.journal import Journal, Priority
 from unitmem.keeper import Keeper
@@ -45,8 +46,6 @@ from unitmem.unit import Invocation, ManagerKind
 if TYPE_CHECKING:
     from unitmem.exporter import Exporter
 
-FIRST_RECONNECT, LAST_RECONNECT = 1.0, 30.0
-"""Seconds between attempts to reach a bus that is away: doubled each time, up to the last."""
 FOLLOW_UP_EVERY = 0.5
 """Seconds between looks at an action under way."""
 EVENTS_PER_INTERVAL = 10
@@ -132,9 +131,6 @@ class Watch:
         self._exporter = exporter
         self._teller = Teller(Journal(), self._recorder, manager.kind, exporter)
         self._keeper = Keeper(Store(directories.state), self._teller)
-        self._kind = manager.kind
-        self._manager: Manager | None = None
-        self._bus = -1
         self._wakeup = -1
         self._alive_at = 0.0
         self._troubles: dict[str, frozenset[str]] = {}
@@ -142,9 +138,6 @@ class Watch:
         self._pending: list[Pending] = []
         self.has_looked = False
         """Whether the last tick has seen what there is to see."""
-        self._is_reachable = True
-        self._reconnect_at = 0.0
-        self._reconnect_pause = FIRST_RECONNECT
         self._stopping = False
         self._reloading = False
         self._is_loaded = True
@@ -152,7 +145,7 @@ class Watch:
         self._overrun_told = False
         self._events_from = 0.0
         self._selector = selectors.DefaultSelector()
-        self._use(manager)
+        self._connection = Connection(manager, self._selector, self._teller.say, self._tracker.resume)
         for warning in checked.warnings:
             self._teller.say(Priority.WARNING, warning.at(str(path)))
         self.state = self._keeper.recall(checked.file.policies)
@@ -166,8 +159,7 @@ class Watch:
         self._recorder.close()
         if self._exporter is not None:
             self._exporter.close()
-        if self._manager is not None:
-            self._manager.close()
+        self._connection.close()
         self._teller.close()
 
     # --- the loop ---
@@ -209,7 +201,7 @@ class Watch:
             self.file.policies, sample, self.state, now, self.file.budget, is_unseen
         )
         self._act(decisions, sample, now)
-        self._keeper.set_back(self.state, self._reachable(now), now)
+        self._keeper.set_back(self.state, self._connection.answering(now), now)
         self._keeper.save(self.state, self.file.policies, now)
         self._recorder.tick(sample, time.time(), wanted_measures(self.file.policies))
         self._teller.unknown(self.state, now)
@@ -256,8 +248,8 @@ class Watch:
     def _timers(self, now: float) -> Iterator[float]:
         if self._pending:
             yield now + FOLLOW_UP_EVERY
-        if self._manager is None:
-            yield self._reconnect_at
+        if self._connection.manager is None:
+            yield self._connection.retry_at
         if (patience := watchdog_interval()) is not None:
             yield now + patience / 3
 
@@ -298,7 +290,7 @@ class Watch:
 
     def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
         """Perform what was decided; what must not be decided again after a crash is kept before that."""
-        holds = [self._keeper.hold(decision, self._reachable(now)) for decision in decisions]
+        holds = [self._keeper.hold(decision, self._connection.answering(now)) for decision in decisions]
         if decisions:
             self._keeper.save(self.state, self.file.policies, now, ahead=True)
         for decision, hold in zip(decisions, holds, strict=True):
@@ -309,7 +301,7 @@ class Watch:
             processes: Sequence[Process] = ()
             if cgroup is not None:  # else found gone in this very tick
                 processes = weigh_largest(sample.units[decision.unit], cgroup)
-                outcome = perform(decision, cgroup, self._reachable(now), now, hold)
+                outcome = perform(decision, cgroup, self._connection.answering(now), now, hold)
             self._teller.record(decision, processes)
             if cgroup is not None:
                 self._conclude(outcome, now)
@@ -318,7 +310,7 @@ class Watch:
         pending, self._pending = self._pending, []
         for action in pending:
             self._alive()
-            self._conclude(follow_up(action, self._reachable(now), now), now)
+            self._conclude(follow_up(action, self._connection.answering(now), now), now)
 
     def _conclude(self, outcome: Outcome | Pending, now: float) -> None:
         if isinstance(outcome, Pending):
@@ -330,77 +322,24 @@ class Watch:
 
     # --- the manager ---
 
-    def _use(self, manager: Manager) -> None:
-        manager.follow()
-        # by its number: once the connection is lost, it has none to be found by any more
-        bus = manager.fileno()
-        self._selector.register(bus, selectors.EVENT_READ)
-        self._manager, self._bus = manager, bus
-        self._tracker.resume()
-
     def _follow_manager(self, now: float) -> None:
-        """Learn what the manager has to say; where it is away, try to reach it when that is due."""
-        if self._manager is None and now >= self._reconnect_at:
-            self._reconnect(now)
-        if (manager := self._reachable(now)) is None:
+        """Learn what the manager has to say."""
+        manager = self._connection.reach(now)
+        if manager is None:
             return
         try:
             self._tracker.update(manager, self._alive)
         except BusLostError as error:
-            self._lose(manager, error, now)
-        else:
-            self._welcome()
-
-    def _reachable(self, now: float) -> Manager | None:
-        """The manager, unless it doesn't answer at all: it would cost each further call a timeout too."""
-        manager = self._manager
-        if manager is not None and manager.lost is not None:
-            try:
-                manager.ping()  # that one call may just have taken too long
-            except BusError as error:
-                self._lose(manager, error, now)
-        return self._manager
-
-    def _lose(self, manager: Manager, error: BusError, now: float) -> None:
-        self._selector.unregister(self._bus)
-        manager.close()
-        self._manager = None
-        if self._is_reachable:
-            self._teller.say(
-                Priority.WARNING,
-                f"{error}; going on with the units that are known, and trying to reach the manager again",
-            )
-        self._is_reachable = False
-        self._try_later(now)
-
-    def _reconnect(self, now: float) -> None:
-        manager = None
-        try:
-            manager = Manager(self._kind)
-            self._use(manager)
-        except (BusError, OSError):
-            if manager is not None:
-                manager.close()
-            self._try_later(now)
-
-    def _try_later(self, now: float) -> None:
-        self._reconnect_at = now + self._reconnect_pause
-        self._reconnect_pause = min(self._reconnect_pause * 2, LAST_RECONNECT)
-
-    def _welcome(self) -> None:
-        """The manager has told all that it was asked for: if it was away, it is back now."""
-        if self._is_reachable:
+            self._connection.lose(error, now)
             return
-        self._is_reachable = True
-        self._reconnect_pause = FIRST_RECONNECT
-        self.state = retry_all(self.state)
-        self._teller.say(Priority.NOTICE, f"the {self._kind} manager is back")
+        if self._connection.confirm():
+            self.state = retry_all(self.state)
 
     def _leave(self, now: float) -> None:
         """Set back what was set, by a manager that may just have been lost."""
-        if self._reachable(now) is None:
-            self._reconnect(now)
-        self._keeper.leave(self.state, self.file.policies, self._manager, now)
+        if self._connection.answering(now) is None:
+            self._connection.renew(now)
+        self._keeper.leave(self.state, self.file.policies, self._connection.manager, now)
 
     # --- signals and reloading ---
 
@@ -466,7 +405,7 @@ class Watch:
 
     def _tell_status(self, sample: Sample) -> None:
         count = len(sample.units)
-        away = "" if self._manager is not None else "; the manager is out of reach"
+        away = "" if self._connection.manager is not None else "; the manager is out of reach"
         doing = f"; {len(self._pending)} actions under way" if self._pending else ""
         notify(status=f"{_summary(self.file.policies)} over {count} running units{doing}{away}")
         if self._directories.runtime is None:
@@ -475,7 +414,7 @@ class Watch:
             instance=self.path.stem,
             path=str(self.path),
             interval=self.file.interval,
-            is_manager_reachable=self._manager is not None,
+            is_manager_reachable=self._connection.manager is not None,
             under_way={
                 (pending.decision.policy, pending.decision.unit, pending.decision.step): str(
                     pending.decision.action
@@ -522,7 +461,7 @@ class Watch:
             self.state,
             took=took,
             missed=self._missed,
-            is_manager_reachable=self._manager is not None,
+            is_manager_reachable=self._connection.manager is not None,
             is_file_loaded=self._is_loaded,
             under_way=len(self._pending),
             to_set_back=len(self._keeper.spelled()),

@@ -71,8 +71,8 @@ def test_a_broken_file_is_seen_until_it_is_mended(watch, exporter):
         assert value(exporter, FILE_LOADED) == loaded
 
 
-def test_a_manager_that_is_away_is_seen(watch, exporter, manager):
-    watch._lose(manager, BusLostError("it hangs"), time.monotonic())
+def test_a_manager_that_is_away_is_seen(watch, exporter):
+    watch._connection.lose(BusLostError("it hangs"), time.monotonic())
     watch.tick(time.monotonic())
     assert value(exporter, MANAGER_REACHABLE) == 0
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from fake_systemd1 import FakeSystemd1, running_bus
 
-from unitmem import config, daemon
+from unitmem import config, connection, daemon
 from unitmem.daemon import Directories, Watch
 from unitmem.engine import Decision
 from unitmem.errors import BusLostError
@@ -42,7 +42,7 @@ BUDGET = "    budget: {actions: 3, per: 1h}\n"
 def start(systemd, cgroups, tmp_path, monkeypatch):
     """start(action): a watch over the fake manager's units that has not ticked yet."""
     monkeypatch.setattr(daemon, "Tracker", functools.partial(Tracker, root=cgroups.root))
-    monkeypatch.setattr(daemon, "Manager", lambda kind: Manager(address=systemd.address))
+    monkeypatch.setattr(connection, "Manager", lambda kind: Manager(address=systemd.address))
     watches = []
 
     def start(action="log", address=systemd.address):
@@ -70,9 +70,9 @@ def ticks(watch, count=1):
 
 
 def again_with_the_manager(watch):
-    watch._reconnect_at = 0.0
+    watch._connection.retry_at = 0.0
     ticks(watch)
-    assert watch._manager is not None
+    assert watch._connection.manager is not None
 
 
 # --- the bus ---
@@ -87,7 +87,7 @@ def test_a_bus_that_dies_costs_no_more_than_the_connection(start, tmp_path):
             process.kill()
             process.wait()
             ticks(watch, 3)
-            assert watch._manager is None
+            assert watch._connection.manager is None
         finally:
             fake.close()
     again_with_the_manager(watch)
@@ -104,7 +104,7 @@ def test_a_manager_that_hangs_costs_one_timeout_however_much_is_under_way(start,
     systemd.hang("GetUnit", "Ping")
     ticks(watch)
     assert len(systemd.calls("GetUnit")) == 1
-    assert watch._manager is None
+    assert watch._connection.manager is None
     assert len(watch._pending) == 10
 
 
@@ -114,10 +114,10 @@ def test_what_was_never_asked_of_the_manager_costs_no_budget(start, web, cgroups
     current = cgroups.add_file(PATH, "memory.current", "0\n")
     now = time.monotonic()
     watch.tick(now)
-    watch._lose(watch._manager, BusLostError("it hangs"), now)
+    watch._connection.lose(BusLostError("it hangs"), now)
     current.write_text("4096\n")
     for count in range(5):
-        watch._reconnect_at = float("inf")
+        watch._connection.retry_at = float("inf")
         watch.tick(now + 400 * count)
     assert watch.state.spent == {}
 
@@ -170,9 +170,9 @@ def test_a_manager_that_answers_now_and_then_is_tried_with_growing_pauses(
     systemd.hang("ListUnits")
     pauses = []
     for _ in range(4):
-        now = watch._reconnect_at
+        now = watch._connection.retry_at
         watch.tick(now)
-        pauses.append(watch._reconnect_at - now)
+        pauses.append(watch._connection.retry_at - now)
     assert pauses[0] < pauses[1] < pauses[2] < pauses[3]
     told = capsys.readouterr().err
     assert (told.count("is lost"), told.count("is back")) == (1, 0)
@@ -183,12 +183,12 @@ def test_what_had_to_wait_for_the_manager_is_done_as_soon_as_it_is_back(start, s
     current = cgroups.add_file(PATH, "memory.current", "0\n")
     now = time.monotonic()
     watch.tick(now)
-    watch._lose(watch._manager, BusLostError("it hangs"), now)
+    watch._connection.lose(BusLostError("it hangs"), now)
     current.write_text("4096\n")
     for second in range(1, 60):
-        watch._reconnect_at = float("inf")
+        watch._connection.retry_at = float("inf")
         watch.tick(now + second)
-    watch._reconnect_at = 0.0
+    watch._connection.retry_at = 0.0
     watch.tick(now + 60)
     assert len(systemd.calls("Stop")) == 1
 
@@ -199,13 +199,13 @@ def test_a_freeze_that_takes_long_keeps_no_other_action_waiting(start, systemd, 
     systemd.hang("Freeze")
     ticks(watch)
     assert len(systemd.calls("Stop")) == 1
-    assert watch._manager is not None
+    assert watch._connection.manager is not None
 
 
 def test_what_was_set_is_set_back_at_the_end_also_by_a_manager_that_was_just_lost(start, systemd, web):
     watch = start("{set: {MemoryHigh: 512M}}")
     ticks(watch)
-    watch._lose(watch._manager, BusLostError("it hangs"), time.monotonic())
+    watch._connection.lose(BusLostError("it hangs"), time.monotonic())
     watch._leave(time.monotonic())
     assert watch._keeper.spelled() == []
     assert len(systemd.calls("SetUnitProperties")) == 1
@@ -347,7 +347,7 @@ def test_what_can_not_be_set_back_is_tried_with_growing_pauses(start, systemd, w
     watch.state = type(watch.state)()  # its episode is over
     now = time.monotonic()
     for second in range(200):
-        watch._keeper.set_back(watch.state, watch._manager, now + second)
+        watch._keeper.set_back(watch.state, watch._connection.manager, now + second)
     assert len(systemd.calls("SetUnitProperties")) == 5  # after 0, 10, 30, 70 and 150 s
 
 

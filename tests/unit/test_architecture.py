@@ -58,6 +58,7 @@ FLOW = [
     "ending",
     "journalctl",
     "tracker",
+    "connection",
     "daemon",
     "report",
     "cli",
