@@ -297,12 +297,12 @@ class Watch:
             self._alive()
             tracked = self._tracker.find(decision.unit)
             cgroup = None if tracked is None else tracked.cgroup
-            self._teller.decided(decision)
+            message = self._teller.decided(decision)
             processes: Sequence[Process] = ()
             if cgroup is not None:  # else found gone in this very tick
                 processes = weigh_largest(sample.units[decision.unit], cgroup)
                 outcome = perform(decision, cgroup, self._connection.answering(now), now, hold)
-            self._teller.record(decision, processes)
+            self._teller.record(decision, message, processes)
             if cgroup is not None:
                 self._conclude(outcome, now)
 

@@ -53,15 +53,16 @@ class Teller:
         """Something about the watch itself."""
         self._journal.say(priority, message)
 
-    def decided(self, decision: Decision) -> None:
-        """What is about to be done, or why it is not, at no cost that what is urgent would have to wait for."""
-        self._journal.write(decision_entry(decision, self._kind))
+    def decided(self, decision: Decision) -> str:
+        """Say what is about to be done, or why it is not, before that and at once; the sentence, for `record`."""
+        entry = decision_entry(decision, self._kind)
+        self._journal.write(entry)
         if self._exporter is not None:
             self._exporter.decided(decision)
+        return entry.message
 
-    def record(self, decision: Decision, processes: Sequence[Process]) -> None:
+    def record(self, decision: Decision, message: str, processes: Sequence[Process]) -> None:
         """What was decided, for the history, with the unit's largest processes of that moment."""
-        message = decision_entry(decision, self._kind).message
         self._recorder.event(decision_event(decision, message, time.time(), processes), decision.at)
 
     def concluded(self, outcome: Outcome) -> None:
