@@ -158,10 +158,7 @@ class Manager:
             BusLostError: no answer.
             BusError: refused.
         """
-        if not is_unit_name(name):
-            raise _no_such_unit(name)
-        try:
-            path = self._call(_MANAGER_PATH, _MANAGER, "GetUnit", "s", name)
+        with self._loaded(name) as path:
             unit = Unit(
                 name=_text(self._property(path, _UNIT, "Id", "s")),
                 description=_text(self._property(path, _UNIT, "Description", "s")),
@@ -170,8 +167,6 @@ class Manager:
                 sub_state=_text(self._property(path, _UNIT, "SubState", "s")),
                 invocation_id=_hex(self._property(path, _UNIT, "InvocationID", "ay")),
             )
-        except _NotFoundError:
-            raise _no_such_unit(name) from None
         # one whose file was deleted runs on, and is not found either
         if unit.load_state == "not-found" and unit.active_state == "inactive":
             raise _no_such_unit(name)
@@ -196,13 +191,8 @@ class Manager:
             BusLostError: no answer.
             BusError: refused.
         """
-        if not is_unit_name(name):
-            raise _no_such_unit(name)
-        try:
-            path = self._call(_MANAGER_PATH, _MANAGER, "GetUnit", "s", name)
+        with self._loaded(name) as path:
             found = {relation: self._property(path, _UNIT, relation, "as") for relation in DEPENDENTS}
-        except _NotFoundError:
-            raise _no_such_unit(name) from None
         return {relation: tuple(sorted(map(_text, units))) for relation, units in found.items() if units}
 
     def ping(self) -> None:
@@ -373,11 +363,8 @@ class Manager:
             BusError: refused, or this systemd has no such property.
         """
         interface = b"org.freedesktop.systemd1." + name.rpartition(".")[2].capitalize().encode()
-        try:
-            path = self._call(_MANAGER_PATH, _MANAGER, "GetUnit", "s", name)
+        with self._loaded(name) as path:
             sizes = {prop: int(self._property(path, interface, prop, "t")) for prop in properties}
-        except _NotFoundError:
-            raise _no_such_unit(name) from None
         return {prop: None if size == _INFINITY else size for prop, size in sizes.items()}
 
     def set_size_properties(
@@ -440,16 +427,13 @@ class Manager:
             BusLostError: no answer.
             BusError: refused.
         """
-        try:
-            path = self._call(_MANAGER_PATH, _MANAGER, "GetUnit", "s", name)
+        with self._loaded(name) as path:
             if _text(self._property(path, _UNIT, "ActiveState", "s")) not in ("inactive", "failed"):
                 return None
             # while its job waits to be run it looks like one that was successful
             if _hex(self._property(path, _UNIT, "InvocationID", "ay")) is None:
                 return None
             result = _text(self._property(path, b"org.freedesktop.systemd1.Service", "Result", "s"))
-        except _NotFoundError:
-            raise _no_such_unit(name) from None
         with suppress(BusError):  # it is another connection's: the manager forgets it by itself
             self._call(path, _UNIT, "Unref")
         return result
@@ -481,6 +465,20 @@ class Manager:
             raise self._bus_error(what, error) from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @contextmanager
+    def _loaded(self, name: str) -> Iterator[bytes]:
+        """The object path of a unit, and that it is loaded as long as it is asked about.
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded, or no longer.
+        """
+        if not is_unit_name(name):
+            raise _no_such_unit(name)
+        try:
+            yield self._call(_MANAGER_PATH, _MANAGER, "GetUnit", "s", name)
+        except _NotFoundError:
+            raise _no_such_unit(name) from None
 
     def _call(self, path: bytes, interface: bytes, method: str, signature: str = "", *values: Any) -> Any:
         arguments = apply_signature(
