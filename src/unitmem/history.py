@@ -20,7 +20,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from io import BufferedReader
 from math import inf
@@ -206,37 +206,20 @@ class Recorder:
             (free,) = database.execute("PRAGMA freelist_count").fetchone()
             (size,) = database.execute("PRAGMA page_size").fetchone()
             if (used := (pages - free) * size) > self._max_bytes:
-                # a tenth more than what is too much, so that it is not due again at once
-                share = 1 - 0.9 * self._max_bytes / used
-                database.execute(
-                    "DELETE FROM ticks WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) * ? FROM ticks)",
-                    (share,),
-                )
+                _delete_oldest(database, "ticks", used, self._max_bytes)
             (told,) = database.execute(
                 "SELECT TOTAL(LENGTH(CAST(detail AS BLOB)) + LENGTH(CAST(message AS BLOB))) FROM events"
             ).fetchone()
-            if told > self._max_bytes / 2:
-                # samples need room too
-                share = 1 - 0.9 * self._max_bytes / 2 / told
-                database.execute(
-                    "DELETE FROM events WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) * ? FROM events)",
-                    (share,),
-                )
+            if told > (room := self._max_bytes / 2):  # samples need some too
+                _delete_oldest(database, "events", told, room)
 
 
 def decision_event(
     decision: Decision, message: str, realtime: float, processes: Sequence[Process] = ()
 ) -> Event:
     """`decision` with all its inputs, and the processes of the unit at that moment."""
-    return Event(
-        at=realtime,
-        kind=Kind.DECISION,
-        unit=decision.unit,
-        message=message,
-        run=decision.invocation.invocation_id,
-        policy=decision.policy,
-        step=decision.step + 1,
-        action=action_name(decision.action),
+    return replace(
+        _event_about(decision, Kind.DECISION, message, realtime),
         result="observed" if decision.observe and decision.refusal is None else None,
         obstacle=None if decision.refusal is None else decision.refusal.obstacle,
         detail={
@@ -267,17 +250,29 @@ def decision_event(
 
 def outcome_event(outcome: Outcome, message: str, realtime: float) -> Event:
     """What became of a decision."""
-    decision = outcome.decision
+    return replace(_event_about(outcome.decision, Kind.OUTCOME, message, realtime), result=outcome.result)
+
+
+def _event_about(decision: Decision, kind: Kind, message: str, realtime: float) -> Event:
     return Event(
         at=realtime,
-        kind=Kind.OUTCOME,
+        kind=kind,
         unit=decision.unit,
         message=message,
         run=decision.invocation.invocation_id,
         policy=decision.policy,
         step=decision.step + 1,
         action=action_name(decision.action),
-        result=outcome.result,
+    )
+
+
+def _delete_oldest(database: sqlite3.Connection, table: str, used: float, room: float) -> None:
+    # a tenth more than what is too much, so that it is not due again at once
+    share = 1 - 0.9 * room / used
+    database.execute(
+        # the tables are our own
+        f"DELETE FROM {table} WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) * ? FROM {table})",  # noqa: S608
+        (share,),
     )
 
 
