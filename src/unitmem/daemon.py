@@ -27,13 +27,13 @@ from unitmem.config import Checked
 from unitmem.connection import Connection
 from unitmem.engine import Decision, carry_over, evaluate, is_undecided, rearm, retry_all
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError
-from unitmem.history import Recorder
 from unitmem.journal import Journal, Priority
 from unitmem.keeper import Keeper
 from unitmem.outcome import Outcome, Pending, follow_up
 from unitmem.policy import Policy, PolicyFile, observing, wanted_measures
 from unitmem.process import Process
 from unitmem.quantity import format_span
+from unitmem.recorder import Recorder
 from unitmem.sample import Sample, UnitSample, collect, own_cgroup, resolve, weigh_largest
 from unitmem.status import FILE_NAME as STATUS_FILE
 from unitmem.status import Watched, status_document

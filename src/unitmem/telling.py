@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.engine import Decision, State
-from unitmem.history import Event, Kind, Recorder, decision_event, outcome_event
+from unitmem.history import Event, Kind
 from unitmem.hold import Hold
 from unitmem.journal import (
     SET_BACK_MESSAGE_ID,
@@ -21,6 +21,7 @@ from unitmem.journal import (
 )
 from unitmem.outcome import Outcome
 from unitmem.process import Process
+from unitmem.recorder import Recorder, decision_event, outcome_event
 from unitmem.trail import NOT_YET_WATCHED
 from unitmem.unit import Invocation, ManagerKind
 

@@ -17,11 +17,12 @@ from documents import PAGES
 from unitmem.ending import Cause, Ending
 from unitmem.engine import Result, State, evaluate
 from unitmem.expression import parse_condition
-from unitmem.history import FILE_NAME, Recorder, decision_event, outcome_event
+from unitmem.history import FILE_NAME
 from unitmem.journal import decision_entry, outcome_entry
 from unitmem.outcome import Outcome
 from unitmem.policy import Budget, Log, Policy, PolicyFile, Signal, Step, Stop
 from unitmem.process import Process
+from unitmem.recorder import Recorder, decision_event, outcome_event
 from unitmem.sample import Sample, UnitSample
 from unitmem.status import FILE_NAME as STATUS_FILE
 from unitmem.status import Watched, status_document

@@ -46,6 +46,7 @@ FLOW = [
     "journald",
     "journal",
     "history",
+    "recorder",
     "openmetrics",
     "store",
     "status",

@@ -12,21 +12,11 @@ import pytest
 from unitmem.condition import Finding
 from unitmem.engine import Decision, Obstacle, Refusal, Result
 from unitmem.expression import parse_condition
-from unitmem.history import (
-    ALWAYS,
-    FILE_NAME,
-    History,
-    HistoryError,
-    Kind,
-    Recorder,
-    decision_event,
-    find_histories,
-    outcome_event,
-    read_samples,
-)
+from unitmem.history import FILE_NAME, History, HistoryError, Kind, find_histories, read_samples
 from unitmem.outcome import Outcome
 from unitmem.policy import Signal
 from unitmem.process import Process
+from unitmem.recorder import ALWAYS, Recorder, decision_event, outcome_event
 from unitmem.sample import Sample, UnitSample
 from unitmem.unit import Invocation, Unit
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from unitmem.engine import State, evaluate
 from unitmem.expression import parse_condition
-from unitmem.history import FILE_NAME, Recorder, read_samples
+from unitmem.history import FILE_NAME, read_samples
 from unitmem.policy import Budget, Log, Policy, PolicyFile, Step, Stop, observing, wanted_measures
+from unitmem.recorder import Recorder
 from unitmem.replay import Replayed, decisions
 from unitmem.sample import Sample, UnitSample
 from unitmem.unit import Invocation, Unit

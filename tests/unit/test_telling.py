@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from unitmem.engine import Ladder, State, StepState
-from unitmem.history import Recorder
 from unitmem.hold import Hold
 from unitmem.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Journal
+from unitmem.recorder import Recorder
 from unitmem.telling import Teller
 from unitmem.unit import Invocation, ManagerKind
 
