@@ -8,9 +8,9 @@ import importlib
 
 TYPE_CHECKING = False  # as type checkers know it; importing typing would be most of what this file costs
 if TYPE_CHECKING:
-    from unitmem.memory_info import MemoryInfo, read_memory_info
-    from unitmem.process_guard import GuardEnd, GuardOutcome, GuardReading, ProcessGuard
-    from unitmem.watching import Ticks, watch
+    from unitmem.guard.memory_info import MemoryInfo, read_memory_info
+    from unitmem.guard.process_guard import GuardEnd, GuardOutcome, GuardReading, ProcessGuard
+    from unitmem.guard.sampler import Ticks, watch
 
 __version__ = "0.1.0"
 
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "GuardEnd": "process_guard",
-    "GuardOutcome": "process_guard",
-    "GuardReading": "process_guard",
-    "MemoryInfo": "memory_info",
-    "ProcessGuard": "process_guard",
-    "Ticks": "watching",
-    "read_memory_info": "memory_info",
-    "watch": "watching",
+    "GuardEnd": "guard.process_guard",
+    "GuardOutcome": "guard.process_guard",
+    "GuardReading": "guard.process_guard",
+    "MemoryInfo": "guard.memory_info",
+    "ProcessGuard": "guard.process_guard",
+    "Ticks": "guard.sampler",
+    "read_memory_info": "guard.memory_info",
+    "watch": "guard.sampler",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it that every name is there

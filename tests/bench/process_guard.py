@@ -16,8 +16,8 @@ from collections.abc import Callable
 import psutil
 
 from unitmem import ProcessGuard
-from unitmem.pidfd import open_child, pin
-from unitmem.process_tree import ProcessTree
+from unitmem.kernel.pidfd import open_child, pin
+from unitmem.kernel.process_tree import ProcessTree
 
 READINGS = 300
 WATCHED = 3.0

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode doesn't
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1, private_bus
 
-from unitmem.systemd import Manager
+from unitmem.manager.systemd import Manager
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""`unitmem.action` with the real bus client, and with real processes in the place of a unit's."""
+"""`unitmem.act.perform` with the real bus client, and with real processes in the place of a unit's."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1, FakeUnit
 
-from unitmem.action import perform
-from unitmem.cgroup import Cgroup
-from unitmem.condition import Comparison, Finding
-from unitmem.engine import Decision, Obstacle, Refusal, Result
+from unitmem.act.follow_up import END_WAIT, Pending, follow_up
+from unitmem.act.overrides import prepare, undo
+from unitmem.act.perform import perform
 from unitmem.errors import BusError
-from unitmem.hold import Hold, prepare, undo
-from unitmem.outcome import END_WAIT, Outcome, Pending, follow_up
-from unitmem.policy import (
+from unitmem.kernel.cgroup import Cgroup, own_cgroup
+from unitmem.kernel.process import read_process
+from unitmem.manager.systemd import Manager
+from unitmem.policy.actions import (
     Action,
     Freeze,
     Kill,
@@ -41,9 +41,8 @@ from unitmem.policy import (
     Target,
     Thaw,
 )
-from unitmem.process import read_process
-from unitmem.sample import own_cgroup
-from unitmem.systemd import Manager
+from unitmem.policy.condition import Comparison, Finding
+from unitmem.policy.decision import Decision, Hold, Obstacle, Outcome, Refusal, Result
 from unitmem.unit import Invocation
 
 NAME = "a.service"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from unitmem import config, daemon
-from unitmem.daemon import Directories, Watch
-from unitmem.engine import Decision, Result
+from unitmem.daemon import loop as daemon
+from unitmem.daemon.loop import Directories, Watch
 from unitmem.errors import BusLostError, UsageError
-from unitmem.exporter import Exporter
-from unitmem.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
-from unitmem.outcome import Outcome
-from unitmem.policy import Log
+from unitmem.policy.actions import Log
+from unitmem.policy.decision import Decision, Outcome, Result
+from unitmem.policyfile import reader as config
+from unitmem.tell.exporter import Exporter
+from unitmem.tell.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
 from unitmem.unit import Invocation
 
 POLICY = """

@@ -15,14 +15,16 @@ from types import SimpleNamespace
 import pytest
 from fake_systemd1 import FakeSystemd1, running_bus
 
-from unitmem import config, connection, daemon
-from unitmem.daemon import Directories, Watch
-from unitmem.engine import Decision
+from unitmem.act.follow_up import Pending
+from unitmem.daemon import loop as daemon
+from unitmem.daemon.loop import Directories, Watch
 from unitmem.errors import BusLostError
-from unitmem.outcome import Pending
-from unitmem.policy import Stop
-from unitmem.systemd import Manager
-from unitmem.tracker import Tracker
+from unitmem.manager import connection
+from unitmem.manager.systemd import Manager
+from unitmem.manager.tracker import Tracker
+from unitmem.policy.actions import Stop
+from unitmem.policy.decision import Decision
+from unitmem.policyfile import reader as config
 from unitmem.unit import Invocation
 
 NAME = "web.service"
@@ -146,7 +148,7 @@ def test_an_episode_goes_on_while_its_unit_can_not_be_seen(start, systemd, web, 
     with pytest.MonkeyPatch.context() as patch:
         systemd.refuse("GetUnit" if why == "refused" else "none", "org.freedesktop.DBus.Error.LimitsExceeded")
         if why == "unopened":
-            patch.setattr("unitmem.tracker.Cgroup", too_many_open_files)
+            patch.setattr("unitmem.manager.tracker.Cgroup", too_many_open_files)
         ticks(watch, 2)
         assert list(watch.state.ladders) == [("p", NAME)]
     systemd.allow("GetUnit" if why == "refused" else "none")
@@ -235,7 +237,7 @@ def too_many_open_files(*_):
 def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, web, capsys):
     watch = start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unitmem.tracker.Cgroup", too_many_open_files)
+        patch.setattr("unitmem.manager.tracker.Cgroup", too_many_open_files)
         ticks(watch, 2)
     assert capsys.readouterr().err.count("nothing of it is seen, as its cgroup can't be opened") == 1
     ticks(watch)
@@ -245,7 +247,7 @@ def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, we
 def test_a_watch_may_open_as_many_files_as_its_user_may():
     program = (
         "import resource as r; soft, hard = r.getrlimit(r.RLIMIT_NOFILE); r.setrlimit(r.RLIMIT_NOFILE, (64, hard));"
-        "from unitmem import daemon; daemon._raise_file_limit(); assert r.getrlimit(r.RLIMIT_NOFILE) == (hard, hard)"
+        "from unitmem.daemon import loop; loop._raise_file_limit(); assert r.getrlimit(r.RLIMIT_NOFILE) == (hard, hard)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -266,7 +268,7 @@ def test_a_host_that_can_not_be_read_decides_nothing_and_ends_nothing(start, sys
 def test_a_unit_that_stops_unseen_is_looked_at_no_more(start, systemd, web):
     watch = start()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unitmem.tracker.Cgroup", too_many_open_files)
+        patch.setattr("unitmem.manager.tracker.Cgroup", too_many_open_files)
         ticks(watch)
     systemd.change(NAME, active_state="inactive", control_group="")
     ticks(watch)

@@ -1,4 +1,4 @@
-"""`unitmem.systemd` and the real pystemd, against a fake manager on a real bus."""
+"""`unitmem.manager.systemd` and the real pystemd, against a fake manager on a real bus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1, FakeUnit, running_bus
 
 from unitmem.errors import BusError, BusLostError, InvocationGoneError, NoSuchUnitError, UnitmemError
-from unitmem.systemd import Change, Manager, UnitChange, _text
+from unitmem.manager.dbus import text_of
+from unitmem.manager.systemd import Change, Manager, UnitChange
 from unitmem.unit import ManagerKind, Unit
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -216,7 +217,7 @@ def test_dependents_of_no_unit(systemd: FakeSystemd1, manager: Manager, name: st
 )
 def test_text(octets: bytes | str, text: str):
     """Bytes that are no UTF-8 become replacement characters, and not an error."""
-    assert _text(octets) == text
+    assert text_of(octets) == text
 
 
 # --- following ---
@@ -288,7 +289,7 @@ def test_many_changes_at_once(systemd: FakeSystemd1, manager: Manager):
 
 def test_a_flood_of_changes(systemd: FakeSystemd1, manager: Manager, monkeypatch: pytest.MonkeyPatch):
     """A call returns though there is always one more change, and the next calls bring the rest."""
-    monkeypatch.setattr("unitmem.systemd._MOST_AT_ONCE", 100)
+    monkeypatch.setattr("unitmem.manager.systemd._MOST_AT_ONCE", 100)
     manager.follow()
     names = [f"u{number}.service" for number in range(450)]
     systemd.burst(names)
@@ -796,7 +797,7 @@ def test_an_interrupted_call_is_an_error_of_ours(
     systemd: FakeSystemd1, impatient: Manager, monkeypatch: pytest.MonkeyPatch
 ):
     """Should a call be interrupted all the same, by a signal not thought of, then it is a refusal."""
-    monkeypatch.setattr("unitmem.systemd._DEFERRED", frozenset())
+    monkeypatch.setattr("unitmem.manager.systemd._DEFERRED", frozenset())
     systemd.hang("ListUnits")
     before = signal.signal(signal.SIGALRM, lambda *_: None)
     try:

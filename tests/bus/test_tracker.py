@@ -1,4 +1,4 @@
-"""`unitmem.tracker` with the real bus client: units that come, go and are restarted, at awkward times."""
+"""`unitmem.manager.tracker` with the real bus client: units that come, go and are restarted, at awkward times."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1
 
-from unitmem.cgroup import CgroupGoneError
 from unitmem.errors import BusLostError
-from unitmem.systemd import Manager
-from unitmem.tracker import Tracker
+from unitmem.kernel.cgroup import CgroupGoneError
+from unitmem.manager.systemd import Manager
+from unitmem.manager.tracker import Tracker
 from unitmem.unit import matches
 
 SLICE = "/system.slice"

@@ -13,7 +13,7 @@ import pytest
 from unitmem.cli import main
 from unitmem.cli.machine import Machine
 from unitmem.errors import NoSuchUnitError
-from unitmem.process import PAGE_SIZE
+from unitmem.kernel.process import PAGE_SIZE
 from unitmem.report.terminal import console_on
 from unitmem.unit import ManagerKind, Unit
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import pytest
 from documents import CHECKOUT, PAGES, blocks
 
-from unitmem import config
 from unitmem.cli.machine import Machine
 from unitmem.errors import UnsupportedSystemError
-from unitmem.policy import Log, Mode
+from unitmem.policy.actions import Log
+from unitmem.policy.model import Mode
+from unitmem.policyfile import reader as config
 
 M = 1 << 20
 G = 1 << 30

@@ -11,15 +11,10 @@ from typing import get_args
 import pytest
 from documents import CHECKOUT, PAGES, anchors, blocks, commands, links, policies
 
-from unitmem import action_reader, config, journal
-from unitmem.action import environment_of
 from unitmem.cli import VERBS
-from unitmem.condition import Derivation, Finding, comparisons
-from unitmem.engine import Decision, Obstacle, Phase, Refusal, Result
-from unitmem.expression import parse_condition
-from unitmem.lint import review
-from unitmem.outcome import Outcome
-from unitmem.policy import (
+from unitmem.kernel.process import Process
+from unitmem.measure.catalogue import MEASURES
+from unitmem.policy.actions import (
     DEFAULT_END_TIMEOUT,
     DEFAULT_RECLAIM_TIMEOUT,
     DEFAULT_RUN_TIMEOUT,
@@ -28,15 +23,21 @@ from unitmem.policy import (
     Action,
     LastResort,
     Log,
-    Mode,
     Stop,
     Target,
 )
-from unitmem.process import Process
+from unitmem.policy.condition import Derivation, Finding, comparisons
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result, environment_of
+from unitmem.policy.model import Mode
+from unitmem.policy.state import Phase
+from unitmem.policyfile import actions as action_reader
+from unitmem.policyfile import reader as config
+from unitmem.policyfile.expression import parse_condition
+from unitmem.policyfile.warnings import Code
 from unitmem.quantity import format_span
-from unitmem.sample import MEASURES
+from unitmem.simulate.lint import review
+from unitmem.tell import journal, wording
 from unitmem.unit import Invocation, ManagerKind
-from unitmem.warning import Code
 
 COMMANDS = tuple(VERBS)
 MANUAL = {
@@ -125,7 +126,7 @@ def test_the_service_manual_has_a_row_for_every_field():
     entries = [
         entry
         for manager in ManagerKind
-        for entry in (journal.decision_entry(decision, manager), journal.outcome_entry(outcome, manager))
+        for entry in (wording.decision_entry(decision, manager), wording.outcome_entry(outcome, manager))
     ]
     fields = {field for entry in entries for field in entry.fields}
     assert fields <= set(

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from unitmem.cgroup import Host, Level
-from unitmem.process import Process
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level
+from unitmem.kernel.process import Process
+from unitmem.measure.catalogue import MEASURES, UNIT_MEASURES
+from unitmem.measure.formulas import process_values
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
 from unitmem.report.unit import print_sources, print_unit
 from unitmem.report.units import SORT_FIELDS, print_units, sort_units
-from unitmem.sample import MEASURES, UnitSample, process_values
-from unitmem.survey import UNIT_MEASURES, Survey
 from unitmem.unit import Invocation, Unit
 
 K, M, G = 1 << 10, 1 << 20, 1 << 30

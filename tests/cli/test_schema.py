@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from malformed import GOOD, MALFORMED
 
-from unitmem import action_reader, config, nodes
-from unitmem.policy import SETTABLE
+from unitmem.measure.catalogue import MEASURES, NEVER_GROWS
+from unitmem.policy.actions import SETTABLE
+from unitmem.policyfile import actions as action_reader
+from unitmem.policyfile import nodes
+from unitmem.policyfile import reader as config
+from unitmem.policyfile.schema import CONDITION, SIZE, SPAN, UNIT_PATTERN, policy_file_schema
 from unitmem.quantity import QuantityError, parse_size, parse_span
-from unitmem.sample import MEASURES, NEVER_GROWS
-from unitmem.schema import CONDITION, SIZE, SPAN, UNIT_PATTERN, policy_file_schema
 
 SCHEMA = policy_file_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

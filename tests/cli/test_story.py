@@ -14,19 +14,21 @@ from itertools import takewhile
 import pytest
 from documents import PAGES
 
-from unitmem.ending import Cause, Ending
-from unitmem.engine import Result, State, evaluate
-from unitmem.expression import parse_condition
-from unitmem.history import FILE_NAME
-from unitmem.journal import decision_entry, outcome_entry
-from unitmem.outcome import Outcome
-from unitmem.policy import Budget, Log, Policy, PolicyFile, Signal, Step, Stop
-from unitmem.process import Process
-from unitmem.recorder import Recorder, decision_event, outcome_event
-from unitmem.sample import Sample, UnitSample
-from unitmem.status import FILE_NAME as STATUS_FILE
-from unitmem.status import Watched, status_document
-from unitmem.store import replace_file
+from unitmem.explain.attribution import Cause, Ending
+from unitmem.files import replace_file
+from unitmem.kernel.process import Process
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Log, Signal, Stop
+from unitmem.policy.decision import Outcome, Result
+from unitmem.policy.engine import evaluate
+from unitmem.policy.model import Budget, Policy, PolicyFile, Step
+from unitmem.policy.state import State
+from unitmem.policyfile.expression import parse_condition
+from unitmem.record.history import FILE_NAME
+from unitmem.record.recorder import Recorder, decision_event, outcome_event
+from unitmem.tell.status import FILE_NAME as STATUS_FILE
+from unitmem.tell.status import Watched, status_document
+from unitmem.tell.wording import decision_entry, outcome_entry
 from unitmem.unit import Invocation, Unit
 
 M = 2**20

@@ -22,9 +22,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.cgroup import Host, Level
 from unitmem.cli.top import parse_keys
-from unitmem.process import Process
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level
+from unitmem.kernel.process import Process
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
 from unitmem.report.top import (
     SORT_FIELDS,
     GrowthTrail,
@@ -38,8 +41,6 @@ from unitmem.report.top import (
     press,
     render,
 )
-from unitmem.sample import UnitSample
-from unitmem.survey import Survey
 from unitmem.unit import Invocation, Unit
 
 M, G = 1 << 20, 1 << 30

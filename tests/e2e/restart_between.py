@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 
-from unitmem.action import perform
-from unitmem.cgroup import Cgroup, read_host
-from unitmem.engine import State, evaluate
-from unitmem.expression import parse_condition
-from unitmem.policy import Policy, Signal, Step, Stop, Target
-from unitmem.sample import Sample, collect
-from unitmem.systemd import Manager
+from unitmem.act.perform import perform
+from unitmem.kernel.cgroup import Cgroup
+from unitmem.kernel.host import read_host
+from unitmem.manager.systemd import Manager
+from unitmem.measure.collect import collect
+from unitmem.measure.sample import Sample
+from unitmem.policy.actions import Signal, Stop, Target
+from unitmem.policy.engine import evaluate
+from unitmem.policy.model import Policy, Step
+from unitmem.policy.state import State
+from unitmem.policyfile.expression import parse_condition
 
 ACTIONS = {
     "stop": Stop(),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unitmem import __version__
-from unitmem.journalctl import DECISION
+from unitmem.explain.journalctl import DECISION
 
 pytestmark = pytest.mark.suites("trixie")
 

@@ -30,7 +30,7 @@ def events(host, python, watch):
     return json.loads(
         host.check_output(
             "%s -c 'import json, sys; from pathlib import Path; "
-            "from unitmem.history import History; "
+            "from unitmem.record.history import History; "
             'print(json.dumps([[e.kind, e.action, e.result, e.obstacle, len(e.detail.get("processes", []))]'
             " for e in History(Path(sys.argv[1])).events()]))' %s",
             python,

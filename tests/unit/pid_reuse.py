@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import unitmem
-from unitmem.process import PinnedProcess, ProcessGoneError
-from unitmem.process_tree import ProcessTree
+from unitmem.kernel.process import PinnedProcess, ProcessGoneError
+from unitmem.kernel.process_tree import ProcessTree
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 TAKEN = "it ended, and its pid is another process's by now"

@@ -1,4 +1,4 @@
-"""Data flows one way: a module imports only from its left."""
+"""The rooms: data flows one way, and each room has a thing that is done only there."""
 
 from __future__ import annotations
 
@@ -6,141 +6,171 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src/unitmem"
 
-# From left to right; modules of one line know nothing of each other, except that a later one may use an earlier one.
-FLOW = [
+# A room imports only from those above it. A name without a slash is a module of the top level, or a package.
+ROOMS = [
     "errors",
     "quantity",
     "unit",
-    "cgroup",
-    "process",
-    "process_tree",
-    "pidfd",
-    "systemd",
-    "sample",
-    "memory_info",
-    "watching",
-    "process_guard",
-    "survey",
-    "condition",
-    "trail",
-    "expression",
+    "text",
+    "files",
+    "kernel",
+    "manager",
+    "measure",
     "policy",
-    "engine",
-    "replay",
-    "warning",
-    "nodes",
-    "action_reader",
-    "config",
-    "lint",
-    "plan",
-    "schema",
-    "outcome",
-    "hold",
-    "action",
-    "journald",
-    "journal",
-    "history",
-    "recorder",
-    "openmetrics",
-    "store",
-    "status",
-    "listener",
-    "exporter",
-    "telling",
-    "keeper",
-    "entry",
-    "account",
-    "ending",
-    "journalctl",
-    "tracker",
-    "connection",
+    "policyfile",
+    "act",
+    "record",
+    "tell",
+    "explain",
+    "simulate",
+    "guard",
     "daemon",
     "report",
     "cli",
     "__main__",
 ]
-PURE = [
-    "condition",
-    "trail",
-    "expression",
-    "policy",
-    "engine",
-    "replay",
-    "warning",
-    "lint",
-    "plan",
-    "openmetrics",
-    "entry",
-    "account",
-    "ending",
-]
+ONLY_THERE = {
+    "pystemd": {"manager"},
+    "yaml": {"policyfile"},
+    "sqlite3": {"record"},
+    "prometheus_client": {"tell"},
+    "typer": {"cli"},
+    "rich": {"report", "cli"},
+}
+PURE = {"policy", "simulate", "quantity", "unit", "text", "errors"}
 # what would let them know of the time, the machine or the world
 IMPURE = {"os", "io", "time", "datetime", "pathlib", "subprocess", "socket", "random", "select", "sys"}
+LONGEST = 450
+LONGER = {
+    "manager/systemd.py": "one object for one connection",
+    "guard/process_guard.py": "one object, whose states belong together",
+    "guard/memory_info.py": "one question over cgroup v1, v2 and none",
+    "tell/openmetrics.py": "the list of all metrics",
+    "report/top.py": "one screen",
+    "daemon/loop.py": "the loop and all that it ties together",
+}
+"""Modules past that length, and why each is one."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def modules() -> dict[str, list[Path]]:
-    """The files of each module; a folder counts as one."""
-    found: dict[str, list[Path]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if name != "__init__":
-            found.setdefault(name, []).append(path)
-    return found
+def module_of(path: Path) -> str:
+    """`unitmem.kernel.cgroup` of that file."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+MODULES = {module_of(path): path for path in FILES}
+
+
+def room_of(module: str) -> str:
+    """`kernel` of `unitmem.kernel.cgroup`; an empty name for the package itself."""
+    return (*module.split("."), "")[1]
+
+
+@cache
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions, with its full name."""
+    """Every module that a file imports, also inside functions, with its full name; names within a module are not kept."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(str(node.module))
-            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "unitmem"}
+            within = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            names |= within or {str(node.module)}
     return names
 
 
-def test_every_module_has_its_place():
-    assert sorted(modules()) == sorted(FLOW)
+def own_imports(path: Path) -> set[str]:
+    return {name for name in imports(path) if name in MODULES and name != "unitmem"}
 
 
-def test_the_map_for_newcomers_shows_every_module():
-    shape = (PACKAGE.parents[1] / "CONTRIBUTING.md").read_text().partition("## The shape")[2]
-    rows = "".join(line for line in shape.partition("\n## ")[0].splitlines() if line.startswith("|"))
-    assert [name for name in FLOW if not re.search(rf"`{name}[`/]", rows)] == []
+@cache
+def rooms() -> dict[str, set[str]]:
+    """Each room with those that it imports from."""
+    found: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        if room := room_of(module):
+            found.setdefault(room, set()).update(map(room_of, own_imports(path)))
+    return {room: others - {room} for room, others in found.items()}
 
 
-@pytest.mark.parametrize("name", FLOW)
-def test_a_module_imports_only_from_its_left(name):
-    own = {
-        imported.split(".")[1]
-        for path in modules()[name]
-        for imported in imports(path)
-        if imported.startswith("unitmem.")
-    }
-    to_its_right = FLOW[FLOW.index(name) + 1 :]
-    assert own & set(to_its_right) - {"__version__"} == set()
+def test_every_module_is_in_a_room():
+    assert sorted(rooms()) == sorted(ROOMS)
 
 
-def test_one_module_knows_pystemd():
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_from_those_above_it(room):
+    assert rooms()[room] - set(ROOMS[: ROOMS.index(room)]) == set()
+
+
+def test_modules_form_no_circle():
+    TopologicalSorter({module: own_imports(path) for module, path in MODULES.items()}).prepare()
+
+
+def test_the_house_stays_simple():
+    floors: dict[str, int] = {}
+    for room in ROOMS:
+        floors[room] = 1 + max((floors[other] for other in rooms()[room]), default=0)
+    assert max(floors.values()) <= 10
+    assert sum(map(len, rooms().values())) < 100
+
+
+@pytest.mark.parametrize("library", ONLY_THERE)
+def test_a_library_is_known_to_its_room_alone(library):
     users = {
-        name
-        for name, paths in modules().items()
-        if any(imported.split(".")[0] == "pystemd" for path in paths for imported in imports(path))
+        room_of(module)
+        for module, path in MODULES.items()
+        if library in {n.split(".")[0] for n in imports(path)}
     }
-    assert users == {"systemd"}
+    assert users == ONLY_THERE[library]
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_what_decides_knows_no_clock_no_files_and_no_bus(name):
-    (path,) = modules()[name]
-    assert {imported.split(".")[0] for imported in imports(path)} & IMPURE == set()
+@pytest.mark.parametrize("room", sorted(PURE))
+def test_what_decides_knows_no_clock_no_files_and_no_bus(room):
+    for module, path in MODULES.items():
+        if room_of(module) == room:
+            assert {imported.split(".")[0] for imported in imports(path)} & IMPURE == set(), module
+
+
+def test_nobody_imports_what_another_module_keeps_to_itself():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("unitmem"):
+                private = [alias.name for alias in node.names if re.match("_[^_]", alias.name)]
+                assert private == [], path
+
+
+def test_a_package_is_a_sentence_and_nothing_else():
+    """No re-exports: a name is imported from where it is defined. The library's own are the one exception."""
+    for path in FILES:
+        if path.name == "__init__.py" and path.parent not in (PACKAGE, PACKAGE / "cli"):
+            assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr], path
+
+
+def test_the_map_for_newcomers_shows_every_room_with_its_sentence():
+    shape = (
+        (PACKAGE.parents[1] / "CONTRIBUTING.md")
+        .read_text()
+        .partition("## The rooms")[2]
+        .partition("\n## ")[0]
+    )
+    rows = [line for line in shape.splitlines() if line.startswith("|")]
+    for room in ROOMS:
+        assert any(re.search(rf"`{room}[`/]", row) for row in rows), room
+
+
+def test_a_module_answers_one_question():
+    long = {str(path.relative_to(PACKAGE)) for path in FILES if len(path.read_text().splitlines()) > LONGEST}
+    assert long == set(LONGER)
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -167,13 +197,21 @@ def test_importing_the_package_costs_next_to_nothing_until_a_name_of_it_is_used(
 def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
     """They would stay in its memory for all its life; metrics are for a watch that is asked for them."""
     unwanted = {"typer", "click", "rich", "pydantic", "prometheus_client", "http", "wsgiref", "socketserver"}
-    assert loaded_by("import unitmem.daemon, unitmem.report.failure") & unwanted == set()
+    assert loaded_by("import unitmem.daemon.loop, unitmem.report.failure") & unwanted == set()
 
 
-def test_one_module_knows_prometheus_client():
-    users = {
-        name
-        for name, paths in modules().items()
-        if any(imported.split(".")[0] == "prometheus_client" for path in paths for imported in imports(path))
-    }
-    assert users == {"listener"}
+@pytest.mark.parametrize(
+    "module",
+    [
+        "unitmem.tell.wording",
+        "unitmem.tell.journal",
+        "unitmem.tell.exporter",
+        "unitmem.record.recorder",
+        "unitmem.record.state_file",
+        "unitmem.simulate.replay",
+        "unitmem.cli.replay",
+        "unitmem.cli.metrics",
+    ],
+)
+def test_what_only_tells_or_records_needs_no_bus(module):
+    assert "pystemd" not in loaded_by(f"import {module}")

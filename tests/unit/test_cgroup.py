@@ -9,21 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.cgroup import (
-    Cgroup,
-    CgroupGoneError,
-    Host,
-    Level,
-    MemoryEvents,
-    parse_counter,
-    parse_flat_keyed,
-    parse_meminfo,
-    parse_pressure,
-    parse_self_cgroup,
-    read_host,
-    require_memory_controller,
-)
 from unitmem.errors import UnsupportedSystemError
+from unitmem.kernel.cgroup import Cgroup, CgroupGoneError, parse_self_cgroup, require_memory_controller
+from unitmem.kernel.files import parse_counter, parse_flat_keyed, parse_pressure
+from unitmem.kernel.host import Host, parse_meminfo, read_host
+from unitmem.kernel.limits import Level
+from unitmem.kernel.memory_events import MemoryEvents
 
 # --- parsers -----------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.condition import ETA_TARGETS, Bounds, comparisons, format_value, judge, measures_of
-from unitmem.expression import ConditionError, parse_condition
+from unitmem.measure.catalogue import MEASURES, NEVER_GROWS, Dimension
+from unitmem.policy.condition import ETA_TARGETS, Bounds, comparisons, format_value, judge, measures_of
+from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.quantity import SPAN_UNITS
-from unitmem.sample import MEASURES, NEVER_GROWS, Dimension
 
 M = 2**20
 GROWING = sorted(set(MEASURES) - NEVER_GROWS)

@@ -10,17 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from malformed import GOOD, MALFORMED
 
-from unitmem.condition import comparisons
-from unitmem.config import load, parse
 from unitmem.errors import PolicyFileError
-from unitmem.nodes import MAX_MESSAGE, PolicyProblemsError
-from unitmem.policy import (
-    Budget,
+from unitmem.policy.actions import (
     Freeze,
     Kill,
     LastResort,
     Log,
-    Mode,
     Reclaim,
     Restart,
     Run,
@@ -30,6 +25,10 @@ from unitmem.policy import (
     Target,
     Thaw,
 )
+from unitmem.policy.condition import comparisons
+from unitmem.policy.model import Budget, Mode
+from unitmem.policyfile.nodes import MAX_MESSAGE, PolicyProblemsError
+from unitmem.policyfile.reader import load, parse
 from unitmem.quantity import parse_size
 
 M = 2**20

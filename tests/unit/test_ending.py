@@ -11,11 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem import entry as entries_module
-from unitmem.ending import Cause, Ending, attribute
-from unitmem.entry import OomKill, parse_killed, parse_oom_kill, parse_oomd_kill, text, unit_of_cgroup
 from unitmem.errors import UnitmemError
-from unitmem.journalctl import command, is_about, parse_entry, read_entries
+from unitmem.explain import entries as entries_module
+from unitmem.explain.attribution import Cause, Ending, attribute
+from unitmem.explain.entries import (
+    OomKill,
+    parse_killed,
+    parse_oom_kill,
+    parse_oomd_kill,
+    text,
+    unit_of_cgroup,
+)
+from unitmem.explain.journalctl import command, is_about, parse_entry, read_entries
 
 UNIT = "web.service"
 ONE, TWO, THREE = ("1" * 32, "2" * 32, "3" * 32)
@@ -819,7 +826,7 @@ def test_a_field_is_one_text_or_none(value, read):
 
 
 def test_the_message_ids_are_those_that_are_written():
-    journal = pytest.importorskip("unitmem.journal")
+    journal = pytest.importorskip("unitmem.tell.journal")
     assert (entries_module.DECISION, entries_module.OUTCOME) == (
         journal.DECISION_MESSAGE_ID,
         journal.OUTCOME_MESSAGE_ID,

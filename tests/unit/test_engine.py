@@ -12,24 +12,15 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from unitmem.engine import (
-    RETRY_AFTER,
-    Decision,
-    Obstacle,
-    Phase,
-    State,
-    budget_left,
-    carry_over,
-    evaluate,
-    is_undecided,
-    rearm,
-    retry_all,
-)
-from unitmem.expression import parse_condition
-from unitmem.policy import Budget, Kill, Log, Mode, Policy, Restart, Signal, Step, Stop, Target
-from unitmem.process import Process
-from unitmem.sample import Sample, UnitSample
-from unitmem.trail import NOT_YET_WATCHED, POINTS_A_SPAN
+from unitmem.kernel.process import Process
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Kill, Log, Restart, Signal, Stop, Target
+from unitmem.policy.decision import Decision, Obstacle
+from unitmem.policy.engine import evaluate, is_undecided
+from unitmem.policy.model import Budget, Mode, Policy, Step
+from unitmem.policy.state import RETRY_AFTER, Phase, State, budget_left, carry_over, rearm, retry_all
+from unitmem.policy.trends import NOT_YET_WATCHED, POINTS_A_SPAN
+from unitmem.policyfile.expression import parse_condition
 from unitmem.unit import Invocation, Unit
 
 M = 2**20

@@ -12,19 +12,13 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unitmem.engine import (
-    RETRY_AFTER,
-    Decision,
-    Obstacle,
-    Phase,
-    State,
-    carry_over,
-    evaluate,
-    rearm,
-)
-from unitmem.expression import parse_condition
-from unitmem.policy import Budget, Kill, Log, Mode, Policy, Restart, Signal, Step, Stop, ends_the_unit
-from unitmem.sample import Sample, UnitSample
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Kill, Log, Restart, Signal, Stop, ends_the_unit
+from unitmem.policy.decision import Decision, Obstacle
+from unitmem.policy.engine import evaluate
+from unitmem.policy.model import Budget, Mode, Policy, Step
+from unitmem.policy.state import RETRY_AFTER, Phase, State, carry_over, rearm
+from unitmem.policyfile.expression import parse_condition
 from unitmem.unit import Invocation, Unit
 
 M = 2**20

@@ -16,15 +16,16 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from unitmem import listener as listener_module
-from unitmem.engine import State
 from unitmem.errors import UsageError
-from unitmem.exporter import LISTEN_AGAIN, WRITE_EVERY, Address, Exporter, parse_address
-from unitmem.expression import parse_condition
-from unitmem.listener import Listener
-from unitmem.openmetrics import measures_page
-from unitmem.policy import Log, Policy, PolicyFile, Step
-from unitmem.sample import Sample, UnitSample
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Log
+from unitmem.policy.model import Policy, PolicyFile, Step
+from unitmem.policy.state import State
+from unitmem.policyfile.expression import parse_condition
+from unitmem.tell import listener as listener_module
+from unitmem.tell.exporter import LISTEN_AGAIN, WRITE_EVERY, Address, Exporter, parse_address
+from unitmem.tell.listener import Listener
+from unitmem.tell.openmetrics import measures_page
 from unitmem.unit import Invocation, Unit
 
 FILE = PolicyFile((Policy("p", ("*.service",), (Step(parse_condition("anon > 1M"), Log()),)),))
@@ -364,7 +365,7 @@ def test_what_is_no_address_is_told_and_stops_nothing():
 
 
 def test_without_prometheus_client_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "unitmem.listener")
+    monkeypatch.delitem(sys.modules, "unitmem.tell.listener")
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     exporter = Exporter("web", listen="1")
     (told,) = publish(exporter)
@@ -376,7 +377,7 @@ def test_without_prometheus_client_it_says_what_to_install(monkeypatch):
 def test_an_exit_waits_for_no_client():
     """Nor for the listener at all: the guard's unit is stopped by PID 1, which has a timeout."""
     script = """
-import socket, unitmem.listener as l
+import socket, unitmem.tell.listener as l
 l.PATIENCE = 3600.0
 port = l.Listener("127.0.0.1", 0, lambda: {}).port
 client = socket.create_connection(("127.0.0.1", port))

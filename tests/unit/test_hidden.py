@@ -7,10 +7,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from unitmem import sample as sampling
-from unitmem.cgroup import Cgroup, Host
-from unitmem.process import Process, ProcessGoneError, ProcessHiddenError
-from unitmem.sample import PROCESS_MEASURES, collect, process_values, read_processes
+from unitmem.kernel import processes as listing
+from unitmem.kernel.cgroup import Cgroup
+from unitmem.kernel.host import Host
+from unitmem.kernel.process import Process, ProcessGoneError, ProcessHiddenError
+from unitmem.kernel.processes import read_processes
+from unitmem.measure.catalogue import PROCESS_MEASURES
+from unitmem.measure.collect import collect
+from unitmem.measure.formulas import process_values
 from unitmem.unit import Unit
 
 
@@ -23,7 +27,7 @@ def test_a_hidden_process_makes_the_sums_unknown(tree, monkeypatch, error):
             raise error(pid)
         return Process(pid, 1, "seen", rss=2**20)
 
-    monkeypatch.setattr(sampling, "read_process", read)
+    monkeypatch.setattr(listing, "read_process", read)
     tree.add("/a.service", pids=[7, 8])
     with Cgroup("/a.service", tree.root) as cgroup:
         processes = read_processes(cgroup)
@@ -40,7 +44,7 @@ def test_a_process_that_has_ended_is_left_out(tree, monkeypatch):
             raise ProcessGoneError(pid)
         return Process(pid, 1, "seen", rss=2**20)
 
-    monkeypatch.setattr(sampling, "read_process", read)
+    monkeypatch.setattr(listing, "read_process", read)
     tree.add("/a.service", pids=[7, 8])
     with Cgroup("/a.service", tree.root) as cgroup:
         assert [process.pid for process in read_processes(cgroup)] == [7]

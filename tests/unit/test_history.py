@@ -9,15 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from unitmem.condition import Finding
-from unitmem.engine import Decision, Obstacle, Refusal, Result
-from unitmem.expression import parse_condition
-from unitmem.history import FILE_NAME, History, HistoryError, Kind, find_histories, read_samples
-from unitmem.outcome import Outcome
-from unitmem.policy import Signal
-from unitmem.process import Process
-from unitmem.recorder import ALWAYS, Recorder, decision_event, outcome_event
-from unitmem.sample import Sample, UnitSample
+from unitmem.kernel.process import Process
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Signal
+from unitmem.policy.condition import Finding
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
+from unitmem.policyfile.expression import parse_condition
+from unitmem.record.history import FILE_NAME, History, HistoryError, Kind, find_histories, read_samples
+from unitmem.record.recorder import ALWAYS, Recorder, decision_event, outcome_event
 from unitmem.unit import Invocation, Unit
 
 RUN = Invocation("a.service", f"{1:032x}", 7)

@@ -7,11 +7,8 @@ from signal import Signals
 
 import pytest
 
-from unitmem.condition import Comparison, Finding
-from unitmem.engine import Decision, Obstacle, Refusal, Result
-from unitmem.journal import Priority, decision_entry, outcome_entry
-from unitmem.outcome import Outcome
-from unitmem.policy import (
+from unitmem.kernel.process import Process
+from unitmem.policy.actions import (
     Freeze,
     Kill,
     LastResort,
@@ -25,7 +22,10 @@ from unitmem.policy import (
     Target,
     Thaw,
 )
-from unitmem.process import Process
+from unitmem.policy.condition import Comparison, Finding
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
+from unitmem.tell.journal import Priority
+from unitmem.tell.wording import decision_entry, outcome_entry
 from unitmem.unit import Invocation, ManagerKind
 
 M = 2**20

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from unitmem.journald import MAX_KEPT, Journald
+from unitmem.tell.journald import MAX_KEPT, Journald
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem import nodes
-from unitmem.cgroup import Host
-from unitmem.config import parse
-from unitmem.lint import review
-from unitmem.sample import UnitSample
-from unitmem.survey import Survey
+from unitmem.kernel.host import Host
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
+from unitmem.policyfile import nodes
+from unitmem.policyfile.reader import parse
+from unitmem.policyfile.warnings import Code, ignores
+from unitmem.simulate.lint import review
 from unitmem.unit import Unit
-from unitmem.warning import Code, ignores
 
 M, G = 1 << 20, 1 << 30
 

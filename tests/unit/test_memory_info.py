@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.memory_info import (
+from unitmem.guard.memory_info import (
     CgroupMount,
     MemoryInfo,
     names_below,

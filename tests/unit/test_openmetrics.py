@@ -13,10 +13,17 @@ from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import exposition
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from unitmem.engine import Decision, Ladder, Obstacle, Phase, Refusal, Result, State, StepState, evaluate
-from unitmem.expression import parse_condition
-from unitmem.listener import as_metrics
-from unitmem.openmetrics import (
+from unitmem.measure.catalogue import MEASURES
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Log, Signal, Stop
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
+from unitmem.policy.engine import evaluate
+from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
+from unitmem.policy.state import Ladder, Phase, State, StepState
+from unitmem.policy.trends import NOT_YET_WATCHED
+from unitmem.policyfile.expression import parse_condition
+from unitmem.tell.listener import as_metrics
+from unitmem.tell.openmetrics import (
     ACTIONS,
     FAMILIES,
     NEAR_DECISIONS,
@@ -36,10 +43,6 @@ from unitmem.openmetrics import (
     page,
     render,
 )
-from unitmem.outcome import Outcome
-from unitmem.policy import Budget, Log, Mode, Policy, PolicyFile, Signal, Step, Stop
-from unitmem.sample import MEASURES, Sample, UnitSample
-from unitmem.trail import NOT_YET_WATCHED
 from unitmem.unit import Invocation, Unit
 
 M = 2**20

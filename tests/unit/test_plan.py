@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.cgroup import Host
-from unitmem.config import parse
-from unitmem.plan import PolicyPlan, plan, started_by, stopped_with
-from unitmem.sample import UnitSample
-from unitmem.survey import Survey
+from unitmem.kernel.host import Host
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
+from unitmem.policyfile.reader import parse
+from unitmem.simulate.plan import PolicyPlan, plan, started_by, stopped_with
 from unitmem.unit import Invocation, Unit
 
 M, G = 1 << 20, 1 << 30

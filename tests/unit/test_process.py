@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.process import (
+from unitmem.kernel.process import (
     Process,
     ProcessGoneError,
     Stat,
@@ -24,12 +24,12 @@ from unitmem.process import (
     parse_smaps_rollup,
     parse_stat,
     parse_statm,
-    printable,
     read_process,
     send_signal,
     with_command,
     with_pss,
 )
+from unitmem.text import printable
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ODD_NAMES = ["", ") Z ", ") Z 1 2 3", "(", ")", "a b", "new\nline", "((x))", "Z", ") S 1 (", "\x1b[31m"]

@@ -19,7 +19,7 @@ import pytest
 
 from unitmem import GuardEnd, ProcessGuard
 from unitmem.errors import UnsupportedSystemError
-from unitmem.process_tree import ProcessTree
+from unitmem.kernel.process_tree import ProcessTree
 
 MIB = 1 << 20
 EVER = 60.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from unitmem.process import PinnedProcess
-from unitmem.process_tree import ProcessTree
+from unitmem.kernel.process import PinnedProcess
+from unitmem.kernel.process_tree import ProcessTree
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

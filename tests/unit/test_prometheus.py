@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from unitmem.cli import VERBS
-from unitmem.openmetrics import FAMILIES, Kind
+from unitmem.tell.openmetrics import FAMILIES, Kind
 
 CHECKOUT = Path(__file__).parents[2]
 FOLDER = CHECKOUT / "prometheus"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unitmem.engine import State, evaluate
-from unitmem.expression import parse_condition
-from unitmem.history import FILE_NAME, read_samples
-from unitmem.policy import Budget, Log, Policy, PolicyFile, Step, Stop, observing, wanted_measures
-from unitmem.recorder import Recorder
-from unitmem.replay import Replayed, decisions
-from unitmem.sample import Sample, UnitSample
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Log, Stop
+from unitmem.policy.engine import evaluate
+from unitmem.policy.model import Budget, Policy, PolicyFile, Step, observing, wanted_measures
+from unitmem.policy.state import State
+from unitmem.policyfile.expression import parse_condition
+from unitmem.record.history import FILE_NAME, read_samples
+from unitmem.record.recorder import Recorder
+from unitmem.simulate.replay import Replayed, decisions
 from unitmem.unit import Invocation, Unit
 
 M = 2**20

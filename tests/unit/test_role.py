@@ -19,7 +19,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 
-from unitmem.config import load, parse
+from unitmem.policyfile.reader import load, parse
 
 CHECKOUT = Path(__file__).parents[2]
 ANSIBLE = CHECKOUT / "ansible"

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from unitmem.engine import Ladder, Phase, State, StepState
-from unitmem.expression import parse_condition
-from unitmem.hold import Hold
-from unitmem.outcome import END_WAIT
-from unitmem.policy import Log, Mode, Policy, Signal, Step, Stop
-from unitmem.store import (
+from unitmem.files import replace_file
+from unitmem.policy.actions import END_WAIT, Log, Signal, Stop
+from unitmem.policy.decision import Hold
+from unitmem.policy.model import Mode, Policy, Step
+from unitmem.policy.state import Ladder, Phase, State, StepState
+from unitmem.policyfile.expression import parse_condition
+from unitmem.record.state_file import (
     AHEAD_NAME,
     FILE_NAME,
     DamagedStateError,
@@ -25,7 +26,6 @@ from unitmem.store import (
     decode,
     encode,
     fingerprint,
-    replace_file,
 )
 from unitmem.unit import Invocation
 
@@ -164,7 +164,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     def full(descriptor, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unitmem.store.os.write", full)
+    monkeypatch.setattr("unitmem.files.os.write", full)
     with pytest.raises(OSError, match="No space"):
         store.save(Remembered(), (POLICY,), NOW)
     monkeypatch.undo()
@@ -238,7 +238,7 @@ def test_what_a_crash_of_the_machine_left_of_it_is_passed_over(tmp_path, text):
 
 def test_ahead_of_an_action_no_disk_is_waited_for(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr("unitmem.store.os.fdatasync", synced.append)
+    monkeypatch.setattr("unitmem.files.os.fdatasync", synced.append)
     store = Store(tmp_path)
     store.save(REMEMBERED, (POLICY,), NOW, ahead=True)
     assert synced == []

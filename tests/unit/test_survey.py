@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from unitmem.cgroup import Cgroup
-from unitmem.survey import survey_again
+from unitmem.kernel.cgroup import Cgroup
+from unitmem.measure.snapshot import survey_again
 from unitmem.unit import Unit
 
 UNITS = [

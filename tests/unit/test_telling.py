@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from unitmem.engine import Ladder, State, StepState
-from unitmem.hold import Hold
-from unitmem.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Journal
-from unitmem.recorder import Recorder
-from unitmem.telling import Teller
+from unitmem.policy.decision import Hold
+from unitmem.policy.state import Ladder, State, StepState
+from unitmem.record.recorder import Recorder
+from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Journal
+from unitmem.tell.reporter import Teller
 from unitmem.unit import Invocation, ManagerKind
 
 BLIND = State(

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.condition import Bounds, Derivation, comparisons
-from unitmem.expression import parse_condition
-from unitmem.sample import UnitSample
-from unitmem.trail import (
+from unitmem.measure.sample import UnitSample
+from unitmem.policy.condition import Bounds, Derivation, comparisons
+from unitmem.policy.trends import (
     MAX_EXCESS,
     MIN_POINTS,
     NOT_YET_WATCHED,
@@ -22,6 +21,7 @@ from unitmem.trail import (
     extend,
     slope_of,
 )
+from unitmem.policyfile.expression import parse_condition
 from unitmem.unit import Invocation, Unit
 
 M = 2**20

@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from unitmem import config
 from unitmem.cli.machine import Machine
 from unitmem.cli.options import Json, User
-from unitmem.config import Checked
 from unitmem.errors import PolicyFileError, UnitmemError
-from unitmem.lint import review
-from unitmem.nodes import PolicyProblemsError
-from unitmem.policy import PolicyFile
+from unitmem.measure.snapshot import Survey
+from unitmem.policy.model import PolicyFile
+from unitmem.policyfile import reader as config
+from unitmem.policyfile.nodes import PolicyProblemsError
+from unitmem.policyfile.reader import Checked
 from unitmem.report.document import dump
 from unitmem.report.failure import say, tell
-from unitmem.survey import Survey
+from unitmem.simulate.lint import review
 
 
 def check_policies(

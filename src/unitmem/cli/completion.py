@@ -8,7 +8,7 @@ import typer
 
 from unitmem.cli.machine import Machine
 from unitmem.errors import UnitmemError
-from unitmem.survey import is_present
+from unitmem.measure.snapshot import is_present
 from unitmem.unit import CGROUP_KINDS
 
 

@@ -15,10 +15,10 @@ import typer
 from unitmem.cli.completion import unit_names
 from unitmem.cli.machine import Machine
 from unitmem.cli.options import Json, User, span
-from unitmem.ending import attribute
 from unitmem.errors import NoSuchUnitError, UnitmemError, UsageError
-from unitmem.history import Event, History, HistoryError, find_histories
-from unitmem.journalctl import read_entries
+from unitmem.explain.attribution import attribute
+from unitmem.explain.journalctl import read_entries
+from unitmem.record.history import Event, History, HistoryError, find_histories
 from unitmem.report.document import dump
 from unitmem.report.explain import Story, print_overview, print_story, story_document
 from unitmem.report.failure import say, tell

@@ -17,7 +17,7 @@ import typer
 from unitmem.cli.command import ENDING, HEARD, Command, end_interrupted, hearing, stop_as
 from unitmem.cli.options import is_bare_zero, span
 from unitmem.errors import UnitmemError, UsageError
-from unitmem.process_guard import GuardEnd, ProcessGuard
+from unitmem.guard.process_guard import GuardEnd, ProcessGuard
 from unitmem.quantity import QuantityError, format_size, parse_size
 from unitmem.report.failure import say
 

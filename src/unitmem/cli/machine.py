@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from unitmem.cgroup import CGROUP_ROOT, PROC_ROOT, require_memory_controller
-from unitmem.survey import Survey, survey
+from unitmem.kernel.cgroup import require_memory_controller
+from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
+from unitmem.measure.snapshot import Survey, survey
 from unitmem.unit import ManagerKind
 
 if TYPE_CHECKING:
-    from unitmem.systemd import Manager
+    from unitmem.manager.systemd import Manager
 
 
 def _connect(kind: ManagerKind) -> Manager:
-    from unitmem.systemd import Manager  # noqa: PLC0415 - a seventh of a second that `--help` doesn't need
+    from unitmem.manager.systemd import Manager  # noqa: PLC0415 - a seventh of a second that `--help` doesn't need
 
     return Manager(kind)
 

@@ -11,9 +11,9 @@ from unitmem.cli.completion import unit_names
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import User
-from unitmem.exporter import format_of
-from unitmem.openmetrics import Format, measures_page, render
-from unitmem.store import replace_file
+from unitmem.files import replace_file
+from unitmem.tell.exporter import format_of
+from unitmem.tell.openmetrics import Format, measures_page, render
 
 
 def print_metrics(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from unitmem.measure.sample import UnitSample
 from unitmem.report.failure import say
-from unitmem.sample import UnitSample
 
 
 def note_refused(samples: Iterable[UnitSample], missing: str) -> None:

@@ -10,16 +10,16 @@ from typing import Annotated
 
 import typer
 
-from unitmem import config
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import Json, User
 from unitmem.errors import NoSuchUnitError
-from unitmem.plan import plan
-from unitmem.policy import wanted_measures
+from unitmem.policy.model import wanted_measures
+from unitmem.policyfile import reader as config
 from unitmem.report.document import dump
 from unitmem.report.plan import plan_document, print_plan
 from unitmem.report.terminal import console_on
+from unitmem.simulate.plan import plan
 
 
 def plan_policies(

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from unitmem import config
 from unitmem.cli.options import Json
-from unitmem.engine import Decision
-from unitmem.history import read_samples
-from unitmem.journal import decision_entry
-from unitmem.policy import action_name
+from unitmem.policy.actions import action_name
+from unitmem.policy.decision import Decision
+from unitmem.policyfile import reader as config
 from unitmem.quantity import format_span
-from unitmem.replay import Replayed, decisions
+from unitmem.record.history import read_samples
 from unitmem.report.document import dump
 from unitmem.report.failure import say
+from unitmem.simulate.replay import Replayed, decisions
+from unitmem.tell.wording import decision_entry
 
 
 def replay_policy(

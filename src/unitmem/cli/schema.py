@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from unitmem.policyfile.schema import policy_file_schema
 from unitmem.report.document import dump
-from unitmem.schema import policy_file_schema
 
 
 def print_schema() -> None:

@@ -14,7 +14,7 @@ from unitmem.errors import UnitmemError
 from unitmem.report.document import dump
 from unitmem.report.status import print_statuses
 from unitmem.report.terminal import console_on
-from unitmem.status import read_statuses
+from unitmem.tell.status import read_statuses
 
 
 def show_status(

@@ -25,6 +25,8 @@ from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import User, sort_option, span
 from unitmem.errors import BusError, NoSuchUnitError
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey, survey_again
 from unitmem.report.table import print_line
 from unitmem.report.terminal import console_on
 from unitmem.report.top import (
@@ -39,9 +41,7 @@ from unitmem.report.top import (
     render,
 )
 from unitmem.report.units import DEFAULT_SORT
-from unitmem.sample import UnitSample
-from unitmem.status import read_statuses
-from unitmem.survey import Survey, survey_again
+from unitmem.tell.status import read_statuses
 from unitmem.unit import Unit
 
 LISTED_EVERY = 30.0

@@ -17,11 +17,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from unitmem.cgroup import Host, Level
-from unitmem.process import Process
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level, tightest_limit
+from unitmem.kernel.process import Process
+from unitmem.measure.catalogue import MEASURES, UNIT_MEASURES, Scope
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
 from unitmem.report.unit import by_size
-from unitmem.sample import MEASURES, Scope, UnitSample, tightest_limit
-from unitmem.survey import UNIT_MEASURES, Survey
 
 NOT_ASKED = "not read: it takes --pss"
 

@@ -13,13 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.condition import format_value
-from unitmem.ending import Cause, Ending
-from unitmem.history import Event, Kind
+from unitmem.explain.attribution import Cause, Ending
+from unitmem.measure.catalogue import MEASURES
+from unitmem.policy.condition import format_value
 from unitmem.quantity import format_size
+from unitmem.record.history import Event, Kind
 from unitmem.report.picture import draw
 from unitmem.report.table import Column, Cut, print_line, print_table
-from unitmem.sample import MEASURES
 
 Series = Callable[[str, str, float, float], Sequence[tuple[float, float]]]
 """(unit, measure, since, until) -> (wall clock, value)."""

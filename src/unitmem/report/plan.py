@@ -8,11 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.condition import All, AnyOf, Comparison, Condition, Finding, Not
-from unitmem.plan import Dependent, PolicyPlan, UnitPlan
-from unitmem.policy import Mode, Step, action_name
+from unitmem.policy.actions import action_name
+from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Finding, Not
+from unitmem.policy.model import Mode, Step
 from unitmem.quantity import format_span
 from unitmem.report.table import GAP, print_line
+from unitmem.simulate.plan import Dependent, PolicyPlan, UnitPlan
 
 _INDENT = " " * GAP
 _TRUTH = {True: "holds", False: "does not hold", None: "unknown"}

@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.condition import format_value
+from unitmem.measure.catalogue import MEASURES
+from unitmem.policy.condition import format_value
 from unitmem.quantity import format_span
 from unitmem.report.table import Column, Cut, print_line, print_table
-from unitmem.sample import MEASURES
 
 _STALE_TICKS = 5
 _COLUMNS = (

@@ -17,13 +17,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.process import printable
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
 from unitmem.quantity import format_percent, format_size, format_span
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
 from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used
-from unitmem.sample import UnitSample
-from unitmem.survey import Survey
+from unitmem.text import printable
 from unitmem.unit import Invocation
 
 SORT_FIELDS = ("unit", *(name for name in FIELDS if name != "pss"), "growth", "eta")

@@ -11,13 +11,17 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.cgroup import CGROUP_ROOT, Host, Level
-from unitmem.condition import format_value
-from unitmem.process import Process, printable
+from unitmem.kernel.files import CGROUP_ROOT
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level, tightest_limit
+from unitmem.kernel.process import Process
+from unitmem.measure.catalogue import MEASURES, Measure, Scope
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
+from unitmem.policy.condition import format_value
 from unitmem.quantity import format_size
 from unitmem.report.table import GAP, Column, Cut, print_line, print_table
-from unitmem.sample import MEASURES, Measure, Scope, UnitSample, tightest_limit
-from unitmem.survey import Survey
+from unitmem.text import printable
 from unitmem.unit import Unit
 
 INDENT = 2

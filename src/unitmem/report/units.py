@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.cgroup import Host
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import tightest_limit
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
 from unitmem.quantity import format_percent, format_size
 from unitmem.report.table import Column, Cut, print_line, print_table
-from unitmem.sample import UnitSample, tightest_limit
-from unitmem.survey import Survey
 
 NEAR, VERY_NEAR = 75.0, 90.0  # percent of the limit
 PRESSED, VERY_PRESSED = 10.0, 40.0  # percent of time that tasks waited for memory

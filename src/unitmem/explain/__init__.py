@@ -1,0 +1,1 @@
+"""Who ended a unit; only here is the journal read."""

@@ -1,0 +1,241 @@
+"""How runs of units ended, and by whose doing, told from the journal. Pure: entries in, endings out.
+
+What is believed: about units the word of PID 1 (for a user's units: of that user's manager), kernel lines from the
+kernel's own facility, systemd-oomd's from its unit, unitmem's from root (or that user).
+
+What ended a run, where more than one thing may have. The first rule that applies:
+
+1. An OOM kill that it died of: systemd's result is `oom-kill`; or, with OOMPolicy=continue, the main process was
+   killed by SIGKILL right after one. A scope has no main process: it ended right after. systemd-oomd kills whole
+   cgroups, so an end right after it is always its doing. Being stopped at that time changes nothing: who was
+   OOM-killed while stopping was OOM-killed.
+2. unitmem, if it decided on that very run to stop or restart it and the stop job began while that was under way;
+   or to kill or signal it, and it ended as the signal would have it. Not if it only observed or refused, and not
+   what came after an outcome that says failed or gone.
+3. A stop job that began before anything else went wrong: somebody's request. The journal doesn't say whose.
+4. A timeout, as systemd's result has it.
+5. `systemctl kill`, if it ended as the signal would have it.
+6. Otherwise as it ended itself: a crash where systemd says failed, an exit where it says success.
+
+A kill that a run survived is an `Ending` with `ended=False`. Sources: catalog/systemd.catalog, src/core/{unit,job,
+service,cgroup}.c and src/oom/oomd-manager.c of systemd 252 and 257; mm/oom_kill.c and mm/memcontrol.c of Linux.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from unitmem.explain.runs import LATE, NEAR, SLOW, Deed, Event, Kill, Kind, Run, read, signal_number
+from unitmem.text import printable
+from unitmem.unit import unit_kind
+
+#: After these a process is expected to end.
+_ENDING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT})
+
+
+class Cause(StrEnum):
+    """By whose doing a run ended."""
+
+    OOM_KILLER = "oom-killer"
+    SYSTEMD_OOMD = "systemd-oomd"
+    UNITMEM = "unitmem"
+    REQUEST = "request"
+    """A stop or restart job: of a person, a package, another unit, a shutdown."""
+    SIGNAL_REQUEST = "signal-request"
+    """`systemctl kill`."""
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    EXIT = "exit"
+    UNKNOWN = "unknown"
+
+
+_CAUSE_OF_KILL = {Kind.OOM: Cause.OOM_KILLER, Kind.OOMD: Cause.SYSTEMD_OOMD}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run of a unit ended; or, where `ended` is false, a kill in it that it survived."""
+
+    at: float
+    """Seconds since the epoch."""
+    unit: str
+    invocation_id: str | None
+    cause: Cause
+    detail: str
+    """One clause on a line: what is known beyond the cause."""
+    evidence: tuple[str, ...]
+    """The messages it is told from, oldest first, each fit for one line."""
+    ended: bool = True
+
+
+def attribute(entries: Iterable[Mapping[str, object]], *, uid: int | None = None) -> list[Ending]:
+    """The endings that `entries` tell of, oldest first.
+
+    Args:
+        entries: of the journal, oldest first, as `journalctl --output=json` writes them: a value is a string,
+            numbers for bytes, a list for a field that is there more than once, or None.
+        uid: whose own manager's units are meant; None for the system's.
+    """
+    endings = [ending for run in read(entries, uid) for ending in _endings(run)]
+    return sorted(endings, key=lambda ending: ending.at)
+
+
+# --- judging -----------------------------------------------------------------------------------
+
+
+def _endings(run: Run) -> Iterator[Ending]:
+    fatal = _fatal_kills(run)
+    for kill in run.kills:
+        if not any(kill is other for other in fatal):
+            yield Ending(
+                kill.at,
+                run.unit,
+                run.invocation_id,
+                _CAUSE_OF_KILL[kill.by],
+                kill.detail,
+                _evidence(kill.evidence),
+                ended=False,
+            )
+    if run.end is not None:
+        cause, detail, evidence = _judge(run, run.end, fatal)
+        yield Ending(run.end.at, run.unit, run.invocation_id, cause, detail, _evidence([*evidence, run.end]))
+
+
+def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Sequence[Event]]:
+    """The rules of the module's docstring, in their order."""
+    onset = run.onset(end)
+    stop = run.first(Kind.STOPPING)
+    exits = [event for event in run.events if event.kind in (Kind.MAIN_EXIT, Kind.OTHER_EXIT)]
+    if fatal:
+        detail = fatal[0].detail
+        if stop is not None and stop.clock < fatal[0].clock:
+            detail += "; it was being stopped at that time"
+        return (
+            _CAUSE_OF_KILL[fatal[0].by],
+            detail,
+            [event for kill in fatal for event in kill.evidence] + exits[-1:],
+        )
+    if end.value == "oom-kill":
+        return (
+            Cause.OOM_KILLER,
+            "systemd's result is oom-kill; who killed, and why, is not in the journal",
+            exits[-1:],
+        )
+    if (deed := _deed_behind(run, onset)) is not None:
+        outcome = [] if deed.outcome is None else [deed.outcome]
+        return Cause.UNITMEM, f"{deed.action}{_aftermath(end)}", [deed.told, onset, *outcome]
+    if onset.kind is Kind.STOPPING or end.kind is Kind.STOPPED:
+        job = (
+            "restart" if any(e.kind is Kind.STOPPED and e.value == "restart" for e in run.events) else "stop"
+        )
+        return Cause.REQUEST, f"a {job} job{_aftermath(end)}", [onset]
+    if end.kind is Kind.LOST:
+        rebooted = run.events[-1].boot != end.boot
+        return (
+            Cause.UNKNOWN,
+            "the machine went down" if rebooted else "the next run began, and nothing tells of its end",
+            run.events[-1:],
+        )
+    if end.value == "timeout":
+        told = run.first(Kind.TIMEOUT)
+        detail = told.value if told is not None else "it took longer than one of its timeouts allows"
+        return Cause.TIMEOUT, printable(detail), [*([told] if told else []), *exits[-1:]]
+    if (request := _request_behind(run, onset)) is not None:
+        return (
+            Cause.SIGNAL_REQUEST,
+            f"{_signal_name(request.number)} sent by systemctl kill",
+            [request, *exits[-1:]],
+        )
+    if end.kind is Kind.FAILURE:
+        return Cause.CRASH, _crash(end, exits), exits[-1:]
+    return Cause.EXIT, "it ended by itself, with success", ()
+
+
+def _fatal_kills(run: Run) -> list[Kill]:
+    """The OOM kills that the run died of: the last, and those around it by the same killer."""
+    if run.end is None or not run.kills:
+        return []
+    onset, last = run.onset(run.end), run.kills[-1]
+    if run.end.value != "oom-kill":
+        gap = onset.clock - last.clock
+        at_once = (
+            last.by is Kind.OOMD
+            or (onset.kind is Kind.MAIN_EXIT and (onset.value, onset.number) == ("killed", signal.SIGKILL))
+            or (unit_kind(run.unit) == "scope" and onset is run.end)
+        )
+        if onset.kind is Kind.STOPPING or not (at_once and -LATE <= gap <= NEAR):
+            return []
+    return [kill for kill in run.kills if kill.by is last.by and last.clock - kill.clock <= NEAR]
+
+
+def _deed_behind(run: Run, onset: Event) -> Deed | None:
+    """The last of unitmem's decisions that would have ended the run as it did."""
+    for deed in reversed(run.deeds):
+        if not deed.covers(onset.clock):
+            continue
+        if deed.action in ("stop", "restart"):
+            if onset.kind in (Kind.STOPPING, Kind.STOPPED):
+                return deed
+            continue
+        number = signal.SIGKILL if deed.action == "kill" else signal_number(deed.action)
+        if number is not None and _explains(number, onset):
+            return deed
+    return None
+
+
+def _request_behind(run: Run, onset: Event) -> Event | None:
+    """The last `systemctl kill` that would have ended the run as it did."""
+    for event in reversed(run.events):
+        if event.kind is Kind.SIGNAL and event.number is not None:
+            patience = NEAR if event.number == signal.SIGKILL else SLOW
+            if 0 <= onset.clock - event.clock <= patience and _explains(event.number, onset):
+                return event
+    return None
+
+
+def _explains(number: int, onset: Event) -> bool:
+    """Whether a run that was sent the signal `number` may end as `onset` says because of it."""
+    ending = number in _ENDING_SIGNALS
+    if onset.kind is Kind.MAIN_EXIT and onset.value in ("killed", "dumped"):
+        return onset.number == number or (ending and onset.number == signal.SIGKILL)
+    # it was handled, and the process exited as it saw fit; SIGKILL can't be
+    exited = onset.kind is Kind.MAIN_EXIT or onset.kind in (Kind.SUCCESS, Kind.FAILURE)
+    return exited and ending and not (onset.kind is Kind.MAIN_EXIT and number == signal.SIGKILL)
+
+
+def _aftermath(end: Event) -> str:
+    match end.kind, end.value:
+        case Kind.FAILURE, "timeout":
+            return "; it did not stop in time, and was killed"
+        case Kind.FAILURE, result:
+            return f"; it failed with result {printable(result)}"
+        case _:
+            return ""
+
+
+def _crash(end: Event, exits: Sequence[Event]) -> str:
+    """`SIGSEGV, core dumped`, `exit status 3`, `watchdog`."""
+    if end.value in ("watchdog", "protocol", "resources") or not exits:
+        return {"watchdog": "it missed its watchdog's deadline"}.get(
+            end.value, f"result {printable(end.value)}"
+        )
+    last = exits[-1]
+    whose = "" if last.kind is Kind.MAIN_EXIT else " of a control process"
+    if last.value == "exited":
+        return f"exit status {last.number}{whose}"
+    return f"{_signal_name(last.number)}{whose}{', core dumped' if last.value == 'dumped' else ''}"
+
+
+def _evidence(events: Iterable[Event]) -> tuple[str, ...]:
+    ordered = sorted(events, key=lambda event: event.clock)
+    return tuple(dict.fromkeys(event.message for event in ordered if event.message))
+
+
+def _signal_name(number: int | None) -> str:
+    try:
+        return signal.Signals(number or 0).name
+    except ValueError:
+        return f"signal {number}"

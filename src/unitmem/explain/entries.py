@@ -1,0 +1,172 @@
+"""Journal entries as `journalctl --output=json` writes them: whose word one is, and the lines that have no fields.
+
+Anyone may log anything, also with a MESSAGE_ID: only the fields count that journald itself adds, whose names
+begin with an underscore (systemd.journal-fields(7)).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unitmem.unit import is_unit_name, unit_kind
+
+# unitmem.tell.journal has these two, which the command line shouldn't load pystemd for; a test holds them equal
+DECISION = "d1ecd066ddcc4fde918b1e2af62bf70f"
+OUTCOME = "0764b90c0b544cf4a7569e666628681b"
+
+
+# --- fields ------------------------------------------------------------------------------------
+
+
+def text(entry: Mapping[str, object], name: str) -> str | None:
+    """The field's text; None where it is missing, empty, or there more than once with different values."""
+    found = values(entry, name)
+    return found.pop() if len(found) == 1 else None
+
+
+def values(entry: Mapping[str, object], name: str) -> set[str]:
+    """Every value of a field, which may be there more than once."""
+    value = entry.get(name)
+    # numbers are the bytes of one value
+    several = isinstance(value, list) and not all(isinstance(part, int) for part in value)
+    decoded = map(_decoded, value) if isinstance(value, list) and several else [_decoded(value)]
+    return {part for part in decoded if part is not None}
+
+
+def _decoded(value: object) -> str | None:
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, list) and all(isinstance(part, int) and 0 <= part < 256 for part in value):
+        return bytes(value).decode(errors="replace") or None
+    return None
+
+
+def number(entry: Mapping[str, object], name: str) -> int | None:
+    """The number at the start of the field: `9` of `9` and of `9/KILL`."""
+    match = re.match(r"\d{1,18}", text(entry, name) or "", re.ASCII)
+    return int(match[0]) if match else None
+
+
+# --- whose word it is --------------------------------------------------------------------------
+
+
+def is_kernels(entry: Mapping[str, object]) -> bool:
+    """Whether the kernel itself wrote it: what root writes to /dev/kmsg has another facility."""
+    return text(entry, "_TRANSPORT") == "kernel" and text(entry, "SYSLOG_FACILITY") in ("0", None)
+
+
+def is_oomds(entry: Mapping[str, object]) -> bool:
+    """Whether systemd-oomd wrote it."""
+    return text(entry, "_SYSTEMD_UNIT") == "systemd-oomd.service"
+
+
+def is_managers(entry: Mapping[str, object], uid: int | None = None) -> bool:
+    """Whether PID 1 wrote it; with `uid`, that user's manager."""
+    if uid is None:
+        return text(entry, "_PID") == "1"
+    return text(entry, "_UID") == str(uid) and text(entry, "_SYSTEMD_USER_UNIT") == "init.scope"
+
+
+def is_unitmems(entry: Mapping[str, object], uid: int | None = None) -> bool:
+    """Whether unitmem told of a decision or an outcome in it, run by root; with `uid`, by that user."""
+    return text(entry, "MESSAGE_ID") in (DECISION, OUTCOME) and text(entry, "_UID") == str(uid or 0)
+
+
+# --- parsers -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OomKill:
+    """The kernel's line about whom it kills, and why."""
+
+    constraint: str
+    """`MEMCG` where a cgroup's limit was met, `NONE` where the machine was out of memory."""
+    limited: str | None
+    """The cgroup whose limit was met."""
+    cgroup: str
+    pid: int
+    name: str
+
+
+_OOM_KILL = re.compile(
+    r"oom-kill:constraint=CONSTRAINT_(?P<constraint>[A-Z_]+),.*?"
+    r"(?:,oom_memcg=(?P<limited>/.*)|,global_oom),task_memcg=(?P<cgroup>/.*),"
+    r"task=(?P<name>.*),pid=(?P<pid>\d+),uid=\d+\s*",
+    re.DOTALL,
+)
+_KILLED = re.compile(
+    r"(?:Memory cgroup out|Out) of memory[^:]*: Killed process (\d+) \(.*\) "
+    r"total-vm:\d+kB, anon-rss:(\d+)kB",
+    re.DOTALL,
+)
+# 257 and before say Killed, later ones may say Marked … for killing
+_OOMD_KILL = re.compile(
+    r"(?:Killed (?P<killed>/.*?)|Marked (?P<marked>/.*?) for killing)"
+    r" due to (?P<why>memory (?:used|pressure) .*)",
+    re.DOTALL,
+)
+# Sending is said before, and only of processes that are neither main nor control process
+_SIGNAL_REQUEST = re.compile(r"(?:Sent|Sending) signal (SIG[A-Z0-9+-]+) to .* on client request\.", re.DOTALL)
+# which say more than the result `timeout` does; timeouts of stopping are not meant, since what they tell is known
+_TIMEOUT = re.compile(
+    r"(?:Start|start).* timed out\. .*|[A-Z][a-z]+ reached runtime time limit\. .*", re.DOTALL
+)
+
+
+def parse_oom_kill(message: str) -> OomKill | None:
+    """The kernel's `oom-kill:` line; None for any other, and for one that can be read in two ways.
+
+    Processes and, below a delegated unit, cgroups have the names that their owners give them, with commas if they like.
+    """
+    match = _OOM_KILL.fullmatch(message)
+    if match is None or any(message.count(key) > 1 for key in (",task_memcg=", ",oom_memcg=", ",task=")):
+        return None
+    return OomKill(match["constraint"], match["limited"], match["cgroup"], int(match["pid"]), match["name"])
+
+
+def parse_killed(message: str) -> tuple[int, int] | None:
+    """pid, and bytes of anonymous memory, of the kernel's `Killed process` line; None for any other."""
+    match = _KILLED.match(message)
+    return (int(match[1]), int(match[2]) * 1024) if match else None
+
+
+def parse_oomd_kill(message: str) -> tuple[str, str] | None:
+    """The cgroup that systemd-oomd killed, and why; None for any other line."""
+    match = _OOMD_KILL.fullmatch(message)
+    return (match["killed"] or match["marked"], match["why"]) if match else None
+
+
+def parse_signal_request(message: str, unit: str) -> str | None:
+    """The signal that the manager sent to a process of `unit` because `systemctl kill` asked for it."""
+    match = _SIGNAL_REQUEST.fullmatch(message.removeprefix(f"{unit}: "))
+    return match[1] if match else None
+
+
+def parse_timeout(message: str, unit: str) -> str | None:
+    """What the manager says as `unit` takes longer to start, or runs for longer, than it may."""
+    said = message.removeprefix(f"{unit}: ")
+    return said if _TIMEOUT.fullmatch(said) else None
+
+
+def unit_of_cgroup(path: str, uid: int | None = None) -> str | None:
+    """The unit that the cgroup `path` is, or is below, as systemd itself reads a path; None if there is none.
+
+    It is the first that is no slice: what comes below belongs to that unit, and may be named like a unit of the
+    machine's (a container's `system.slice/ssh.service`). With `uid`, the unit of that user's manager.
+    """
+    names = [name.removeprefix("_") for name in path.split("/") if name]  # cg_escape() puts the underscore
+    if uid is not None:
+        manager = f"user@{uid}.service"
+        if manager not in names or unit_of_cgroup(path) != manager:
+            return None
+        names = names[names.index(manager) + 1 :]
+    found = None
+    for name in names:
+        if not is_unit_name(name):
+            break
+        found = name
+        if unit_kind(name) != "slice":
+            break
+    return found

@@ -1,0 +1,153 @@
+"""Reading the journal about a unit, through journalctl(1): of what happened to it, and who did it.
+
+For the command line only. A process for each look is nothing for a daemon, which neither reads the journal nor
+waits for anybody who does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+
+from unitmem.errors import UnitmemError
+from unitmem.explain.entries import (
+    DECISION,
+    OUTCOME,
+    is_kernels,
+    is_oomds,
+    parse_killed,
+    parse_oom_kill,
+    parse_oomd_kill,
+    text,
+    unit_of_cgroup,
+)
+
+#: What `ending.attribute` looks at; journalctl adds the cursor, the times and the boot.
+FIELDS = (
+    *("MESSAGE", "MESSAGE_ID", "SYSLOG_FACILITY", "_TRANSPORT", "_PID", "_UID"),
+    *("_SYSTEMD_UNIT", "_SYSTEMD_USER_UNIT"),
+    *("UNIT", "INVOCATION_ID", "USER_UNIT", "USER_INVOCATION_ID"),
+    *("UNIT_RESULT", "JOB_TYPE", "COMMAND", "EXIT_CODE", "EXIT_STATUS"),
+    *("UNITMEM_UNIT", "UNITMEM_ACTION", "UNITMEM_RESULT", "UNITMEM_POLICY", "UNITMEM_STEP"),
+    *("OBJECT_SYSTEMD_UNIT", "OBJECT_SYSTEMD_USER_UNIT", "OBJECT_SYSTEMD_INVOCATION_ID"),
+)
+_HINT = "run it as root, or as a member of the group systemd-journal"
+
+
+def read_entries(unit: str, since: float, *, user: bool = False) -> Iterator[dict[str, object]]:
+    """What the journal has about `unit`, oldest first: of its manager, unitmem, the kernel's OOM killer, systemd-oomd.
+
+    Args:
+        unit: its full name.
+        since: seconds since the epoch.
+        user: whether it is a unit of the calling user's own manager.
+
+    Raises:
+        UnitmemError: journalctl is missing, or failed; or the system's journal may not be read, which shows
+            only after what may be read has been.
+    """
+    uid = os.getuid() if user else None
+    victims: set[int] = set()
+    for line in _run(command(unit, since, uid), partial=user):
+        entry = parse_entry(line)
+        if entry is not None and is_about(entry, unit, uid, victims):
+            yield entry
+
+
+def command(unit: str, since: float, uid: int | None) -> list[str]:
+    """The arguments of journalctl; terms of one group must all match, and one group is enough."""
+    own = [f"UNITMEM_UNIT={unit}", f"MESSAGE_ID={DECISION}", f"MESSAGE_ID={OUTCOME}"]
+    manager = [f"UNIT={unit}", "_PID=1"] if uid is None else [f"USER_UNIT={unit}", f"_UID={uid}"]
+    groups = [
+        manager,
+        [*own, f"_UID={uid or 0}"],
+        ["_SYSTEMD_UNIT=systemd-oomd.service"],  # its line about a kill has no MESSAGE_ID
+        ["_TRANSPORT=kernel"],
+    ]
+    terms: list[str] = []
+    for group in groups:
+        terms += ["+", *group] if terms else group
+    return [
+        *("journalctl", "--output=json", "--all", "--no-pager"),
+        f"--output-fields={','.join(FIELDS)}",
+        f"--since=@{since:.6f}",
+        *terms,
+    ]
+
+
+def parse_entry(line: bytes) -> dict[str, object] | None:
+    """One line of `journalctl --output=json`; None for what is none, as the hints between them and a torn one."""
+    try:
+        entry = json.loads(line)
+    except ValueError:  # of bad UTF-8 too
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def is_about(entry: Mapping[str, object], unit: str, uid: int | None, victims: set[int]) -> bool:
+    """Whether an entry that journalctl gave is about `unit`, as far as its terms couldn't say that.
+
+    Args:
+        entry: the entry.
+        unit: the unit in question.
+        uid: of the user whose manager's unit it is; None for the system's.
+        victims: pids of the unit that the kernel has chosen to kill, to be passed with each entry: the
+            kernel's next line names but the pid.
+    """
+    message = text(entry, "MESSAGE") or ""
+    if is_kernels(entry):
+        if (killed := parse_killed(message)) is not None:
+            return killed[0] in victims
+        oom = parse_oom_kill(message)
+        if oom is None:
+            return False
+        if unit_of_cgroup(oom.cgroup, uid) != unit:
+            victims.discard(oom.pid)
+            return False
+        victims.add(oom.pid)
+        return True
+    if text(entry, "_TRANSPORT") == "kernel":
+        return False
+    if is_oomds(entry):
+        killed_cgroup = parse_oomd_kill(message)
+        return killed_cgroup is not None and unit_of_cgroup(killed_cgroup[0], uid) == unit
+    return True
+
+
+def _run(arguments: list[str], *, partial: bool) -> Iterator[bytes]:
+    """The lines that journalctl prints. With `partial`, it is enough if it may read some of the journal."""
+    # a file takes whatever it says; a pipe that nobody reads would fill, and hold it up
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
+            )
+        except FileNotFoundError:
+            raise UnitmemError(
+                "journalctl is not installed, so nothing is known of what happened before",
+                hint="it comes with systemd",
+            ) from None
+        except PermissionError:
+            raise UnitmemError("journalctl may not be run by this user", hint=_HINT) from None
+        with process:
+            assert process.stdout is not None  # noqa: S101 - for the type checker: it was asked for
+            try:
+                yield from process.stdout
+            except GeneratorExit:
+                process.kill()
+                raise
+        complaints.seek(0)
+        said = complaints.read().decode(errors="replace").strip()
+    # journalctl succeeds where it may read some files and not others, and says so without --quiet only
+    nothing = "No journal files were opened due to insufficient permissions" in said
+    hidden = nothing or (
+        not partial and ("not seeing messages" in said or "insufficient permissions" in said)
+    )
+    if hidden:
+        raise UnitmemError("the system's journal may not be read by this user", hint=_HINT)
+    if process.returncode != 0:
+        last = said.splitlines()[-1] if said else f"it ended with status {process.returncode}"
+        raise UnitmemError(f"journalctl failed: {last}")

@@ -1,0 +1,31 @@
+"""Files that are replaced as a whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, text: str, *, durable: bool, mode: int = 0o600) -> None:
+    """Write `path` so that a reader, or a crash, finds the old text or the new one and nothing between.
+
+    Args:
+        path: the file.
+        text: all that it is to hold.
+        durable: whether that has to be true of a crash of the machine as well, which costs a write to disk.
+        mode: who may read it.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    # a crash may have left one; or someone else made it a link, through which root would write elsewhere
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        data = text.encode()
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.fchmod(descriptor, mode)
+        if durable:
+            os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)

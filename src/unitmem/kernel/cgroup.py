@@ -1,0 +1,365 @@
+"""Cgroup v2 memory: what the kernel's files say of one cgroup and of all its ancestors.
+
+Reference: Documentation/admin-guide/cgroup-v2.rst. Parsers first, which are pure; reading after.
+A directory is held open for as long as its unit is watched: a path may come to mean another cgroup,
+an open directory can't.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from unitmem.errors import UnsupportedSystemError
+from unitmem.kernel.files import (
+    CGROUP_ROOT,
+    PROC_ROOT,
+    parse_counter,
+    parse_flat_keyed,
+    parse_pressure,
+    why_unread,
+)
+from unitmem.kernel.limits import Level
+
+EVENT_KINDS = ("high", "max", "oom", "oom_kill")
+
+
+class CgroupGoneError(Exception):
+    """The cgroup was removed, as its unit stopped; it may be made again, and is another one then."""
+
+
+def parse_self_cgroup(text: str) -> str | None:
+    """The path in the v2 hierarchy of /proc/PID/cgroup; None when the process is only in v1 hierarchies."""
+    for line in text.splitlines():
+        if line.startswith("0::"):
+            return line.removeprefix("0::").removesuffix(" (deleted)")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupReading:
+    """One cgroup's memory at one instant, with every field that could be read; bytes, percent and counts."""
+
+    path: str
+    inode: int
+    current: int | None = None
+    peak: int | None = None
+    swap: int | None = None
+    zswap: int | None = None
+    stat: Mapping[str, int] = field(default_factory=dict)
+    events: Mapping[str, int] = field(default_factory=dict)
+    pressure: Mapping[str, float] = field(default_factory=dict)
+    levels: tuple[Level, ...] = ()
+    """This cgroup first, then each ancestor below the root."""
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Why a value is missing, by file name."""
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def require_memory_controller(root: Path = CGROUP_ROOT) -> None:
+    """Return if `root` is a cgroup v2 mount whose memory controller is on.
+
+    Raises:
+        UnsupportedSystemError: it isn't; says what is missing and what to do.
+    """
+    try:
+        controllers = (root / "cgroup.controllers").read_text().split()
+    except OSError:
+        raise UnsupportedSystemError(
+            f"cgroup v2 is not mounted at {root}, and unitmem reads memory from nowhere else",
+            hint="boot with systemd.unified_cgroup_hierarchy=1; "
+            "in a container, run unitmem on the host or mount the host's /sys/fs/cgroup",
+        ) from None
+    if "memory" not in controllers:
+        raise UnsupportedSystemError(
+            f"the memory controller of cgroup v2 is off (it is not in {root}/cgroup.controllers)",
+            hint="boot without cgroup_disable=memory, and without cgroup v1 claiming the controller",
+        )
+
+
+class Cgroup:
+    """One cgroup, held by its open directory, so that what is read is always the same cgroup.
+
+    Raises:
+        CgroupGoneError: from the constructor and every reading, once the cgroup is removed.
+        OSError: the directory may not be opened.
+    """
+
+    def __init__(self, path: str, root: Path = CGROUP_ROOT) -> None:
+        self.path = path
+        self.root = root
+        try:
+            self._fd = os.open(
+                root / path.lstrip("/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            raise CgroupGoneError(path) from None
+        self.inode = os.fstat(self._fd).st_ino
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def read_file(self, name: str) -> str:
+        """The text of one file of this cgroup.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+            OSError: the kernel has no such file, or it may not be read.
+        """
+        return self._read_file(self._fd, name)
+
+    def exists(self) -> bool:
+        """Whether the cgroup of this very inode is still at its path."""
+        try:
+            return os.stat(self.root / self.path.lstrip("/")).st_ino == self.inode
+        except OSError:
+            return False
+
+    def open_file(self, name: str) -> int:
+        """A file descriptor of one file of this cgroup, to be closed by the caller.
+
+        Raises:
+            OSError: there is no such file, or the cgroup is removed.
+        """
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+
+    def limit(self, name: str) -> int | None:
+        """What a file such as memory.high allows, in bytes; None is no limit.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+            OSError: the kernel has no such file, or it may not be read.
+        """
+        return parse_counter(self.read_file(name))
+
+    def is_frozen(self) -> bool:
+        """Whether every process of the subtree stands still.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+            OSError: it can't be read.
+        """
+        return parse_flat_keyed(self.read_file("cgroup.events")).get("frozen") == 1
+
+    def kill(self) -> None:
+        """SIGKILL every process of the subtree at once; no fork escapes it. Since Linux 5.14.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+            OSError: the kernel has no such file, or it may not be written.
+        """
+        self._write_file("cgroup.kill", "1")
+
+    def reclaim(self, size: int) -> None:
+        """Have the kernel take `size` bytes back; returns when it has, however long that is. Since Linux 5.19.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+            BlockingIOError: it found less than that to take.
+            OSError: the kernel has no such file, or it may not be written.
+        """
+        self._write_file("memory.reclaim", str(size))
+
+    def read(self, seen: MutableMapping[str, Level] | None = None) -> CgroupReading:
+        """Every memory file of this cgroup and the limits of its ancestors.
+
+        Args:
+            seen: ancestors that were read at this instant, by path, and are not read again; those read
+                here are added. Hundreds of units share one slice, whose memory.stat is dear.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+        """
+        if self.path in ("", "/"):
+            return self._read_root()
+        unknown: dict[str, str] = {}
+        current = self._counter("memory.current", unknown)
+        stat = self._keyed("memory.stat", unknown)
+        return CgroupReading(
+            path=self.path,
+            inode=self.inode,
+            current=current,
+            peak=self._counter("memory.peak", unknown),
+            swap=self._counter("memory.swap.current", unknown),
+            zswap=self._counter("memory.zswap.current", unknown),
+            stat=stat,
+            events=self._keyed("memory.events", unknown),
+            pressure=self._pressure(unknown),
+            levels=(self._own_level(current, stat), *self._ancestors({} if seen is None else seen)),
+            unknown=unknown,
+        )
+
+    def pids(self) -> list[int]:
+        """Every process of the whole subtree, in delegated and threaded cgroups too, each once.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+            OSError: a part of it may not be looked at, so that not all are known.
+        """
+        found: dict[int, None] = {}
+        for directory in self._subtree():
+            try:
+                text = (directory / "cgroup.procs").read_text()
+            except OSError as error:
+                if error.errno == errno.EOPNOTSUPP:
+                    # a threaded cgroup: its processes are listed at the domain above it,
+                    # which is within the subtree unless the unit itself is threaded
+                    if directory == self.root / self.path.lstrip("/"):
+                        found.update(dict.fromkeys(self._processes_of_threads(directory)))
+                    continue
+                if error.errno in (errno.ENOENT, errno.ENODEV):
+                    continue
+                raise
+            # a process of another pid namespace reads as 0
+            found.update(dict.fromkeys(pid for pid in map(int, text.split()) if pid))
+        if not self.exists():  # the walk went by path: it may have read a successor's processes
+            raise CgroupGoneError(self.path)
+        return list(found)
+
+    def contains(self, pid: int, proc: Path = PROC_ROOT) -> bool:
+        """Whether the process `pid` is in this cgroup or below it, now."""
+        try:
+            # whoever may make cgroups may call one any bytes
+            path = parse_self_cgroup(os.fsdecode((proc / str(pid) / "cgroup").read_bytes()))
+        except OSError:
+            return False
+        own = self.path.rstrip("/")
+        return path is not None and (path == own or path.startswith(own + "/")) and self.exists()
+
+    def _read_root(self) -> CgroupReading:
+        """The root cgroup has no counters of its own (cgroup-v2.rst); what it has is the machine's."""
+        unknown = dict.fromkeys(
+            ("memory.current", "memory.peak", "memory.swap.current", "memory.zswap.current", "memory.events"),
+            "the root cgroup has no such file",
+        )
+        return CgroupReading(
+            path="/",
+            inode=self.inode,
+            stat=self._keyed("memory.stat", unknown),
+            pressure=self._pressure(unknown),
+            unknown=unknown,
+        )
+
+    def _own_level(self, current: int | None, stat: Mapping[str, int]) -> Level:
+        return Level(
+            path=self.path,
+            max=self._counter("memory.max", {}),
+            high=self._counter("memory.high", {}),
+            current=current,
+            inactive_file=stat.get("inactive_file"),
+        )
+
+    def _ancestors(self, seen: MutableMapping[str, Level]) -> Iterator[Level]:
+        parts = [part for part in self.path.split("/") if part]
+        for count in range(len(parts) - 1, 0, -1):
+            path = "/" + "/".join(parts[:count])
+            if path not in seen:
+                try:
+                    with Cgroup(path, self.root) as ancestor:
+                        seen[path] = ancestor._own_level(
+                            ancestor._counter("memory.current", {}),
+                            ancestor._keyed("memory.stat", {}),
+                        )
+                except CgroupGoneError:
+                    # an ancestor can't go before its child does
+                    raise CgroupGoneError(self.path) from None
+            yield seen[path]
+
+    def _subtree(self) -> Iterator[Path]:
+        top = self.root / self.path.lstrip("/")
+
+        def refuse(error: OSError) -> None:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):  # removed meanwhile
+                raise error
+
+        for directory, _, _ in os.walk(top, onerror=refuse):
+            yield Path(directory)
+
+    @staticmethod
+    def _processes_of_threads(directory: Path) -> Iterator[int]:
+        for thread in (directory / "cgroup.threads").read_text().split():
+            try:
+                status = (PROC_ROOT / thread / "status").read_text(errors="replace")
+            except OSError:
+                continue
+            for line in status.splitlines():
+                if line.startswith("Tgid:"):
+                    yield int(line.split()[1])
+
+    def _counter(self, name: str, unknown: dict[str, str]) -> int | None:
+        try:
+            return parse_counter(self.read_file(name))
+        except (OSError, ValueError) as error:
+            unknown[name] = why_unread(name, error)
+            return None
+
+    def _keyed(self, name: str, unknown: dict[str, str]) -> dict[str, int]:
+        try:
+            return parse_flat_keyed(self.read_file(name))
+        except (OSError, ValueError) as error:
+            unknown[name] = why_unread(name, error)
+            return {}
+
+    def _pressure(self, unknown: dict[str, str]) -> dict[str, float]:
+        try:
+            return parse_pressure(self.read_file("memory.pressure"))
+        except (OSError, ValueError) as error:
+            unknown["memory.pressure"] = why_unread("memory.pressure", error)
+            return {}
+
+    def _write_file(self, name: str, text: str) -> None:
+        try:
+            descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno == errno.ENODEV or (error.errno == errno.ENOENT and not self.exists()):
+                raise CgroupGoneError(self.path) from None
+            raise
+
+    def _read_file(self, directory: int, name: str) -> str:
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        except FileNotFoundError:
+            if not self.exists():
+                raise CgroupGoneError(self.path) from None
+            raise
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                raise CgroupGoneError(self.path) from None
+            raise
+        try:
+            chunks = []
+            while chunk := os.read(descriptor, 65536):
+                chunks.append(chunk)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                raise CgroupGoneError(self.path) from None
+            raise
+        finally:
+            os.close(descriptor)
+        return b"".join(chunks).decode(errors="replace")
+
+
+def own_cgroup(proc: Path = PROC_ROOT) -> str | None:
+    """The cgroup path of this very process; None where it has none in the v2 hierarchy."""
+    try:
+        return parse_self_cgroup((proc / "self/cgroup").read_text())
+    except OSError:
+        return None

@@ -1,0 +1,58 @@
+"""The limits on the way from a cgroup up to the root, and the room that they leave.
+
+Reference: Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unitmem.kernel.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What one cgroup on the way up to the root allows and uses, in bytes; None limits nothing."""
+
+    path: str
+    max: int | None = None
+    high: int | None = None
+    current: int | None = None
+    inactive_file: int | None = None
+
+    @property
+    def workingset(self) -> int | None:
+        """`current − inactive_file`: what is left after the cheapest reclaim."""
+        if self.current is None or self.inactive_file is None:
+            return None
+        return max(0, self.current - self.inactive_file)
+
+
+def tightest_limit(levels: Sequence[Level], host: Host) -> tuple[int, str]:
+    """(bytes, whose): the least memory.max from the unit up, or the machine's memory as `host`."""
+    limits = [(level.max, level.path) for level in levels if level.max is not None]
+    return min([*limits, (host.total, "host")], key=lambda limit: limit[0])
+
+
+def tightest_high(levels: Sequence[Level]) -> int | None:
+    """The least memory.high from the unit up; None when there is none."""
+    return min((level.high for level in levels if level.high is not None), default=None)
+
+
+def headroom(levels: Sequence[Level], host: Host) -> int | None:
+    """Bytes the unit can still allocate before a limit above it, or the machine, is met; at least 0.
+
+    Usage is counted without inactive page cache, which the kernel drops before it refuses memory: a
+    service that has read many files is not out of memory. None when a part of it is unknown.
+    """
+    if host.available is None:
+        return None
+    room = [host.available]
+    for level in levels:
+        if level.max is None:
+            continue
+        if level.workingset is None:
+            return None
+        room.append(max(0, level.max - level.workingset))
+    return min(room)

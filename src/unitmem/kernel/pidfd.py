@@ -1,0 +1,173 @@
+"""Which process is meant, settled once by a pidfd: of a pid, of a child, or one that was passed on.
+
+Reference: pidfd_open(2), proc_pid_fdinfo(5), waitid(2). A pid is a number that the next process may
+have; a pidfd is of one process for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from unitmem.errors import UnsupportedSystemError
+from unitmem.kernel.files import PROC_ROOT
+from unitmem.kernel.process import PinnedProcess, ProcessGoneError, ProcessHiddenError
+
+
+class Child(Protocol):
+    """What `subprocess.Popen` and asyncio's `Process` have in common."""
+
+    pid: int
+    returncode: Any
+
+
+def open_pid(pid: int) -> int:
+    """A pidfd of the process that has `pid` now.
+
+    Raises:
+        ValueError: no process can have it, or it is PID 1, which can't be ended, or a thread's.
+        ProcessLookupError: none has it.
+        OSError: there are too many open files.
+    """
+    if pid <= 0:
+        raise ValueError(f"a pid is above 0, not {pid}")
+    try:
+        return _not_init(os.pidfd_open(pid))
+    except (ProcessLookupError, OverflowError):
+        hint = f"; if it is a pidfd, write pidfd={pid}" if _is_pidfd(pid) else ""
+        raise ProcessLookupError(errno.ESRCH, f"no process has the pid {pid}{hint}") from None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            raise ValueError(f"{pid} is a thread, not a process") from None
+        raise
+
+
+def open_child(child: Child) -> int:
+    """A pidfd of a child of this program.
+
+    Its pid is its own until somebody waits for it, so that after that it is not opened: whoever has it
+    then is another.
+
+    Raises:
+        ProcessGoneError: it has ended.
+        OSError: there are too many open files.
+    """
+    if child.returncode is not None:
+        raise ProcessGoneError(child.pid)
+    try:
+        pidfd = os.pidfd_open(child.pid)
+    except ProcessLookupError:
+        raise ProcessGoneError(child.pid) from None
+    with _closed_by_errors(pidfd):
+        if not _is_child(pidfd):
+            raise ProcessGoneError(child.pid)
+    return pidfd
+
+
+def duplicate(pidfd: int) -> int:
+    """A pidfd of the same process as `pidfd`.
+
+    Raises:
+        ValueError: it is none, or of PID 1.
+        OSError: it isn't open, or there are too many open files.
+    """
+    twin = os.dup(pidfd)
+    with _closed_by_errors(twin):
+        if not _is_pidfd(twin):
+            raise ValueError(f"file descriptor {pidfd} is no pidfd")
+    return _not_init(twin)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether its process has ended, every thread of it; a zombie has."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def pin(pidfd: int, proc: Path = PROC_ROOT) -> PinnedProcess:
+    """Its process in /proc.
+
+    Raises:
+        ProcessGoneError: it has ended, and was waited for.
+        PermissionError: it is hidden from this user (hidepid), or lives in a namespace that /proc doesn't show.
+        UnsupportedSystemError: there is no /proc.
+        OSError: there are too many open files.
+    """
+    pid = _pid_of(pidfd)
+    if pid is None:
+        raise ProcessGoneError(pid)
+    hidden = PermissionError(
+        errno.EACCES, f"the process is hidden from this user, or from {proc} as it is mounted"
+    )
+    if pid == 0:
+        raise hidden
+    try:
+        pinned = PinnedProcess(pid, proc)
+    except (ProcessGoneError, ProcessHiddenError):
+        if _pid_of(pidfd) is None:
+            raise ProcessGoneError(pid) from None
+        raise hidden from None
+    try:
+        # while it is not waited for the pid is its own, and so is the directory that was opened in between
+        if _pid_of(pidfd) == pid:
+            return pinned
+    except BaseException:
+        pinned.close()
+        raise
+    pinned.close()
+    raise ProcessGoneError(pid)
+
+
+def _is_child(pidfd: int) -> bool:
+    """Whether its process is a child of this program that nobody has waited for."""
+    try:
+        # it asks, and leaves the answer for the one who waits
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _pid_of(pidfd: int) -> int | None:
+    """The pid that it has in /proc; None once it was waited for, 0 if /proc shows another namespace."""
+    text = _fdinfo(pidfd)
+    if text is None:
+        raise UnsupportedSystemError("there is no /proc here, which tells of processes")
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key == "Pid":
+            return None if int(value) < 0 else int(value)
+    raise ValueError(f"file descriptor {pidfd} is no pidfd")
+
+
+def _is_pidfd(descriptor: int) -> bool:
+    return "\nPid:" in (_fdinfo(descriptor) or "")
+
+
+def _fdinfo(descriptor: int) -> str | None:
+    # not self: a thread may have descriptors of its own
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/thread-self/fdinfo/{descriptor}").read_bytes().decode()
+    return None
+
+
+def _not_init(pidfd: int) -> int:
+    with _closed_by_errors(pidfd):
+        if _pid_of(pidfd) == 1:
+            raise ValueError("PID 1 can't be ended, and all else would end with it")
+    return pidfd
+
+
+@contextmanager
+def _closed_by_errors(descriptor: int) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        os.close(descriptor)
+        raise

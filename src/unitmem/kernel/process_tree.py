@@ -1,0 +1,228 @@
+"""A process, alone or with all that descends from it: their memory together, and signals that leave none out.
+
+Reference: proc_tid_children(5), pid_namespaces(7). A descendant stays in the tree once it was seen,
+also when its parent ends and it is handed to another. What is started and let go of between two
+looks is not seen.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unitmem.kernel.files import PROC_ROOT
+from unitmem.kernel.process import (
+    PinnedProcess,
+    Process,
+    ProcessGoneError,
+    ProcessHiddenError,
+    Stat,
+    parse_stat,
+    send_signal,
+    weigh,
+    with_pss,
+)
+
+_FREEZING = 0.1  # seconds within which what was stopped is expected to stand still
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Whom a signal has reached."""
+
+    reached: tuple[Process, ...]
+    refused: tuple[tuple[Process, OSError], ...]
+    """Those that live and could not be signalled, and why."""
+
+
+class ProcessTree:
+    """`root`, and with `whole` all its descendants.
+
+    To be used by one thread, but for `is_over`.
+
+    Raises:
+        ProcessGoneError: it has ended, and was waited for.
+        OSError: it can't be read.
+    """
+
+    def __init__(self, root: PinnedProcess, *, whole: bool, proc: Path = PROC_ROOT) -> None:
+        stat = root.read_stat()
+        self.root = Process(root.pid, stat.start_time, stat.name)
+        self._pinned = root
+        self._whole = whole
+        self._proc = proc
+        self._known: tuple[Process, ...] = (self.root,)
+        # CONFIG_PROC_CHILDREN; a kernel without it makes us look at every process of the machine
+        self._lists_children = os.path.exists(f"{proc}/{root.pid}/task/{root.pid}/children")  # noqa: PTH110
+
+    def look(self) -> list[Process]:
+        """Those that live, with their RSS, which is None where it can't be read; the root comes first.
+
+        The root alone is given in any case: whether it lives is for its pidfd to say.
+        """
+        if self._whole:
+            return [process for process, _ in self._walk()]
+        try:
+            return [replace(self.root, rss=self._pinned.read_rss())]
+        except (OSError, ValueError, ProcessGoneError):
+            return [self.root]
+
+    def weigh(self, processes: Sequence[Process]) -> list[Process]:
+        """Those of `processes` that still live, with PSS, or with the reason in `unknown`."""
+        weighed = []
+        for process in processes:
+            try:
+                weighed.append(self._weigh(process))
+            except ProcessGoneError:
+                continue
+            except OSError as error:
+                weighed.append(replace(process, unknown=words(error)))
+        return weighed
+
+    def _weigh(self, process: Process) -> Process:
+        if not self._is_root(process):
+            return with_pss(process, self._proc)
+        # which is the most common case, and should cost the least
+        with suppress(OSError, ValueError):
+            return replace(process, pss=self._pinned.read_pss())
+        return weigh(self._pinned, process)
+
+    def is_over(self) -> bool:
+        """Whether none that was seen so far lives; any thread may ask."""
+        return not any(self._lives(process) for process in self._known)
+
+    def send_signal(self, number: signal.Signals) -> Delivery:
+        """Signal each once; this program itself, if it belongs to them, is the last."""
+        return self._send(self.look(), number)
+
+    def kill(self) -> Delivery:
+        """SIGKILL to each, who are all stopped first: what has a parent that is killed could slip away."""
+        if self._whole:
+            self._freeze()
+        return self._send(self.look(), signal.SIGKILL)
+
+    # --- who belongs to it -------------------------------------------------------------------------
+
+    def _walk(self) -> list[tuple[Process, Stat | None]]:
+        """Everyone that lives, with what /proc says of them; None where it can't be read."""
+        family = None if self._lists_children else _children_by_parent(self._proc)
+        found: dict[int, tuple[Process, Stat | None]] = {}
+        queue = deque(self._known)
+        while queue:
+            process = queue.popleft()
+            if process.pid in found:
+                continue
+            try:
+                with self._pin(process) as pinned:
+                    stat = pinned.read_stat()
+                    if stat.start_time != process.start_time or stat.has_ended:
+                        continue
+                    found[process.pid] = replace(process, name=stat.name, rss=pinned.read_rss()), stat
+                    pids = pinned.list_children() if family is None else family.get(process.pid, ())
+                    queue.extend(child for pid in pids if (child := self._child(pid, pinned)))
+            except ProcessGoneError:
+                found.pop(process.pid, None)
+            except (OSError, ValueError, ProcessHiddenError):
+                found.setdefault(process.pid, (replace(process, rss=None), None))
+        self._known = tuple(process for process, _ in found.values())
+        return list(found.values())
+
+    def _child(self, pid: int, parent: PinnedProcess) -> Process | None:
+        """The child `pid` of `parent`; None if it has ended, or is another's by now."""
+        try:
+            with PinnedProcess(pid, self._proc) as pinned:
+                stat = pinned.read_stat()
+                if stat.has_ended or stat.parent != parent.pid:
+                    return None
+                parent.read_stat()  # while it is not waited for, its pid is its own
+                return Process(pid, stat.start_time, stat.name)
+        except (OSError, ValueError, ProcessGoneError, ProcessHiddenError):
+            return None
+
+    def _lives(self, process: Process) -> bool:
+        """Whether `process` lives, or can't be told not to."""
+        try:
+            with self._pin(process) as pinned:
+                stat = pinned.read_stat()
+        except ProcessGoneError:
+            return False
+        except (OSError, ValueError, ProcessHiddenError):
+            return True
+        return stat.start_time == process.start_time and not stat.has_ended
+
+    @contextmanager
+    def _pin(self, process: Process) -> Iterator[PinnedProcess]:
+        if self._is_root(process):
+            yield self._pinned
+            return
+        with PinnedProcess(process.pid, self._proc) as pinned:
+            yield pinned
+
+    def _is_root(self, process: Process) -> bool:
+        return (process.pid, process.start_time) == (self.root.pid, self.root.start_time)
+
+    # --- signals -----------------------------------------------------------------------------------
+
+    def _freeze(self) -> None:
+        """Stop all of them, until no further one turns up and each stands still, or for a moment."""
+        deadline = time.monotonic() + _FREEZING
+        stopped: set[tuple[int, int]] = set()
+        while True:
+            others = [(process, stat) for process, stat in self._walk() if process.pid != self._own_pid()]
+            new = [process for process, _ in others if (process.pid, process.start_time) not in stopped]
+            for process in new:
+                with suppress(OSError, ProcessGoneError, ProcessHiddenError):
+                    self._send_to(process, signal.SIGSTOP)
+                stopped.add((process.pid, process.start_time))
+            still = all(stat is None or stat.state in "Tt" for _, stat in others)
+            if (not new and still) or time.monotonic() >= deadline:
+                return
+            time.sleep(0.001)
+
+    def _send(self, processes: Sequence[Process], number: signal.Signals) -> Delivery:
+        reached: list[Process] = []
+        refused: list[tuple[Process, OSError]] = []
+        own = self._own_pid()
+        for process in sorted(processes, key=lambda process: process.pid == own):
+            try:
+                self._send_to(process, number)
+            except ProcessGoneError:
+                continue
+            except ProcessHiddenError:
+                refused.append((process, PermissionError(1, "it is hidden from this user")))
+            except OSError as error:
+                refused.append((process, error))
+            else:
+                reached.append(process)
+        return Delivery(tuple(reached), tuple(refused))
+
+    def _send_to(self, process: Process, number: signal.Signals) -> None:
+        if self._is_root(process):
+            self._pinned.send_signal(number)
+        else:
+            send_signal(process, number, still_meant=lambda: True)
+
+    def _own_pid(self) -> int:
+        # as /proc has it, like the others
+        return int(os.readlink(f"{self._proc}/self"))  # noqa: PTH115
+
+
+def _children_by_parent(proc: Path) -> dict[int, list[int]]:
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir(proc):
+        if entry.isdecimal():
+            with suppress(OSError, ValueError):
+                text = (proc / entry / "stat").read_bytes().decode(errors="replace")
+                children.setdefault(parse_stat(text).parent, []).append(int(entry))
+    return children
+
+
+def words(error: OSError) -> str:
+    """What went wrong, in the middle of a sentence."""
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,42 @@
+"""The processes of a cgroup."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unitmem.kernel.cgroup import Cgroup
+from unitmem.kernel.files import PROC_ROOT
+from unitmem.kernel.process import (
+    Process,
+    ProcessGoneError,
+    ProcessHiddenError,
+    read_process,
+)
+
+
+def read_processes(cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
+    """Every process of `cgroup` with its RSS; one that /proc hides from us is there, and unknown.
+
+    Raises:
+        CgroupGoneError: the unit stopped, or was started anew.
+        OSError: not every process of it can be found.
+    """
+    processes = []
+    missing = set()
+    for pid in cgroup.pids():
+        try:
+            processes.append(read_process(pid, proc))
+        except ProcessGoneError:
+            missing.add(pid)
+        except ProcessHiddenError:
+            processes.append(_hidden(pid))
+    if missing:
+        # what ended has left the cgroup as well, as a zombie has; what has not is only hidden
+        processes += [_hidden(pid) for pid in cgroup.pids() if pid in missing]
+    return processes
+
+
+def _hidden(pid: int) -> Process:
+    return Process(
+        pid, start_time=0, name="", unknown="hidden from this user (/proc is mounted with hidepid)"
+    )

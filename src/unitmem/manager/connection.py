@@ -1,0 +1,113 @@
+"""The connection to the service manager: lost when nobody answers, and made anew with growing pauses."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Callable
+
+from unitmem.errors import BusError
+from unitmem.manager.systemd import Manager
+
+FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
+"""Seconds between attempts to reach a manager that is away: doubled each time, up to the last."""
+
+
+class Connection:
+    """What a watch has of its manager.
+
+    Args:
+        manager: connected, and not followed yet.
+        selector: what the manager's signals are to wake.
+        on_lost: is given the sentence that says so, once for each time that the manager is lost.
+        on_return: likewise, once the manager answers again.
+        renewed: called each time that a connection is made: signals were missed before.
+
+    Raises:
+        BusError: the manager can't be followed.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        selector: selectors.BaseSelector,
+        on_lost: Callable[[str], None],
+        on_return: Callable[[str], None],
+        renewed: Callable[[], None],
+    ) -> None:
+        self.manager: Manager | None = None
+        """None while it is out of reach."""
+        self.retry_at = 0.0
+        """When it is to be tried again, while it is out of reach."""
+        self._kind = manager.kind
+        self._selector = selector
+        self._on_lost = on_lost
+        self._on_return = on_return
+        self._renewed = renewed
+        self._bus = -1
+        self._pause = FIRST_PAUSE
+        self._is_known_to_answer = True
+        self._use(manager)
+
+    def close(self) -> None:
+        if self.manager is not None:
+            self.manager.close()
+
+    def reach(self, now: float) -> Manager | None:
+        """The manager, as `answering`; where it is out of reach, it is tried again when that is due."""
+        if self.manager is None and now >= self.retry_at:
+            self.renew(now)
+        return self.answering(now)
+
+    def answering(self, now: float) -> Manager | None:
+        """The manager, unless it doesn't answer at all: it would cost each further call a timeout too."""
+        if self.manager is not None and self.manager.lost is not None:
+            try:
+                self.manager.ping()  # that one call may just have taken too long
+            except BusError as error:
+                self.lose(error, now)
+        return self.manager
+
+    def lose(self, error: BusError, now: float) -> None:
+        """Let go of a manager that doesn't answer."""
+        if self.manager is not None:
+            self._selector.unregister(self._bus)
+            self.manager.close()
+            self.manager = None
+        if self._is_known_to_answer:
+            self._on_lost(
+                f"{error}; going on with the units that are known, and trying to reach the manager again"
+            )
+        self._is_known_to_answer = False
+        self._try_later(now)
+
+    def renew(self, now: float) -> None:
+        """Try to reach it."""
+        manager = None
+        try:
+            manager = Manager(self._kind)
+            self._use(manager)
+        except (BusError, OSError):
+            if manager is not None:
+                manager.close()
+            self._try_later(now)
+
+    def confirm(self) -> bool:
+        """Take note that the manager has answered all that it was asked; whether that is news."""
+        if self._is_known_to_answer:
+            return False
+        self._is_known_to_answer = True
+        self._pause = FIRST_PAUSE
+        self._on_return(f"the {self._kind} manager is back")
+        return True
+
+    def _use(self, manager: Manager) -> None:
+        manager.follow()
+        # by its number: once the connection is lost, it has none to be found by any more
+        self._bus = manager.fileno()
+        self._selector.register(self._bus, selectors.EVENT_READ)
+        self.manager = manager
+        self._renewed()
+
+    def _try_later(self, now: float) -> None:
+        self.retry_at = now + self._pause
+        self._pause = min(self._pause * 2, LAST_PAUSE)

@@ -1,0 +1,567 @@
+"""The service manager over D-Bus: list, describe, follow, stop and signal units. The one user of pystemd.
+
+Reference: org.freedesktop.systemd1(5). Properties are read one by one, since pystemd's `Unit.load()`
+introspects: that takes 2.4 ms and 1.25 MiB for each unit, and one property 55 µs. Every call blocks
+and holds the GIL until the manager answers or `$SYSTEMD_BUS_TIMEOUT` (5 s unless set) is over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Self
+
+from pystemd import daemon as sd_daemon
+from pystemd.dbusexc import DBusBaseError
+from pystemd.dbuslib import DBus, DBusAddress, apply_signature, path_encode
+
+from unitmem.errors import (
+    BusError,
+    BusLostError,
+    InvocationGoneError,
+    NoSuchUnitError,
+    UnsupportedSystemError,
+)
+from unitmem.manager.dbus import (
+    DENIED,
+    INVALID,
+    LOST,
+    LOST_NUMBERS,
+    NOT_FOUND,
+    TIMED_OUT,
+    describe,
+    error_name,
+    hex_of,
+    text_of,
+    variants,
+)
+from unitmem.unit import CGROUP_KINDS, DEPENDENTS, ManagerKind, Unit, is_unit_name
+
+_SERVICE = b"org.freedesktop.systemd1"
+_MANAGER_PATH = b"/org/freedesktop/systemd1"
+_UNIT_PATH = b"/org/freedesktop/systemd1/unit"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+_UNIT = b"org.freedesktop.systemd1.Unit"
+_BUS = b"org.freedesktop.DBus"
+_BUS_PATH = b"/org/freedesktop/DBus"
+
+COMMAND_END_WAIT = 5.0
+"""Seconds that a command has for its end once its time is up."""
+
+_INFINITY = 2**64 - 1
+_CALL_TIMEOUT = "5s"
+# process() answers empty for libsystemd's own housekeeping too: one such answer is not yet the end
+_QUIET_ANSWERS = 3
+# whoever floods the bus must not keep `changes` from returning; what is left over is for the next call
+_MOST_AT_ONCE = 10_000
+# What a program is apt to handle. libsystemd gives up a call that a handler interrupts, and whether
+# the manager has acted is unknown then: a signal to a unit could neither be trusted nor sent again
+_DEFERRED = frozenset(
+    {
+        signal.SIGALRM,
+        signal.SIGCHLD,
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+    }
+)
+
+
+class Change(StrEnum):
+    """What a signal of the manager says has happened."""
+
+    APPEARED = "UnitNew"
+    VANISHED = "UnitRemoved"
+    JOB_QUEUED = "JobNew"
+    JOB_DONE = "JobRemoved"
+    RELOADED = "Reloading"
+    """The manager has read its files anew; whatever was known about units may be stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitChange:
+    """One signal: what happened, and to which unit (None for RELOADED)."""
+
+    change: Change
+    unit: str | None
+
+
+class Manager:
+    """A connection to one service manager: the machine's, or the calling user's.
+
+    Not for threads. A connection that was lost stays lost: open another one.
+
+    Raises:
+        BusError: the bus can't be reached.
+        UnsupportedSystemError: the machine isn't run by systemd.
+    """
+
+    def __init__(self, kind: ManagerKind = ManagerKind.SYSTEM, address: str | None = None) -> None:
+        self.kind = kind
+        # read by libsystemd as it opens a bus; 25 s, its own default, is half a watchdog's patience
+        os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", _CALL_TIMEOUT)
+        if address is None and not sd_daemon.booted():
+            raise UnsupportedSystemError(
+                "this machine isn't run by systemd (there is no /run/systemd/system)",
+                hint="run unitmem on a systemd machine; in a container, run it on the host",
+            )
+        self._bus = DBusAddress(address.encode()) if address else DBus(kind is ManagerKind.USER)
+        try:
+            self._bus.open()
+        except DBusBaseError as error:
+            raise BusError(
+                f"the {kind} bus can't be reached: {describe(error)}", hint=_unreachable_hint(kind)
+            ) from None
+        self._open = True
+        self.lost: BusLostError | None = None
+        """How the last call failed, if that was for want of an answer: others may have to wait in vain too."""
+        self._signals: deque[tuple[bytes, bytes, Any]] = deque()
+        self._owner: bytes | None = None
+        self._reloading = False
+        self._callbacks: list[Callable[..., None]] = []
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._bus.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # --- asking ---
+
+    def list_units(self) -> list[Unit]:
+        """Every loaded unit, without what only `describe` fetches. Costly for PID 1: not for every tick.
+
+        Raises:
+            BusError: no answer.
+        """
+        rows = self._call(_MANAGER_PATH, _MANAGER, "ListUnits") or []
+        return [
+            Unit(
+                name=text_of(row[0]),
+                description=text_of(row[1]),
+                load_state=text_of(row[2]),
+                active_state=text_of(row[3]),
+                sub_state=text_of(row[4]),
+            )
+            for row in rows
+        ]
+
+    def describe(self, name: str) -> Unit:
+        """The unit `name` (or the one that it is an alias of), with its cgroup, processes and invocation.
+
+        Only a loaded unit is described, as every one that runs is. To ask for properties of another
+        makes the manager load it, tell everybody, and unload it again, for each property anew.
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        with self._loaded(name) as path:
+            unit = Unit(
+                name=text_of(self._property(path, _UNIT, "Id", "s")),
+                description=text_of(self._property(path, _UNIT, "Description", "s")),
+                load_state=text_of(self._property(path, _UNIT, "LoadState", "s")),
+                active_state=text_of(self._property(path, _UNIT, "ActiveState", "s")),
+                sub_state=text_of(self._property(path, _UNIT, "SubState", "s")),
+                invocation_id=hex_of(self._property(path, _UNIT, "InvocationID", "ay")),
+            )
+        # one whose file was deleted runs on, and is not found either
+        if unit.load_state == "not-found" and unit.active_state == "inactive":
+            raise _no_such_unit(name)
+        if unit.kind not in CGROUP_KINDS:
+            return unit
+        interface = b"org.freedesktop.systemd1." + unit.kind.capitalize().encode()
+        is_service = unit.kind == "service"
+        has_control = unit.kind in ("service", "socket", "mount", "swap")
+        return replace(
+            unit,
+            control_group=text_of(self._property(path, interface, "ControlGroup", "s")) or None,
+            slice=text_of(self._property(path, interface, "Slice", "s")) or None,
+            main_pid=(self._property(path, interface, "MainPID", "u") or None) if is_service else None,
+            control_pid=(self._property(path, interface, "ControlPID", "u") or None) if has_control else None,
+        )
+
+    def dependents(self, name: str) -> dict[str, tuple[str, ...]]:
+        """The units that stop with `name`, and those that start it, by each property of it that names some.
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        with self._loaded(name) as path:
+            found = {relation: self._property(path, _UNIT, relation, "as") for relation in DEPENDENTS}
+        return {relation: tuple(sorted(map(text_of, units))) for relation, units in found.items() if units}
+
+    def ping(self) -> None:
+        """Find out whether the manager answers at all.
+
+        Raises:
+            BusLostError: it doesn't.
+            BusError: refused.
+        """
+        self._call(_MANAGER_PATH, b"org.freedesktop.DBus.Peer", "Ping")
+        self.lost = None
+
+    # --- following ---
+
+    def follow(self) -> None:
+        """Subscribe to the manager's signals; `changes()` returns them from here on.
+
+        Raises:
+            BusLostError: the connection is dead, or the manager doesn't answer.
+            BusError: refused.
+        """
+
+        def receive(message: Any, error: Any = None, userdata: Any = None) -> None:  # noqa: ARG001
+            # an exception in here would surface as SystemError from somewhere else: only append
+            message.process_reply(False)
+            self._signals.append((message.get_sender(), message.get_member(), message.body))
+
+        self._callbacks.append(receive)  # libsystemd keeps no reference
+        for change in Change:
+            with self._asking(f"following {change}") as bus:
+                bus.match_signal(_SERVICE, _MANAGER_PATH, _MANAGER, change.value.encode(), receive)
+        self._owner = self._name_owner()
+        self._call(_MANAGER_PATH, _MANAGER, "Subscribe")
+
+    def fileno(self) -> int:
+        """Readable when a signal has come; drain with `changes()` before every wait as well.
+
+        Raises:
+            BusLostError: the connection is closed.
+        """
+        descriptor = int(self._connection().get_fd())
+        if descriptor < 0:
+            raise self._lost(os.strerror(-descriptor))
+        return descriptor
+
+    def changes(self) -> list[UnitChange]:
+        """What happened since the last call, in order. Also takes what arrived during other calls.
+
+        Raises:
+            BusLostError: the connection is dead.
+        """
+        bus = self._connection()
+        quiet = 0
+        try:
+            for _ in range(_MOST_AT_ONCE):
+                quiet = quiet + 1 if bus.process().is_empty() else 0
+                if quiet == _QUIET_ANSWERS:
+                    break
+        except (DBusBaseError, SystemError) as error:
+            raise self._lost(describe(error)) from None
+        if any(sender != self._owner for sender, _, _ in self._signals):
+            # the manager has a new name after `daemon-reexec`. Anyone else may send us such signals
+            # too, straight to our address, and libsystemd can't tell: a false UnitRemoved would
+            # make a unit vanish from sight
+            known = {self._owner, self._name_owner()}
+        else:
+            known = {self._owner}
+        happened: list[UnitChange] = []
+        while self._signals:
+            sender, member, body = self._signals.popleft()
+            if sender in known:
+                self._owner = sender
+                happened += self._understand(Change(text_of(member)), body)
+        return happened
+
+    def _understand(self, change: Change, body: Any) -> Iterator[UnitChange]:
+        """What a signal means, if anything.
+
+        A manager that reads its files anew tells of every unit that it is removed and that it is
+        new; none of them is. It is done when it says so, and answers to nothing before that.
+        """
+        if change is Change.RELOADED:
+            self._reloading = bool(body)
+            if self._reloading:
+                return
+        elif self._reloading and change in (Change.APPEARED, Change.VANISHED):
+            return
+        yield UnitChange(change, _unit_of(change, body))
+
+    # --- acting ---
+
+    def stop_unit(self, name: str, invocation_id: str | None) -> None:
+        """Queue a stop job, as `systemctl stop --no-block` does; the unit's own ExecStop and timeout apply.
+
+        Args:
+            name: the unit.
+            invocation_id: the run of it that is meant. The manager itself then refuses when the
+                unit was started anew meanwhile. None addresses whatever runs under that name.
+
+        Raises:
+            InvocationGoneError: that run is over, or there is no such unit.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        if invocation_id is None:
+            self._act(name, _MANAGER_PATH, _MANAGER, "StopUnit", "ss", name, "replace")
+        else:
+            self._act(name, _invocation_path(invocation_id), _UNIT, "Stop", "s", "replace")
+
+    def kill_unit(self, name: str, invocation_id: str | None, whom: str, number: int) -> None:
+        """Have the manager signal `whom` of the unit: `main`, `control` or `all`.
+
+        Args:
+            name: the unit.
+            invocation_id: the run of it that is meant, as for `stop_unit`.
+            whom: which processes.
+            number: the signal.
+
+        Raises:
+            InvocationGoneError: that run is over, or there is no such unit.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        if invocation_id is None:
+            self._act(name, _MANAGER_PATH, _MANAGER, "KillUnit", "ssi", name, whom, number)
+        else:
+            self._act(name, _invocation_path(invocation_id), _UNIT, "Kill", "si", whom, number)
+
+    def restart_unit(self, name: str, invocation_id: str | None) -> None:
+        """Queue a restart job, as `systemctl restart --no-block` does.
+
+        Args and errors are those of `stop_unit`.
+        """
+        if invocation_id is None:
+            self._act(name, _MANAGER_PATH, _MANAGER, "RestartUnit", "ss", name, "replace")
+        else:
+            self._act(name, _invocation_path(invocation_id), _UNIT, "Restart", "s", "replace")
+
+    def freeze_unit(self, name: str, invocation_id: str | None) -> None:
+        """Stop every process of the unit where it stands; returns when the kernel has, or is still at it.
+
+        Args and errors are those of `stop_unit`.
+        """
+        self._act_on_run(name, invocation_id, "Freeze")
+
+    def thaw_unit(self, name: str, invocation_id: str | None) -> None:
+        """Let a frozen unit go on. Args and errors are those of `stop_unit`."""
+        self._act_on_run(name, invocation_id, "Thaw")
+
+    def _act_on_run(self, name: str, invocation_id: str | None, method: str) -> None:
+        try:
+            if invocation_id is None:
+                self._act(name, _MANAGER_PATH, _MANAGER, f"{method}Unit", "s", name)
+            else:
+                self._act(name, _invocation_path(invocation_id), _UNIT, method, "")
+        except BusLostError as error:
+            # it answers when the kernel is done, which a unit that is short of memory keeps waiting
+            if error.name not in TIMED_OUT:
+                raise
+            self.ping()
+
+    def size_properties(self, name: str, properties: Iterable[str]) -> dict[str, int | None]:
+        """Bytes of each of `properties`, such as MemoryHigh; None is infinity.
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded.
+            BusLostError: no answer.
+            BusError: refused, or this systemd has no such property.
+        """
+        interface = b"org.freedesktop.systemd1." + name.rpartition(".")[2].capitalize().encode()
+        with self._loaded(name) as path:
+            sizes = {prop: int(self._property(path, interface, prop, "t")) for prop in properties}
+        return {prop: None if size == _INFINITY else size for prop, size in sizes.items()}
+
+    def set_size_properties(
+        self, name: str, sizes: Mapping[str, int | None], invocation_id: str | None = None
+    ) -> None:
+        """Set properties at run time, as `systemctl set-property --runtime` does; None is infinity.
+
+        Args and errors are those of `stop_unit`; without an invocation it is the unit by its name.
+        """
+        values = [(prop, "t", _INFINITY if size is None else size) for prop, size in sizes.items()]
+        if invocation_id is None:
+            head = apply_signature(b"sb", [name.encode(), True])
+            path, interface, method = _MANAGER_PATH, _MANAGER, "SetUnitProperties"
+        else:
+            head = apply_signature(b"b", [True])
+            path, interface, method = _invocation_path(invocation_id), _UNIT, "SetProperties"
+        try:
+            self._send(path, interface, method, [*head, *variants(values)])
+        except _NotFoundError as error:
+            if error.name == INVALID:
+                raise  # of a value that is out of range, and not of the unit
+            raise InvocationGoneError(f"that run of {name} is over") from None
+
+    def start_command(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], timeout: float
+    ) -> None:
+        """Start `command` as the transient service `name`, which gets SIGTERM after `timeout` seconds.
+
+        SIGKILL follows `COMMAND_END_WAIT` seconds later. The unit stays loaded for `command_result`
+        as long as this connection lives, and no longer, however it ends.
+
+        Raises:
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        arguments = [word.encode() for word in command]
+        values = [
+            ("Description", "s", f"Command of a memory policy ({name})".encode()),
+            ("Type", "s", b"oneshot"),
+            ("ExecStart", "a(sasb)", [(arguments[0], arguments, False)]),
+            ("Environment", "as", [f"{key}={value}".encode() for key, value in environment.items()]),
+            ("TimeoutStartUSec", "t", int(timeout * 1_000_000)),
+            ("TimeoutStopUSec", "t", int(COMMAND_END_WAIT * 1_000_000)),
+            ("AddRef", "b", True),
+            ("CollectMode", "s", b"inactive-or-failed"),  # or each one that failed would be kept for good
+        ]
+        head = apply_signature(b"ss", [name.encode(), b"fail"])
+        no_other_units = [(ord("a"), b"(sa(sv))"), (-1, None)]
+        self._send(_MANAGER_PATH, _MANAGER, "StartTransientUnit", [*head, *variants(values), *no_other_units])
+
+    def command_result(self, name: str) -> str | None:
+        """What became of a command that `start_command` started, as Result= has it: `success`, `timeout`, …
+
+        None while it runs, and until it has begun to. Once it is told, it is forgotten.
+
+        Raises:
+            NoSuchUnitError: it is forgotten: the connection by which it was started is gone.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        with self._loaded(name) as path:
+            if text_of(self._property(path, _UNIT, "ActiveState", "s")) not in ("inactive", "failed"):
+                return None
+            # while its job waits to be run it looks like one that was successful
+            if hex_of(self._property(path, _UNIT, "InvocationID", "ay")) is None:
+                return None
+            result = text_of(self._property(path, b"org.freedesktop.systemd1.Service", "Result", "s"))
+        with suppress(BusError):  # it is another connection's: the manager forgets it by itself
+            self._call(path, _UNIT, "Unref")
+        return result
+
+    def _act(
+        self, unit: str, path: bytes, interface: bytes, method: str, signature: str, *values: str | int
+    ) -> None:
+        try:
+            self._call(path, interface, method, signature, *values)
+        except _NotFoundError:
+            raise InvocationGoneError(f"that run of {unit} is over") from None
+
+    # --- the wire ---
+
+    def _connection(self) -> Any:
+        """The bus, unless it is closed: libsystemd would read freed memory."""
+        if not self._open:
+            raise self._lost("it was closed")
+        return self._bus
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[Any]:
+        """The bus for one call, which no signal interrupts, and whose errors become ours."""
+        bus = self._connection()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED)
+        try:
+            yield bus
+        except DBusBaseError as error:
+            raise self._bus_error(what, error) from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @contextmanager
+    def _loaded(self, name: str) -> Iterator[bytes]:
+        """The object path of a unit, and that it is loaded as long as it is asked about.
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded, or no longer.
+        """
+        if not is_unit_name(name):
+            raise _no_such_unit(name)
+        try:
+            yield self._call(_MANAGER_PATH, _MANAGER, "GetUnit", "s", name)
+        except _NotFoundError:
+            raise _no_such_unit(name) from None
+
+    def _call(self, path: bytes, interface: bytes, method: str, signature: str = "", *values: Any) -> Any:
+        arguments = apply_signature(
+            signature.encode(), [value.encode() if isinstance(value, str) else value for value in values]
+        )
+        return self._send(path, interface, method, arguments)
+
+    def _send(self, path: bytes, interface: bytes, method: str, arguments: list[Any]) -> Any:
+        with self._asking(method) as bus:
+            return bus.call_method(_SERVICE, path, interface, method.encode(), arguments).body
+
+    def _property(self, path: bytes, interface: bytes, name: str, signature: str) -> Any:
+        with self._asking(name) as bus:
+            return bus.get_property(_SERVICE, path, interface, name.encode(), signature.encode())
+
+    def _name_owner(self) -> bytes:
+        """The unique bus name that the manager has now."""
+        arguments = apply_signature(b"s", [_SERVICE])
+        with self._asking("GetNameOwner") as bus:
+            return bytes(bus.call_method(_BUS, _BUS_PATH, _BUS, b"GetNameOwner", arguments).body)
+
+    def _bus_error(self, what: str, error: DBusBaseError) -> BusError:
+        name = error_name(error)
+        number = abs(error.errno or errno.EINTR)  # pystemd leaves it out of interrupted calls
+        if number == errno.ETIMEDOUT:
+            name = name or "org.freedesktop.DBus.Error.Timeout"
+        if number in LOST_NUMBERS or (name or "").startswith(LOST):
+            return self._lost(describe(error), name)
+        message = f"{what} of the {self.kind} manager failed: {describe(error)}"
+        if name in NOT_FOUND or number == errno.ENOENT:
+            return _NotFoundError(message, None, name)
+        if name in DENIED:
+            hint = "run it as root, or allow org.freedesktop.systemd1.manage-units in polkit"
+            return BusError(message, hint, name)
+        return BusError(message, None, name)
+
+    def _lost(self, reason: str, name: str | None = None) -> BusLostError:
+        self.lost = BusLostError(
+            f"the connection to the {self.kind} manager is lost: {reason}", _unreachable_hint(self.kind), name
+        )
+        return self.lost
+
+
+def _no_such_unit(name: str) -> NoSuchUnitError:
+    return NoSuchUnitError(
+        f"no unit {name} is loaded", f"`systemctl status {name}` tells whether there is one that doesn't run"
+    )
+
+
+class _NotFoundError(BusError):
+    """What the call was about does not exist."""
+
+
+def _invocation_path(invocation_id: str) -> bytes:
+    """An object path that means a unit only while it runs under that ID (manager.c of systemd)."""
+    return bytes(path_encode(_UNIT_PATH, invocation_id.encode()))
+
+
+def _unit_of(change: Change, body: Any) -> str | None:
+    # UnitNew, UnitRemoved: (id, path); JobNew: (id, job, unit); JobRemoved: (id, job, unit, result)
+    match change:
+        case Change.APPEARED | Change.VANISHED:
+            return text_of(body[0])
+        case Change.JOB_QUEUED | Change.JOB_DONE:
+            return text_of(body[2])
+        case Change.RELOADED:
+            return None
+
+
+def _unreachable_hint(kind: ManagerKind) -> str:
+    if kind is ManagerKind.USER:
+        return (
+            "log in as that user, or set XDG_RUNTIME_DIR=/run/user/UID; `loginctl enable-linger` keeps one up"
+        )
+    return "see `systemctl status dbus.service`"

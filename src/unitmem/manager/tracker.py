@@ -1,0 +1,241 @@
+"""Which of the governed units there are, and their open cgroups: one listing, then the manager's signals.
+
+A listing costs PID 1 dearly on a big machine, so it is asked for at the start, after the manager has
+reloaded, and after the bus was away. In between, signals say which unit to look at again. A unit
+that is being started has its cgroup before its job is done, and a slow start may leak too: while a
+job runs, its unit is looked at on every update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from unitmem.errors import BusError, BusLostError, NoSuchUnitError
+from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
+from unitmem.kernel.files import CGROUP_ROOT
+from unitmem.kernel.memory_events import MemoryEvents
+from unitmem.manager.systemd import Change, Manager
+from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, matches, protection, unit_kind
+
+_IN_TRANSITION = frozenset({"activating", "deactivating", "reloading", "maintenance"})
+
+
+@dataclass(slots=True)
+class Tracked:
+    """One unit with its open cgroup, if it has one now."""
+
+    unit: Unit
+    cgroup: Cgroup | None = None
+    protected: str | None = None
+    """Why no policy may touch it without naming it, if so."""
+
+
+class Tracker:
+    """The units that `governs` accepts, kept up to date.
+
+    Args:
+        governs: whether the unit of that name is of interest.
+        own_cgroup: the cgroup path of this process, whose unit and slices are protected.
+        root: where cgroup v2 is mounted.
+    """
+
+    def __init__(
+        self, governs: Callable[[str], bool], own_cgroup: str | None, root: Path = CGROUP_ROOT
+    ) -> None:
+        self.events = MemoryEvents()
+        self._governs = governs
+        self._own_cgroup = own_cgroup
+        self._root = root
+        self._units: dict[str, Tracked] = {}
+        self._core: dict[str, str] = {}
+        self._jobs: set[str] = set()
+        self._stale: set[str] = set()
+        self._must_list = True
+        self.refusal: str | None = None
+        """Why units can't be listed, if the manager refuses that."""
+        self.is_listed = False
+        """Whether it is known what units there are: before, any may run unseen."""
+        self.unopened: dict[str, str] = {}
+        """Units whose cgroup can't be opened, so that nothing of them is seen, with the reasons."""
+
+    def close(self) -> None:
+        for tracked in self._units.values():
+            self._let_go(tracked)
+        self._units.clear()
+        self.events.close()
+
+    def govern(self, governs: Callable[[str], bool]) -> None:
+        """Take an interest in other units from the next update on."""
+        self._governs = governs
+        self._must_list = True
+
+    def resume(self) -> None:
+        """Trust nothing that was known of units: signals were missed."""
+        self._must_list = True
+
+    def update(self, manager: Manager, alive: Callable[[], None] = lambda: None) -> None:
+        """Learn what has happened to units since the last call.
+
+        Args:
+            manager: to be asked.
+            alive: called now and then, since to describe all units of a big machine takes long.
+
+        Raises:
+            BusLostError: the manager can't be asked; what was known stays, and `resume` is due.
+        """
+        for change in manager.changes():
+            name = change.unit
+            if change.change is Change.RELOADED:
+                self._must_list = True
+            if name is None or not self._is_of_interest(name):
+                continue
+            match change.change:
+                case Change.VANISHED:
+                    self._forget(name)
+                    continue
+                case Change.JOB_QUEUED:
+                    self._jobs.add(name)
+                case Change.JOB_DONE:
+                    self._jobs.discard(name)
+            self._stale.add(name)
+        if self._must_list:
+            try:
+                self._list(manager)
+                self.refusal = None
+            except BusLostError:
+                raise
+            except BusError as error:  # asked for again next time
+                self.refusal = str(error)
+        # what protects others first: a slice must not be seen before the core units in it
+        for name in sorted(self._stale | self._unsettled(), key=lambda name: not matches(name, CORE_UNITS)):
+            alive()
+            with _refusals_ignored():
+                self._look_at(name, manager)
+                if name not in self.unopened:
+                    self._stale.discard(name)
+
+    def present(self) -> list[tuple[Tracked, Cgroup]]:
+        """Every governed unit that has a cgroup now, by name, with that cgroup."""
+        return [
+            (tracked, tracked.cgroup)
+            for _, tracked in sorted(self._units.items())
+            if tracked.cgroup is not None and self._governs(tracked.unit.name)
+        ]
+
+    def is_unseen(self, name: str) -> bool:
+        """Whether that unit may run although it is not among those that are present."""
+        is_new = name in self._stale and name not in self._units
+        return is_new or name in self.unopened or not self.is_listed
+
+    def find(self, name: str) -> Tracked | None:
+        return self._units.get(name)
+
+    def mark_gone(self, name: str) -> None:
+        """The cgroup of that unit was found to be removed: look again what has become of the unit."""
+        tracked = self._units.get(name)
+        if tracked is not None:
+            self._let_go(tracked)
+            self._stale.add(name)
+
+    # --- keeping up ---
+
+    def _is_of_interest(self, name: str) -> bool:
+        return unit_kind(name) in CGROUP_KINDS and (self._governs(name) or matches(name, CORE_UNITS))
+
+    def _unsettled(self) -> set[str]:
+        return {
+            name
+            for name, tracked in self._units.items()
+            if tracked.cgroup is None and (name in self._jobs or tracked.unit.active_state in _IN_TRANSITION)
+        }
+
+    def _list(self, manager: Manager) -> None:
+        names = {unit.name for unit in manager.list_units() if self._is_of_interest(unit.name)}
+        self._must_list = False
+        self.is_listed = True
+        self._jobs &= names
+        self._stale |= names
+        for name in self._units.keys() - names:
+            self._forget(name)
+
+    def _look_at(self, name: str, manager: Manager) -> None:
+        try:
+            unit = manager.describe(name)
+        except NoSuchUnitError:
+            self._forget(name)
+            return
+        if unit.name != name:  # an alias: the unit is tracked under its own name
+            self._forget(name)
+            return
+        tracked = self._units.setdefault(name, Tracked(unit))
+        tracked.unit = unit
+        self._bind(tracked)
+        self._note_core(unit)
+        tracked.protected = protection(unit, self._own_cgroup, tuple(self._core.items()))
+
+    def _bind(self, tracked: Tracked) -> None:
+        """Hold the cgroup that the unit has now open, unless it is the one that is held already."""
+        path = tracked.unit.control_group
+        held = tracked.cgroup
+        if held is not None and held.path == path and held.exists():
+            return
+        self._let_go(tracked)
+        self.unopened.pop(tracked.unit.name, None)
+        if path is None or not self._governs(tracked.unit.name):
+            return
+        try:
+            tracked.cgroup = Cgroup(path, self._root)
+            self.events.add(tracked.cgroup)
+        except CgroupGoneError:
+            return  # stopped since; a signal of that is on its way
+        except OSError as error:  # too many open files, say
+            self._let_go(tracked)
+            self.unopened[tracked.unit.name] = str(error)
+
+    def _note_core(self, unit: Unit) -> None:
+        """Remember where a core unit runs: every slice around it is protected with it."""
+        if matches(unit.name, CORE_UNITS):
+            self._place_core(unit.name, unit.control_group)
+
+    def _place_core(self, name: str, path: str | None) -> None:
+        if path == self._core.get(name):
+            return
+        if path is None:
+            del self._core[name]
+        else:
+            self._core[name] = path
+        for tracked in self._units.values():
+            tracked.protected = protection(tracked.unit, self._own_cgroup, tuple(self._core.items()))
+
+    def _forget(self, name: str) -> None:
+        tracked = self._units.pop(name, None)
+        if tracked is not None:
+            self._let_go(tracked)
+        self._place_core(name, None)
+        self._jobs.discard(name)
+        self._stale.discard(name)
+        self.unopened.pop(name, None)
+
+    def _let_go(self, tracked: Tracked) -> None:
+        if tracked.cgroup is not None:
+            self.events.remove(tracked.cgroup)
+            tracked.cgroup.close()
+            tracked.cgroup = None
+
+
+@contextmanager
+def _refusals_ignored() -> Iterator[None]:
+    """Go on where the manager refuses to answer: what is due stays due, and is asked for again next time.
+
+    Raises:
+        BusLostError: there is nobody to answer.
+    """
+    try:
+        yield
+    except BusLostError:
+        raise
+    except BusError:
+        return

@@ -1,0 +1,118 @@
+"""One unit sampled: its cgroup is read, and its processes where a measure of theirs is asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, MutableMapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
+from unitmem.kernel.files import PROC_ROOT
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level
+from unitmem.kernel.process import (
+    Process,
+    ProcessGoneError,
+    with_command,
+    with_pss,
+)
+from unitmem.kernel.processes import read_processes
+from unitmem.measure.catalogue import PROCESS_MEASURES
+from unitmem.measure.formulas import process_values, unit_values
+from unitmem.measure.sample import UnitSample
+from unitmem.unit import Invocation, Unit
+
+_RECORDED = 10
+_WEIGHED_AT_MOST = 1 << 30  # some 15 ms
+
+
+# --- collecting --------------------------------------------------------------------------------
+
+
+def collect(
+    unit: Unit,
+    cgroup: Cgroup,
+    host: Host,
+    wanted: Collection[str],
+    proc: Path = PROC_ROOT,
+    seen: MutableMapping[str, Level] | None = None,
+) -> UnitSample:
+    """`unit` sampled through its open `cgroup`: all that is cheap, and processes if `wanted` asks for them.
+
+    Args:
+        unit: as its manager describes it.
+        cgroup: its cgroup, open.
+        host: the machine, read in the same tick.
+        wanted: names of measures; PSS and its like are only bounded here, `resolve` reads them.
+        proc: where /proc is.
+        seen: as `Cgroup.read` takes it, for a tick in which many units are sampled.
+
+    Raises:
+        CgroupGoneError: the unit stopped, or was started anew.
+    """
+    reading = cgroup.read(seen)
+    values, unknown = unit_values(reading, host)
+    sample = UnitSample(
+        unit=unit,
+        invocation=Invocation(unit.name, unit.invocation_id, cgroup.inode),
+        values=values,
+        unknown=unknown,
+        levels=reading.levels,
+    )
+    if PROCESS_MEASURES.isdisjoint(wanted):
+        return sample
+    try:
+        return _with_processes(sample, read_processes(cgroup, proc))
+    except CgroupGoneError:
+        raise
+    except OSError as error:
+        reason = f"not every process of it can be found: {os.strerror(error.errno or errno.EIO).lower()}"
+        return replace(sample, unknown={**sample.unknown, **dict.fromkeys(PROCESS_MEASURES, reason)})
+
+
+def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
+    """`sample` with PSS, USS and SwapPss of every process of it that still runs."""
+    processes = []
+    for process in sample.processes:
+        try:
+            processes.append(process if process.unknown else with_pss(process, proc))
+        except ProcessGoneError:
+            continue
+    return _with_processes(sample, processes)
+
+
+def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
+    """The largest few processes of a unit, for the record: with PSS, unless to read it would take long, and command lines.
+
+    What `sample` has of them is taken as it is.
+    """
+    try:
+        processes = sample.processes or tuple(read_processes(cgroup, proc))
+    except (CgroupGoneError, OSError):
+        return []
+    by_size = sorted(processes, key=lambda process: process.pss or process.rss or 0, reverse=True)
+    largest = [with_command(process, proc) for process in by_size[:_RECORDED]]
+    if sum(process.rss or 0 for process in largest) > _WEIGHED_AT_MOST:
+        return largest
+    weighed = []
+    for process in largest:
+        try:
+            known = process.pss is not None or process.unknown is not None
+            weighed.append(process if known else with_pss(process, proc))
+        except ProcessGoneError:
+            continue
+    return weighed
+
+
+def _with_processes(sample: UnitSample, processes: Sequence[Process]) -> UnitSample:
+    values, unknown, at_most = process_values(processes)
+    kept = {name: reason for name, reason in sample.unknown.items() if name not in PROCESS_MEASURES}
+    return replace(
+        sample,
+        processes=tuple(processes),
+        values={**sample.values, **values},
+        unknown={**kept, **unknown},
+        at_most=at_most,
+    )

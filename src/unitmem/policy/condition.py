@@ -1,0 +1,288 @@
+"""What a condition is, and whether it holds: comparisons of measures, joined by and, or and not.
+
+The answer has three values: what can't be known is None, and None never counts as true. Facts come
+as bounds, because some are dear to read exactly and a bound is often enough: PSS is never more than RSS.
+`expression` reads conditions from text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import isinf
+from typing import NamedTuple, Protocol
+
+from unitmem.measure.catalogue import MEASURES, Dimension
+from unitmem.quantity import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
+
+# --- what a condition is -----------------------------------------------------------------------
+
+
+class Derivation(StrEnum):
+    """What a comparison makes of its measure over a span of time, where it isn't the measure as it is."""
+
+    INCREASE = "increase"
+    """`events.oom_kill > 0 in 10min`: how much it has risen."""
+    GROWTH = "growth"
+    """`growth(anon, 10min) > 5M/min`: its slope, robust against single spikes."""
+    ETA = "eta"
+    """`eta(limit, 10min) < 5min`: when unreclaimable memory will meet it, at its slope over the span."""
+
+
+ETA_USAGE = "unreclaimable"
+"""The measure that `eta` follows: what the kernel can't take back is what meets a limit for good."""
+ETA_TARGETS = ("limit", "high")
+
+_DERIVED_DIMENSION = {
+    Derivation.INCREASE: Dimension.COUNT,
+    Derivation.GROWTH: Dimension.RATE,
+    Derivation.ETA: Dimension.SPAN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`measure operator threshold`, the threshold in the dimension of what is compared or a share of `of`."""
+
+    measure: str
+    operator: str
+    threshold: float
+    """Bytes, percent, a count, bytes a second, or seconds; with `of`, a percentage of that measure."""
+    of: str | None = None
+    span: float | None = None
+    """Seconds that the derivation looks at; None without one."""
+    derivation: Derivation | None = None
+
+    @property
+    def dimension(self) -> Dimension:
+        if self.derivation is not None:
+            return _DERIVED_DIMENSION[self.derivation]
+        return MEASURES[self.measure].dimension
+
+    @property
+    def subject(self) -> str:
+        """What is compared, as policies spell it: `anon`, `growth(anon, 10min)`."""
+        if self.span is None or self.derivation in (None, Derivation.INCREASE):
+            return self.measure
+        return f"{self.derivation}({self.measure}, {format_span(self.span, accuracy=0.001)})"
+
+    def __str__(self) -> str:
+        share = f" of {self.of}" if self.of is not None else ""
+        return f"{self.subject} {self.operator} {self.spelled_threshold}{share}{self.spelled_span}"
+
+    @property
+    def spelled_threshold(self) -> str:
+        """The threshold so that it is read back exactly, whatever digits the policy gave: `1.2G`, `62.55%`."""
+        number = f"{self.threshold:.15g}"
+        if self.of is not None:
+            return f"{number}%"
+        match self.dimension:
+            case Dimension.SIZE:
+                return spell_size(int(self.threshold))
+            case Dimension.RATE:
+                return spell_rate(self.threshold)
+            case Dimension.SPAN:
+                return format_span(self.threshold, accuracy=0.001) if self.threshold else "0s"
+            case Dimension.COUNT:
+                return number
+            case Dimension.PERCENT:
+                return f"{number}%"
+
+    @property
+    def spelled_span(self) -> str:
+        """` in 10min`, or nothing."""
+        if self.span is None or self.derivation is not Derivation.INCREASE:
+            return ""
+        return f" in {format_span(self.span, accuracy=0.001)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    term: Condition
+
+    def __str__(self) -> str:
+        return f"not {self.term}" if isinstance(self.term, Comparison) else f"not ({self.term})"
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    terms: tuple[Condition, ...]
+
+    def __str__(self) -> str:
+        # a chain within a chain was in parentheses, and reads back the same only so
+        return " and ".join(
+            f"({term})" if isinstance(term, All | AnyOf) else str(term) for term in self.terms
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    terms: tuple[Condition, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(f"({term})" if isinstance(term, AnyOf) else str(term) for term in self.terms)
+
+
+Condition = Comparison | Not | All | AnyOf
+
+
+def comparisons(condition: Condition) -> Iterator[Comparison]:
+    """Every comparison in `condition`, from left to right."""
+    match condition:
+        case Comparison():
+            yield condition
+        case Not(term):
+            yield from comparisons(term)
+        case All(terms) | AnyOf(terms):
+            for term in terms:
+                yield from comparisons(term)
+
+
+def measures_of(condition: Condition) -> frozenset[str]:
+    """The name of every measure that `condition` needs."""
+    names = set()
+    for comparison in comparisons(condition):
+        names |= {comparison.measure, comparison.of}
+        if comparison.derivation is Derivation.ETA:
+            names.add(ETA_USAGE)
+    return frozenset(name for name in names if name)
+
+
+def format_value(value: float, dimension: Dimension) -> str:
+    """A measure's value for people: `512.0M`, `40.0%`, `3`."""
+    match dimension:
+        case Dimension.SIZE:
+            return format_size(int(value))
+        case Dimension.PERCENT:
+            return format_percent(value)
+        case Dimension.COUNT:
+            return f"{value:g}"
+        case Dimension.RATE:
+            return format_rate(value)
+        case Dimension.SPAN:
+            return "never" if isinf(value) else format_span(value)
+
+
+# --- judging -----------------------------------------------------------------------------------
+
+
+class Bounds(NamedTuple):
+    """What is known of a number: it is at least `low` and at most `high`; known exactly, both are it."""
+
+    low: float
+    high: float
+
+
+class Facts(Protocol):
+    """Where a condition's numbers come from."""
+
+    def bounds(self, measure: str) -> Bounds | None:
+        """What is known of `measure`; None when nothing is."""
+
+    def derived(self, measure: str, derivation: Derivation, span: float) -> Bounds | None:
+        """What is known of what `derivation` makes of `measure` over `span` seconds; None when nothing is."""
+
+    def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
+        """The reason for which `measure`, or what is derived from it, is not known exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one comparison came out, with the numbers that made it so."""
+
+    comparison: Comparison
+    truth: bool | None
+    value: float | None
+    """The measure, where it is known exactly."""
+    threshold: float | None
+    """What it was compared with, in the measure's dimension."""
+    unknown: Mapping[str, str]
+    """Measures that were needed and not known, with the reasons."""
+
+    def __str__(self) -> str:
+        """`workingset 450.1M > 435.2M (85% of limit)`, the numbers as they were."""
+        comparison = self.comparison
+        if self.unknown:
+            return "; ".join(f"{name} is unknown ({reason})" for name, reason in self.unknown.items())
+        if self.threshold is None:
+            return str(comparison)
+        dimension = comparison.dimension
+        value = "" if self.value is None else f" {format_value(self.value, dimension)}"
+        operator = comparison.operator if self.truth else f"is not {comparison.operator}"
+        threshold = comparison.spelled_threshold
+        if comparison.of is not None:
+            threshold = f"{format_value(self.threshold, dimension)} ({threshold} of {comparison.of})"
+        return f"{comparison.subject}{value} {operator} {threshold}{comparison.spelled_span}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a condition holds, and the comparisons that decide it."""
+
+    truth: bool | None
+    findings: tuple[Finding, ...]
+
+
+def judge(condition: Condition, facts: Facts) -> Verdict:
+    """Whether `condition` holds by `facts`: True, False, or None where what is known doesn't decide it."""
+    match condition:
+        case Comparison():
+            finding = _compare(condition, facts)
+            return Verdict(finding.truth, (finding,))
+        case Not(term):
+            inner = judge(term, facts)
+            return Verdict(None if inner.truth is None else not inner.truth, inner.findings)
+        case All(terms):
+            return _join([judge(term, facts) for term in terms], decisive=False)
+        case AnyOf(terms):
+            return _join([judge(term, facts) for term in terms], decisive=True)
+
+
+def _join(verdicts: list[Verdict], *, decisive: bool) -> Verdict:
+    """One `decisive` verdict decides, however unknown the others are; without one, all must be known."""
+    truth = None if any(verdict.truth is None for verdict in verdicts) else not decisive
+    if any(verdict.truth is decisive for verdict in verdicts):
+        truth = decisive
+    deciding = [verdict for verdict in verdicts if verdict.truth is truth]
+    return Verdict(truth, tuple(finding for verdict in deciding for finding in verdict.findings))
+
+
+def _compare(comparison: Comparison, facts: Facts) -> Finding:
+    measure, derivation = comparison.measure, comparison.derivation
+    if derivation is None or comparison.span is None:
+        bounds = facts.bounds(measure)
+    else:
+        bounds = facts.derived(measure, derivation, comparison.span)
+    threshold: float | None = comparison.threshold
+    unknown = {}
+    if bounds is None:
+        unknown[comparison.subject] = facts.why_unknown(measure, derivation)
+    if comparison.of is not None:
+        whole = facts.bounds(comparison.of)
+        if whole is None or whole.low != whole.high:
+            threshold = None
+            unknown[comparison.of] = facts.why_unknown(comparison.of, None)
+        else:
+            threshold = whole.low * comparison.threshold / 100
+    truth = None
+    if bounds is not None and threshold is not None:
+        low, high = (_holds(bound, comparison.operator, threshold) for bound in bounds)
+        if low is high:
+            truth = low
+        else:
+            unknown[comparison.subject] = facts.why_unknown(measure, derivation)
+    value = bounds.low if bounds is not None and bounds.low == bounds.high else None
+    return Finding(comparison, truth, value, threshold, unknown)
+
+
+def _holds(value: float, operator: str, threshold: float) -> bool:
+    match operator:
+        case ">":
+            return value > threshold
+        case ">=":
+            return value >= threshold
+        case "<":
+            return value < threshold
+        case _:
+            return value <= threshold

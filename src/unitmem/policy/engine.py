@@ -1,0 +1,302 @@
+"""When a policy fires: `evaluate(policies, sample, state, now) -> (state, decisions)`, pure and total.
+
+Each unit that a policy governs has a ladder of its own, for one invocation. On every tick each step
+is in one of three phases:
+
+    IDLE      its condition does not hold, or is not known to
+    HOLDING   it has held at every tick since `since`, and the step has not fired in this episode
+    FIRED     its decision was made in this episode
+
+    IDLE -- holds --> HOLDING -- for its `for` --> FIRED -- episode ends --> IDLE
+                         |                           |
+                         +-- no longer --> IDLE      +-- `repeat` later, still holding: fires again
+
+The episode begins with the first step that fires. It ends when `clear` holds (without one: when no
+step's condition holds), or with the invocation: another run of the unit starts from nothing. One that can't
+be seen, as its manager doesn't tell or its cgroup can't be opened, may run on, and so does its episode. What is
+unknown neither fires a step, nor ends an episode, nor counts as held. While `clear` holds, no step does.
+
+A step that is due may be withheld, and then stays as it is, which is told once for each reason:
+
+    cooling down    no episode begins within `cooldown` of the last one's end
+    out of budget   `actions` were decided within `per`: the policy's for this unit, or the file's for all
+
+Cooldowns and budgets belong to the unit's name, and outlive its runs. A step that would touch a
+protected unit fires with a refusal instead of an action. Logging is no action: it costs no budget and
+protection does not forbid it.
+
+Once an action is decided that ends the unit, nothing more is judged or decided for that invocation. If
+an action turns out to have failed, `rearm` puts its step back to where it can fire, a little later.
+
+No clock, no files, no bus: time is an argument, and performing a decision is another module's job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from unitmem.kernel.process import Process
+from unitmem.measure.catalogue import COSTLY_MEASURES, MEASURES, Scope
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Action, Log, Signal, Target, ends_the_unit
+from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
+from unitmem.policy.decision import Decision, Obstacle, Refusal
+from unitmem.policy.model import Budget, Mode, Policy, Step
+from unitmem.policy.state import Key, Ladder, Phase, State, StepState, budget_left, unjudged
+from unitmem.policy.trends import UnitFacts, extend
+from unitmem.quantity import format_span
+from unitmem.unit import Invocation
+
+
+def evaluate(
+    policies: Sequence[Policy],
+    sample: Sample,
+    state: State,
+    now: float,
+    budget: Budget | None = None,
+    is_unseen: Callable[[str], bool] = lambda _: False,
+) -> tuple[State, tuple[Decision, ...]]:
+    """What to do about `sample`, and the state for the next tick.
+
+    Args:
+        policies: in the order of their file, which is the order of their decisions.
+        sample: every governed unit that has a cgroup; a unit that is not in it has ended, unless it `is_unseen`.
+        state: what the last call returned; `State()` at first.
+        now: seconds of a monotonic clock, never less than at the last call.
+        budget: for all policies and units together.
+        is_unseen: whether a unit that is not in the sample may run all the same: its episode goes on.
+    """
+    tick = _Tick(policies, sample, state, now, budget, is_unseen)
+    for policy in policies:
+        for name, unit in sample.units.items():
+            if unit.invocation is not None and policy.governs(name):
+                tick.climb(policy, unit, unit.invocation)
+    tick.let_go_of_the_gone()
+    return tick.state(), tuple(tick.decisions)
+
+
+def is_undecided(policies: Sequence[Policy], unit: UnitSample, state: State, now: float) -> bool:
+    """Whether reading what is costly (PSS and its like) would decide a condition that bounds leave open."""
+    facts = UnitFacts(unit, state.trails.get(unit.unit.name), now)
+    for policy in policies:
+        if not policy.governs(unit.unit.name):
+            continue
+        for condition in policy.conditions:
+            if any(
+                comparison.derivation is Derivation.GROWTH and comparison.measure in COSTLY_MEASURES
+                for comparison in comparisons(condition)
+            ):
+                return True  # a slope needs every point
+            verdict = judge(condition, facts)
+            if verdict.truth is None and any(
+                name in COSTLY_MEASURES for finding in verdict.findings for name in finding.unknown
+            ):
+                return True
+    return False
+
+
+# --- one tick ----------------------------------------------------------------------------------
+
+
+class _Tick:
+    """One call of `evaluate`: the state that it was given, and the one that grows."""
+
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        sample: Sample,
+        state: State,
+        now: float,
+        budget: Budget | None,
+        is_unseen: Callable[[str], bool],
+    ) -> None:
+        self.now = now
+        self.is_unseen = is_unseen
+        self.budget = budget
+        self.before = state
+        self.decisions: list[Decision] = []
+        present = {unit.invocation for unit in sample.units.values() if unit.invocation is not None}
+        self.ending = frozenset(run for run in state.ending if run in present or self.is_unseen(run.unit))
+        self.ladders: dict[Key, Ladder] = {}
+        self.cooling = {key: until for key, until in state.cooling.items() if until > now}
+        self.spent = dict(state.spent)
+        self.spent_in_all = dict(state.spent_in_all)
+        self.budgets = {policy.name: policy.budget for policy in policies}
+        self.cooldowns = {policy.name: policy.cooldown for policy in policies}
+        self.trails = {}
+        for name, unit in sample.units.items():
+            wanted = [
+                comparison
+                for policy in policies
+                if policy.governs(name)
+                for condition in policy.conditions
+                for comparison in comparisons(condition)
+            ]
+            if (trail := extend(state.trails.get(name), unit, wanted, now)) is not None:
+                self.trails[name] = trail
+
+    def state(self) -> State:
+        spent = {key: self._within(self.budgets.get(key[0]), times) for key, times in self.spent.items()}
+        in_all = {mode: self._within(self.budget, times) for mode, times in self.spent_in_all.items()}
+        return State(
+            self.ladders,
+            self.cooling,
+            {key: times for key, times in spent.items() if times},
+            {mode: times for mode, times in in_all.items() if times},
+            self.trails,
+            self.ending,
+        )
+
+    def climb(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
+        """The new phases of one ladder, and the decisions of the steps that fire now."""
+        key = policy.name, invocation.unit
+        ladder = self.before.ladders.get(key)
+        if ladder is None or ladder.invocation != invocation:
+            if ladder is not None:
+                self._end_episode(key, ladder)
+            ladder = Ladder(invocation, (StepState(),) * len(policy.steps))
+        # one that another policy ends in this very tick is still judged: that may fail at once
+        if invocation not in self.before.ending:
+            ladder = self._judge(policy, key, ladder, unit)
+        self.ladders[key] = ladder
+
+    def let_go_of_the_gone(self) -> None:
+        """End the episodes of what is gone; of what can't be seen now, nothing is known to hold."""
+        for key, ladder in self.before.ladders.items():
+            if key in self.ladders:
+                continue
+            if self.is_unseen(key[1]):
+                self.ladders[key] = replace(ladder, steps=tuple(map(unjudged, ladder.steps)))
+            else:
+                self._end_episode(key, ladder)
+
+    def _judge(self, policy: Policy, key: Key, ladder: Ladder, unit: UnitSample) -> Ladder:
+        facts = UnitFacts(unit, self.trails.get(unit.unit.name), self.now)
+        verdicts = [judge(step.when, facts) for step in policy.steps]
+        if policy.clear is None:
+            is_clear = all(verdict.truth is False for verdict in verdicts)
+        else:
+            is_clear = judge(policy.clear, facts).truth is True
+        if is_clear:
+            self._end_episode(key, ladder)
+            return Ladder(ladder.invocation, (StepState(),) * len(policy.steps))
+        states = []
+        since = ladder.episode_since
+        for index, (step, before, verdict) in enumerate(
+            zip(policy.steps, ladder.steps, verdicts, strict=True)
+        ):
+            after, is_due = _advance(step, before, verdict, self.now)
+            if is_due and ladder.invocation not in self.ending:
+                decision = self._decide(policy, index, unit, ladder.invocation, after, verdict)
+                obstacle = None if decision.refusal is None else decision.refusal.obstacle
+                if obstacle in (None, Obstacle.PROTECTED):
+                    since = self.now if since is None else since
+                    after = StepState(Phase.FIRED, after.since, self.now)
+                    self._fire(key, decision)
+                else:
+                    if before.withheld is None or before.withheld.obstacle is not obstacle:
+                        self.decisions.append(decision)
+                    after = replace(after, withheld=decision.refusal)
+            states.append(after)
+        return Ladder(ladder.invocation, tuple(states), since)
+
+    def _decide(
+        self,
+        policy: Policy,
+        index: int,
+        unit: UnitSample,
+        invocation: Invocation,
+        state: StepState,
+        verdict: Verdict,
+    ) -> Decision:
+        step = policy.steps[index]
+        return Decision(
+            at=self.now,
+            policy=policy.name,
+            step=index,
+            action=step.action,
+            invocation=invocation,
+            held=self.now - (self.now if state.since is None else state.since),
+            hold=step.hold,
+            findings=verdict.findings,
+            observe=policy.mode is Mode.OBSERVE,
+            refusal=self._refusal(policy, step.action, unit),
+            victim=_victim(step.action, unit, verdict),
+        )
+
+    def _refusal(self, policy: Policy, action: Action, unit: UnitSample) -> Refusal | None:
+        """What is in the way of `action` now, what withholds whole episodes first."""
+        key = policy.name, unit.unit.name
+        logs = isinstance(action, Log)
+        # before protection: a refusal fires, and so would begin an episode within the cooldown.
+        # What is left of a cooldown can't concern an open episode: it ended the one before
+        if (until := self.cooling.get(key)) is not None:
+            left = format_span(until - self.now)
+            return Refusal(Obstacle.COOLING_DOWN, f"it is cooling down for another {left}", until)
+        if not logs and unit.protected is not None and unit.unit.name not in policy.unprotect:
+            return Refusal(Obstacle.PROTECTED, unit.protected)
+        if logs:
+            return None
+        if policy.budget is not None:
+            times = self.spent.get(key, ())
+            if budget_left(policy.budget, times, self.now) == 0:
+                return self._spent(Obstacle.OUT_OF_BUDGET, policy.budget, times, "its budget")
+        if self.budget is not None:
+            times = self.spent_in_all.get(policy.mode, ())
+            if budget_left(self.budget, times, self.now) == 0:
+                return self._spent(Obstacle.OUT_OF_FILE_BUDGET, self.budget, times, "the file's budget")
+        return None
+
+    def _spent(self, obstacle: Obstacle, budget: Budget, times: Sequence[float], whose: str) -> Refusal:
+        until = sorted(times)[-budget.actions] + budget.per
+        left = format_span(until - self.now)
+        return Refusal(obstacle, f"{whose} of {budget} is spent for another {left}", until)
+
+    def _fire(self, key: Key, decision: Decision) -> None:
+        self.decisions.append(decision)
+        if decision.refusal is not None or isinstance(decision.action, Log):
+            return
+        mode = Mode.OBSERVE if decision.observe else Mode.ACT
+        self.spent[key] = (*self.spent.get(key, ()), self.now)
+        self.spent_in_all[mode] = (*self.spent_in_all.get(mode, ()), self.now)
+        if decision.acts and ends_the_unit(decision.action):
+            self.ending |= {decision.invocation}
+
+    def _end_episode(self, key: Key, ladder: Ladder) -> None:
+        cooldown = self.cooldowns.get(key[0], 0.0)
+        if ladder.episode_since is not None and cooldown > 0:
+            self.cooling[key] = self.now + cooldown
+
+    def _within(self, budget: Budget | None, times: tuple[float, ...]) -> tuple[float, ...]:
+        return () if budget is None else tuple(at for at in times if at > self.now - budget.per)
+
+
+def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tuple[StepState, bool]:
+    """The step's state after `verdict`, and whether it is due to fire."""
+    if verdict.truth is not True:
+        # a fired step stays fired to the episode's end; its own clock starts over
+        phase = Phase.FIRED if before.phase is Phase.FIRED else Phase.IDLE
+        unknown = {name: why for finding in verdict.findings for name, why in finding.unknown.items()}
+        unknown = unknown if verdict.truth is None else {}
+        after = StepState(phase, fired_at=before.fired_at, not_before=before.not_before, unknown=unknown)
+        return after, False
+    since = now if before.since is None else before.since
+    is_due = now - since >= step.hold and (before.not_before is None or now >= before.not_before)
+    if before.phase is Phase.FIRED:
+        is_again = step.repeat is not None and (
+            before.fired_at is None or now - before.fired_at >= step.repeat
+        )
+        return replace(before, since=since, withheld=None, unknown={}), is_due and is_again
+    return StepState(Phase.HOLDING, since, before.fired_at, before.not_before), is_due
+
+
+def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | None:
+    """The largest process by the measure that breached; None where the action or the findings name none."""
+    if not isinstance(action, Signal) or action.to is not Target.LARGEST:
+        return None
+    for finding in verdict.findings:
+        name = finding.comparison.measure
+        if MEASURES[name].scope in (Scope.LARGEST, Scope.PROCESSES):
+            return unit.largest(name.removeprefix("process."))
+    return None

@@ -1,0 +1,100 @@
+"""What a policy is: a ladder of steps over a set of units, each step a condition, a span and an action."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from unitmem.policy.actions import Action
+from unitmem.policy.condition import Condition, measures_of
+from unitmem.quantity import format_span
+from unitmem.unit import matches
+
+DEFAULT_INTERVAL = 2.0
+
+
+class Mode(StrEnum):
+    """Whether a policy's actions are performed, or only told."""
+
+    ACT = "act"
+    OBSERVE = "observe"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most so many actions in a span; logging is no action."""
+
+    actions: int
+    per: float
+    """Seconds."""
+
+    def __str__(self) -> str:
+        return f"{self.actions} {'action' if self.actions == 1 else 'actions'} per {format_span(self.per)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """When the condition has held for so long, do that; once an episode, or every so often."""
+
+    when: Condition
+    action: Action
+    hold: float = 0.0
+    """Seconds for which the condition has to hold, at every tick."""
+    repeat: float | None = None
+    """Seconds after which it fires again in the same episode, while the condition holds; None is never."""
+    line: int | None = field(default=None, compare=False)
+    """Where in its file it stands, counted from 1; a step that has moved is still the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A named ladder over the units that match."""
+
+    name: str
+    units: tuple[str, ...]
+    steps: tuple[Step, ...]
+    excluded: tuple[str, ...] = ()
+    unprotect: frozenset[str] = frozenset()
+    mode: Mode = Mode.ACT
+    clear: Condition | None = None
+    """What ends an episode; None means that no step's condition holds."""
+    cooldown: float = 0.0
+    """Seconds after an episode in which no new one begins."""
+    budget: Budget | None = None
+    """For each unit on its own."""
+    line: int | None = field(default=None, compare=False)
+    """Where in its file it stands, counted from 1; one that has only moved is still the same."""
+
+    def governs(self, unit: str) -> bool:
+        """Whether the unit of that name is one of this policy's."""
+        return matches(unit, self.units) and not matches(unit, self.excluded)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every condition it judges: those of its steps, then what ends an episode."""
+        steps = tuple(step.when for step in self.steps)
+        return steps if self.clear is None else (*steps, self.clear)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFile:
+    """All that one policy file says."""
+
+    policies: tuple[Policy, ...]
+    interval: float = DEFAULT_INTERVAL
+    """Seconds between two ticks."""
+    budget: Budget | None = None
+    """For all policies and units together."""
+
+
+def observing(file: PolicyFile) -> PolicyFile:
+    """`file` with nothing performed, whatever its policies' modes say."""
+    return replace(file, policies=tuple(replace(policy, mode=Mode.OBSERVE) for policy in file.policies))
+
+
+def wanted_measures(policies: Iterable[Policy]) -> frozenset[str]:
+    """Every measure that some condition of `policies` needs."""
+    return frozenset(
+        name for policy in policies for condition in policy.conditions for name in measures_of(condition)
+    )

@@ -1,0 +1,190 @@
+"""What a unit's measures did over time, as far as conditions ask: counts of events, and slopes.
+
+Each trail is kept no longer and no denser than its conditions need: only changes of counts, and a
+bounded number of points for a slope. A slope is the median of the slopes between all pairs of points
+(Theil and Sen): up to a quarter of the points may be spikes, and it hardly moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from math import inf
+from statistics import median
+
+from unitmem.measure.catalogue import EVENT_MEASURES
+from unitmem.measure.sample import UnitSample
+from unitmem.policy.condition import ETA_USAGE, Bounds, Comparison, Derivation
+from unitmem.unit import Invocation
+
+NOT_YET_WATCHED = "not watched for that long yet"
+"""Why what is derived from a span of time is unknown at first: it passes on its own."""
+
+POINTS_A_SPAN = 32
+"""How many points at most within a span a slope is taken from: some 500 pairs, some 50 µs."""
+MIN_POINTS = 5
+"""Of four points, one spike at an end is in half of the pairs, and moves the median."""
+MAX_EXCESS = 0.5
+"""How much longer than its span, as a share of it, a slope may look back for its first point."""
+
+RESOLUTION = 1 / 64
+"""How far apart remembered counts may lie, as a share of how long ago they were: a throttled unit's change a
+hundred times a second. What lies between two is counted with what came before it."""
+_THIN_EVERY = 64
+
+Counts = tuple[tuple[float, Mapping[str, float]], ...]
+"""(time, cumulative counts by measure), in the order of time."""
+Points = tuple[tuple[float, float], ...]
+"""(time, value), in the order of time."""
+Slope = tuple[str, float]
+"""A measure, and the span in seconds over which its slope is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """What is remembered of one invocation."""
+
+    invocation: Invocation
+    events: Counts = ()
+    """Cumulative counts, at each time they changed."""
+    points: Mapping[Slope, Points] = field(default_factory=dict)
+
+
+def extend(trail: Trail | None, unit: UnitSample, wanted: Iterable[Comparison], now: float) -> Trail | None:
+    """`trail` with what `unit` shows `now`, and without what no comparison in `wanted` needs any longer.
+
+    None where there is nothing to remember.
+    """
+    if unit.invocation is None:
+        return None
+    counted: list[float] = []
+    slopes: set[Slope] = set()
+    for comparison in wanted:
+        match comparison.derivation, comparison.span:
+            case Derivation.INCREASE, float(span):
+                counted.append(span)
+            case Derivation.GROWTH, float(span):
+                slopes.add((comparison.measure, span))
+            case Derivation.ETA, float(span):
+                slopes.add((ETA_USAGE, span))
+    if not counted and not slopes:
+        return None
+    if trail is None or trail.invocation != unit.invocation:
+        trail = Trail(unit.invocation)
+    events = _with_counts(trail.events, unit, max(counted), now) if counted else ()
+    points = {slope: _with_point(trail.points.get(slope, ()), unit, slope, now) for slope in slopes}
+    return Trail(unit.invocation, events, points)
+
+
+def slope_of(points: Points) -> float | None:
+    """The median slope between any two of `points`, in units a second; None of too few."""
+    if len(points) < MIN_POINTS:
+        return None
+    slopes = [(late - early) / (end - start) for (start, early), (end, late) in combinations(points, 2)]
+    return median(slopes)
+
+
+class UnitFacts:
+    """What a sample and the trail before it say, for `condition.judge`."""
+
+    def __init__(self, unit: UnitSample, trail: Trail | None, now: float) -> None:
+        self._unit = unit
+        self._trail = trail if trail is not None and trail.invocation == unit.invocation else None
+        self._now = now
+
+    def bounds(self, measure: str) -> Bounds | None:
+        if (value := self._unit.values.get(measure)) is not None:
+            return Bounds(value, value)
+        if (most := self._unit.at_most.get(measure)) is not None:
+            return Bounds(0, most)
+        return None
+
+    def derived(self, measure: str, derivation: Derivation, span: float) -> Bounds | None:
+        match derivation:
+            case Derivation.INCREASE:
+                return self._increase(measure, span)
+            case Derivation.GROWTH:
+                return _exactly(self._growth(measure, span))
+            case Derivation.ETA:
+                return _exactly(self._eta(measure, span))
+
+    def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
+        operands = (measure, ETA_USAGE) if derivation is Derivation.ETA else (measure,)
+        for operand in operands:
+            if operand not in self._unit.values:
+                return self._unit.unknown.get(operand, "not read")
+        return NOT_YET_WATCHED
+
+    def _increase(self, measure: str, span: float) -> Bounds | None:
+        """How many events within the last `span` seconds; at most all since the cgroup was made."""
+        total = self._unit.values.get(measure)
+        if total is None or self._trail is None:
+            return None
+        start = self._now - span
+        before = [counts for at, counts in self._trail.events if at <= start]
+        if before and measure in before[-1]:
+            return Bounds(total - before[-1][measure], total - before[-1][measure])
+        # not known as the span began: what was counted since is in it, what came before that may be
+        after = [counts[measure] for at, counts in self._trail.events if at > start and measure in counts]
+        known = [counts[measure] for counts in before if measure in counts]
+        return Bounds(total - (after[0] if after else total), total - (known[-1] if known else 0))
+
+    def _growth(self, measure: str, span: float) -> float | None:
+        """The slope of `measure`, in bytes a second, once it was watched for the whole span."""
+        value = self._unit.values.get(measure)
+        if value is None or self._trail is None:
+            return None
+        points = self._trail.points.get((measure, span), ())
+        if not points or points[0][0] > self._now - span:
+            return None
+        if points[-1][0] < self._now:
+            points = (*points, (self._now, value))
+        return slope_of(points)
+
+    def _eta(self, target: str, span: float) -> float | None:
+        """Seconds until unreclaimable memory meets `target`; infinite while it doesn't grow."""
+        limit, used = self._unit.values.get(target), self._unit.values.get(ETA_USAGE)
+        slope = self._growth(ETA_USAGE, span)
+        if limit is None or used is None or slope is None:
+            return None
+        if used >= limit:
+            return 0.0
+        return (limit - used) / slope if slope > 0 else inf
+
+
+def _exactly(value: float | None) -> Bounds | None:
+    return None if value is None else Bounds(value, value)
+
+
+def _with_counts(events: Counts, unit: UnitSample, span: float, now: float) -> Counts:
+    counts = {event: unit.values[event] for event in EVENT_MEASURES if event in unit.values}
+    # only changes are kept: a quiet unit costs two entries however long the span is
+    if not events or events[-1][1] != counts:
+        events = (*events, (now, counts))
+        if len(events) % _THIN_EVERY == 0:
+            events = _thinned(events, now)
+    # one entry from before the span is needed, to count from
+    old = [index for index, (at, _) in enumerate(events) if at <= now - span]
+    return events[old[-1] :] if old else events
+
+
+def _thinned(events: Counts, now: float) -> Counts:
+    """`events` without those between two that are close together for how long ago they were."""
+    kept = [events[0]]
+    for event, later in pairwise(events[1:]):
+        if later[0] - kept[-1][0] > (now - kept[-1][0]) * RESOLUTION:
+            kept.append(event)
+    return (*kept, *events[1:][-1:])
+
+
+def _with_point(points: Points, unit: UnitSample, slope: Slope, now: float) -> Points:
+    measure, span = slope
+    value = unit.values.get(measure)
+    distance = span / POINTS_A_SPAN
+    if value is not None and (not points or now - points[-1][0] >= distance):
+        points = (*points, (now, value))
+    # one point from before the span is needed, to cover all of it; after a gap it would be too old
+    before = [at for at, _ in points if at <= now - span]
+    oldest = max([*before[-1:], now - span * (1 + MAX_EXCESS)])
+    return tuple(point for point in points if point[0] >= oldest)

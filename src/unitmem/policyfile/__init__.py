@@ -1,0 +1,1 @@
+"""The policy language, its reader and its schema; only here is YAML read."""

@@ -1,0 +1,248 @@
+"""The history of a daemon: what was read, decided and done, in a bounded SQLite file that `recorder` writes.
+
+Two tables. `ticks` has the samples, as `replay` needs them; `events` what was decided, withheld, done
+and not known, with its inputs. Readers open it read-only while it is written.
+
+The same samples have a form for data from elsewhere, a JSON object on each line:
+
+    {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}, "unknown": {"pss": "why"}}}}
+
+`at` is in seconds and never falls; `run` changes when the unit is started anew; `values` are by the
+measures' names, in bytes, percent and counts; `protected` may say why no policy may touch the unit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, Self
+
+from unitmem.errors import UnitmemError
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.unit import Invocation, Unit
+
+FILE_NAME = "history.sqlite"
+_MAGIC = b"SQLite format 3\0"
+_BATCH = 200
+"""Ticks that are read at once: a reader that takes its time must not hold up what the writer has to take back."""
+
+
+class Kind(StrEnum):
+    """What an event is."""
+
+    DECISION = "decision"
+    """Something was decided, or would have been (see its obstacle)."""
+    OUTCOME = "outcome"
+    """What became of a decision."""
+    UNKNOWN = "unknown"
+    """A condition can't be judged."""
+    SET_BACK = "set back"
+    """A property was set back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a unit's story."""
+
+    at: float
+    """Wall clock, in seconds."""
+    kind: Kind
+    unit: str
+    message: str
+    """The sentence that the journal has as well."""
+    run: str | None = None
+    """The InvocationID."""
+    policy: str | None = None
+    step: int | None = None
+    """From 1."""
+    action: str | None = None
+    result: str | None = None
+    obstacle: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """`findings`, `held`, `processes`, and whatever else its kind has."""
+
+
+class HistoryError(UnitmemError):
+    """A history that can't be read."""
+
+
+class History:
+    """A history, open for reading.
+
+    Raises:
+        HistoryError: there is none, or it can't be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _open(path).close()
+        try:
+            self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+            self._database.execute("SELECT id FROM ticks LIMIT 1")
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from None
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def events(self, unit: str | None = None, since: float = 0.0) -> list[Event]:
+        """What happened to `unit`, or to every unit, from `since` (wall clock) on, oldest first."""
+        rows = self._query(
+            "SELECT at, kind, unit, message, run, policy, step, action, result, obstacle, detail FROM events"
+            " WHERE at >= ? AND (? IS NULL OR unit = ?) ORDER BY id",
+            (since, unit, unit),
+        )
+        return [
+            Event(
+                at, Kind(kind), name, message, run, policy, step, action, result, obstacle, json.loads(detail)
+            )
+            for at, kind, name, message, run, policy, step, action, result, obstacle, detail in rows
+        ]
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample, oldest first; times are those of the daemon's clock, moved on over reboots."""
+        shift, last, boot = 0.0, 0.0, None
+        for clock, row_boot, units in self._ticks():
+            if boot is not None and row_boot != boot:
+                shift = last + 1.0 - clock
+            boot, last = row_boot, clock + shift
+            yield Sample(last, _units(json.loads(units)))
+
+    def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
+        """(wall clock, value) of one measure, oldest first."""
+        rows = self._query("SELECT at, units FROM ticks WHERE at BETWEEN ? AND ? ORDER BY id", (since, until))
+        found = ((at, json.loads(units).get(unit, {}).get("values", {}).get(measure)) for at, units in rows)
+        return [(at, value) for at, value in found if value is not None]
+
+    def _ticks(self) -> Iterator[tuple[float, str, str]]:
+        last = -1
+        while batch := list(
+            self._query(
+                "SELECT id, clock, boot, units FROM ticks WHERE id > ? ORDER BY id LIMIT ?", (last, _BATCH)
+            )
+        ):
+            for _, *tick in batch:
+                yield tuple(tick)
+            last = batch[-1][0]
+
+    def _query(self, statement: str, values: Sequence[object]) -> Iterator[Any]:
+        try:
+            with closing(self._database.execute(statement, tuple(values))) as cursor:
+                yield from cursor
+        except (sqlite3.Error, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> HistoryError:
+        name = self.path.parent.name
+        return HistoryError(
+            f"{self.path} can't be read: {error}",
+            hint=f"if it is damaged, a restart of unitmem@{name}.service sets it aside and begins a new one",
+        )
+
+
+_HINT = "a watch that runs as unitmem@NAME.service records one in /var/lib/unitmem/NAME/"
+
+
+def _open(path: Path) -> BufferedReader:
+    try:
+        return path.open("rb")
+    except PermissionError:
+        raise HistoryError(f"{path}: permission denied", hint="run it as root") from None
+    except OSError as error:
+        raise HistoryError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_HINT) from None
+
+
+def find_histories(root: Path) -> list[Path]:
+    """The history of every instance, by name; also of one into whose directory this user may not look.
+
+    Raises:
+        HistoryError: not even the instances can be listed.
+    """
+    try:
+        directories = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HistoryError(
+            f"{root}: {(error.strerror or str(error)).lower()}", hint="run it as root"
+        ) from None
+    return [path for directory in directories if _may_exist(path := Path(directory, FILE_NAME))]
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """The samples of a recorded history, or of a file of JSON lines, whichever `path` is.
+
+    Raises:
+        HistoryError: neither, or a line that is off, with its number.
+    """
+    with _open(path) as stream:
+        if not stream.peek(len(_MAGIC)).startswith(_MAGIC):
+            yield from _read_lines(stream, path)
+            return
+    with History(path) as history:
+        yield from history.samples()
+
+
+def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:
+    last: float | None = None
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)
+            at = float(document["at"])
+            units = _units(document["units"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HistoryError(
+                f"{path}:{number}: not a sample: {error}",
+                hint='a line is like {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}}}}',
+            ) from None
+        if last is not None and at < last:
+            raise HistoryError(f"{path}:{number}: `at` falls from {last:g} to {at:g}: sort the lines by it")
+        last = at
+        yield Sample(at, units)
+
+
+def _units(document: Mapping[str, Any]) -> dict[str, UnitSample]:
+    units = {}
+    for name, entry in document.items():
+        run = entry.get("run")
+        values = {str(measure): _checked(value) for measure, value in entry["values"].items()}
+        units[str(name)] = UnitSample(
+            Unit(str(name), invocation_id=None if run is None else str(run)),
+            Invocation(str(name), None if run is None else str(run), int(entry.get("inode") or 0)),
+            protected=entry.get("protected"),
+            values={measure: value for measure, value in values.items() if value is not None},
+            unknown={str(measure): str(why) for measure, why in entry.get("unknown", {}).items()},
+            at_most={str(measure): int(value) for measure, value in entry.get("at_most", {}).items()},
+        )
+    return units
+
+
+def _checked(value: object) -> float | None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise ValueError(f"{value!r} is no number")

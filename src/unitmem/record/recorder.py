@@ -1,0 +1,246 @@
+"""The flight recorder: writes the history of a daemon, with the samples, decisions and outcomes of each tick.
+
+It writes after the daemon has acted, and never waits for a disk: nothing is synchronised, so a crash of the
+machine may cost the end of the history, or all of it, and a file that is damaged is set aside.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from unitmem.kernel.process import Process
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import action_name
+from unitmem.policy.decision import Decision, Outcome
+from unitmem.record.history import FILE_NAME, Event, Kind
+
+MAX_BYTES = 64 << 20
+_PRUNE_EVERY = 0.02
+"""Share of the bound that may be written until it is looked at again."""
+_REOPEN_AFTER = 60.0
+"""Seconds until a history that could not be written is tried again."""
+
+ALWAYS = (
+    "current",
+    "workingset",
+    "unreclaimable",
+    "anon",
+    "swap",
+    "limit",
+    "pressure.some.avg10",
+    "pressure.full.avg10",
+)
+"""Measures that are kept whether a condition needs them or not, to explain and to try other policies on."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS ticks (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, clock REAL NOT NULL, boot TEXT NOT NULL, units TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, clock REAL NOT NULL, kind TEXT NOT NULL, unit TEXT NOT NULL,
+    run TEXT, policy TEXT, step INTEGER, action TEXT, result TEXT, obstacle TEXT, message TEXT NOT NULL,
+    detail TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS events_of_unit ON events (unit, at);
+PRAGMA user_version = 1;
+"""
+
+
+class Recorder:
+    """The history of one daemon; it never raises: `trouble` says why nothing is recorded, if so."""
+
+    def __init__(self, directory: Path | None, boot_id: str, max_bytes: int = MAX_BYTES) -> None:
+        self.trouble: str | None = None
+        self._path = None if directory is None else directory / FILE_NAME
+        self._boot_id = boot_id
+        self._max_bytes = max_bytes
+        self._written = 0
+        self._reopen_at = -inf
+        self._database: sqlite3.Connection | None = None
+        if self._path is not None:
+            self._open(self._path)
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def tick(self, sample: Sample, realtime: float, wanted: Iterable[str]) -> None:
+        """Keep what was read: `wanted` measures, and those of `ALWAYS`."""
+        if not sample.units:
+            return
+        kept = (*ALWAYS, *sorted(set(wanted).difference(ALWAYS)))
+        units = {name: _unit_document(unit, kept) for name, unit in sample.units.items()}
+        self._insert(
+            "INSERT INTO ticks (at, clock, boot, units) VALUES (?, ?, ?, ?)",
+            (realtime, sample.at, self._boot_id, _dump(units)),
+            sample.at,
+        )
+
+    def event(self, event: Event, clock: float) -> None:
+        """Keep one line of a unit's story."""
+        self._insert(
+            "INSERT INTO events (at, clock, kind, unit, run, policy, step, action, result, obstacle, message,"
+            " detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                event.at,
+                clock,
+                event.kind,
+                event.unit,
+                event.run,
+                event.policy,
+                event.step,
+                event.action,
+                event.result,
+                event.obstacle,
+                event.message,
+                _dump(event.detail),
+            ),
+            clock,
+        )
+
+    def _open(self, path: Path) -> None:
+        try:
+            self._database = _create(path)
+        except sqlite3.OperationalError as error:
+            self.trouble = f"{path}: {error}: nothing is recorded"
+        except sqlite3.DatabaseError as error:
+            try:
+                for suffix in ("", "-wal", "-shm"):
+                    part = path.with_name(path.name + suffix)
+                    if part.exists():
+                        part.replace(f"{part}.damaged")
+                self._database = _create(path)
+                self.trouble = f"{path} is damaged ({error}): it is set aside as {path}.damaged"
+            except (sqlite3.Error, OSError) as second:
+                self.trouble = f"{path}: {second}: nothing is recorded"
+
+    def _insert(self, statement: str, values: Sequence[object], clock: float) -> None:
+        if self._database is None and self._path is not None and clock >= self._reopen_at:
+            self._reopen_at = clock + _REOPEN_AFTER
+            self.trouble = None
+            self._open(self._path)
+        if self._database is None:
+            return
+        try:
+            with self._database:
+                self._database.execute(statement, tuple(values))
+            self._written += sum(len(value) for value in values if isinstance(value, str))
+            if self._written > self._max_bytes * _PRUNE_EVERY:
+                self._written = 0
+                self._prune(self._database)
+        except sqlite3.Error as error:
+            # a full disk, say: guarding goes on without a record of it
+            self.trouble = f"the history can't be written: {error}"
+            self._reopen_at = clock + _REOPEN_AFTER
+            self.close()
+
+    def _prune(self, database: sqlite3.Connection) -> None:
+        with database:
+            (pages,) = database.execute("PRAGMA page_count").fetchone()
+            (free,) = database.execute("PRAGMA freelist_count").fetchone()
+            (size,) = database.execute("PRAGMA page_size").fetchone()
+            if (used := (pages - free) * size) > self._max_bytes:
+                _delete_oldest(database, "ticks", used, self._max_bytes)
+            (told,) = database.execute(
+                "SELECT TOTAL(LENGTH(CAST(detail AS BLOB)) + LENGTH(CAST(message AS BLOB))) FROM events"
+            ).fetchone()
+            if told > (room := self._max_bytes / 2):  # samples need some too
+                _delete_oldest(database, "events", told, room)
+
+
+def decision_event(
+    decision: Decision, message: str, realtime: float, processes: Sequence[Process] = ()
+) -> Event:
+    """`decision` with all its inputs, and the processes of the unit at that moment."""
+    return replace(
+        _event_about(decision, Kind.DECISION, message, realtime),
+        result="observed" if decision.observe and decision.refusal is None else None,
+        obstacle=None if decision.refusal is None else decision.refusal.obstacle,
+        detail={
+            "held": decision.held,
+            "for": decision.hold,
+            "findings": [
+                {
+                    "condition": str(finding.comparison),
+                    "measure": finding.comparison.subject,
+                    "value": finding.value,
+                    "threshold": finding.threshold,
+                }
+                for finding in decision.findings
+            ],
+            "processes": [
+                {
+                    "pid": process.pid,
+                    "name": process.name,
+                    "command": process.command[:200],
+                    "rss": process.rss,
+                    "pss": process.pss,
+                }
+                for process in processes
+            ],
+        },
+    )
+
+
+def outcome_event(outcome: Outcome, message: str, realtime: float) -> Event:
+    """What became of a decision."""
+    return replace(_event_about(outcome.decision, Kind.OUTCOME, message, realtime), result=outcome.result)
+
+
+def _event_about(decision: Decision, kind: Kind, message: str, realtime: float) -> Event:
+    return Event(
+        at=realtime,
+        kind=kind,
+        unit=decision.unit,
+        message=message,
+        run=decision.invocation.invocation_id,
+        policy=decision.policy,
+        step=decision.step + 1,
+        action=action_name(decision.action),
+    )
+
+
+def _delete_oldest(database: sqlite3.Connection, table: str, used: float, room: float) -> None:
+    # a tenth more than what is too much, so that it is not due again at once
+    share = 1 - 0.9 * room / used
+    database.execute(
+        # the tables are our own
+        f"DELETE FROM {table} WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) * ? FROM {table})",  # noqa: S608
+        (share,),
+    )
+
+
+def _create(path: Path) -> sqlite3.Connection:
+    # autocommit is off: each insert is a transaction of its own, which readers see when it is done
+    database = sqlite3.connect(path, timeout=1.0)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = OFF")
+    database.execute("PRAGMA cache_size = -256")
+    database.executescript(_SCHEMA)
+    return database
+
+
+def _dump(document: Mapping[str, object]) -> str:
+    # as it is, since escapes take three times as much; but sqlite takes no half of a surrogate pair
+    text = json.dumps(dict(document), ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace").decode()
+
+
+def _unit_document(unit: UnitSample, measures: Sequence[str]) -> dict[str, Any]:
+    invocation = unit.invocation
+    document: dict[str, Any] = {
+        "run": None if invocation is None else invocation.invocation_id,
+        "inode": None if invocation is None else invocation.cgroup_inode,
+        "values": {name: unit.values[name] for name in measures if name in unit.values},
+        "unknown": {name: unit.unknown[name] for name in measures if name in unit.unknown},
+    }
+    if unit.at_most:
+        document["at_most"] = {name: unit.at_most[name] for name in measures if name in unit.at_most}
+    if unit.protected is not None:
+        document["protected"] = unit.protected
+    return document

@@ -1,0 +1,432 @@
+"""What a policy file says that its author can hardly have meant: warnings, with what to write instead.
+
+Pure. What is known of the machine comes as a survey of the units that match; without one, what
+depends on the machine is not doubted. The codes are those of `warning`; unitmem.yaml(5) explains them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from itertools import chain
+from typing import NamedTuple
+
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
+from unitmem.policy.actions import (
+    Action,
+    Freeze,
+    Kill,
+    Log,
+    Reclaim,
+    Restart,
+    SetProperties,
+    Signal,
+    Stop,
+    action_name,
+    ends_the_unit,
+)
+from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Not, comparisons
+from unitmem.policy.model import Policy, Step
+from unitmem.policyfile.nodes import Problem
+from unitmem.policyfile.reader import BOUNDED_BY_LIMIT, Checked, is_silenced, never_true
+from unitmem.policyfile.warnings import Code, Ignore
+from unitmem.quantity import format_size
+from unitmem.unit import CORE_UNITS, is_glob, matches
+
+_SEVERITY: dict[type[Action], int] = {
+    Log: 0,
+    Reclaim: 1,
+    SetProperties: 2,
+    Signal: 3,
+    Freeze: 4,
+    Restart: 5,
+    Stop: 5,
+    Kill: 6,
+}
+_PAGE_CACHE = frozenset({"current", "file", "peak"})  # what reading files alone drives up
+_FALLING = frozenset({"headroom", "host.available", "host.swap_free"})  # what is low when memory is short
+_CONSTANT = frozenset({"limit", "high", "host.total", "host.swap_total"})
+_MOST_NAMED = 3
+
+
+def review(checked: Checked, survey: Survey | None = None) -> tuple[Problem, ...]:
+    """Every warning about a policy file that none of its comments silences, in the order of their places.
+
+    Args:
+        checked: the file as `config` has read it.
+        survey: every loaded unit that a pattern of the file matches, whatever its state; None where
+            the machine can't be asked.
+    """
+    doubts = list(checked.doubts)
+    for index, policy in enumerate(checked.file.policies):
+        doubts += _Review(checked, survey, policy, index).doubts()
+    doubts += _odd_ignores(checked.ignores, doubts, survey)
+    return tuple(sorted({doubt for doubt in doubts if not is_silenced(doubt, checked.ignores)}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Review:
+    """One policy, looked at from every side."""
+
+    checked: Checked
+    survey: Survey | None
+    policy: Policy
+    index: int
+
+    def doubts(self) -> Iterator[Problem]:
+        for index, pattern in enumerate(self.policy.units):
+            yield from self._pattern(index, pattern)
+        for index, step in enumerate(self.policy.steps):
+            yield from self._condition(index, step)
+            yield from self._action(index, step)
+            yield from self._order(index, step)
+        if self.policy.clear is not None:
+            yield from self._limit(self.policy.clear, "clear")
+            yield from self._clear(self.policy.clear)
+
+    def doubt(self, code: Code, message: str, *keys: str | int) -> Problem:
+        """A warning about the part of this policy that `keys` lead to."""
+        line, column = self.checked.place("policies", self.index, *keys)
+        return Problem(line, column, message, code)
+
+    # --- the units ---
+
+    def _pattern(self, index: int, pattern: str) -> Iterator[Problem]:
+        if self.survey is not None and not self._matching(pattern):
+            yield self.doubt(
+                Code.NO_MATCH,
+                f"{pattern} matches no unit that is loaded here now; `unitmem list --all` shows which are",
+                *("units", index),
+            )
+        if all(isinstance(step.action, Log) for step in self.policy.steps):
+            return  # what is only told is told of protected units too
+        core = self._core(pattern)
+        if core and is_glob(pattern):
+            yield self.doubt(
+                Code.CORE_UNIT,
+                f"{pattern} reaches {_listed(core)}, which can't be done without: "
+                "write a narrower pattern, or list what isn't meant under `except`",
+                *("units", index),
+            )
+        elif core:
+            yield self.doubt(
+                Code.CORE_UNIT,
+                f"{pattern} can't be done without, and nothing but `log` would be done to it: "
+                "leave it out, or name it under `unprotect` too if it is meant",
+                *("units", index),
+            )
+
+    def _core(self, pattern: str) -> list[str]:
+        """The protected units that `pattern` means: those here, and by their usual names those elsewhere."""
+        here = [
+            sample.unit.name
+            for sample in self._matching(pattern)
+            if sample.protected is not None and self._means(sample.unit.name)
+        ]
+        elsewhere = [
+            core
+            for core in CORE_UNITS
+            # a glob among them stands for any name that it matches
+            if matches(name := core.replace("*", "0"), [pattern])
+            and self._means(name)
+            and not any(matches(known, [core]) for known in here)
+        ]
+        return [*here, *elsewhere]
+
+    def _matching(self, pattern: str) -> list[UnitSample]:
+        units = () if self.survey is None else self.survey.units
+        return [sample for sample in units if matches(sample.unit.name, [pattern])]
+
+    def _means(self, name: str) -> bool:
+        return self.policy.governs(name) and name not in self.policy.unprotect
+
+    # --- a step by itself ---
+
+    def _condition(self, index: int, step: Step) -> Iterator[Problem]:
+        yield from self._limit(step.when, "steps", index, "when")
+        if isinstance(step.action, Log):
+            return
+        for term in _cached(_without_not(step.when)):
+            if term.measure == "file" and isinstance(step.action, Reclaim):
+                continue  # it is page cache that is meant, and that goes
+            yield self.doubt(
+                Code.PAGE_CACHE,
+                f"`{term}` comes true by page cache alone, which fills up in health: "
+                "compare `workingset` or, better, `unreclaimable`",
+                *("steps", index, "when"),
+            )
+
+    def _limit(self, condition: Condition, *keys: str | int) -> Iterator[Problem]:
+        """Sizes that no unit here can come to."""
+        for term in comparisons(_without_not(condition)):
+            most = None if self.survey is None else _above_limit(term, self.policy, self.survey)
+            if most is not None:
+                yield self.doubt(
+                    Code.ABOVE_LIMIT,
+                    f"`{term}` can't be true of any unit that matches here: the most is {most}; write a share "
+                    f"of it, such as `{term.measure} {term.operator} 80% of limit`, or less",
+                    *keys,
+                )
+
+    def _action(self, index: int, step: Step) -> Iterator[Problem]:
+        action, keys = step.action, ("steps", index, "do")
+        # what looks over a span of time is no spike
+        is_instant = any(comparison.span is None for comparison in comparisons(step.when))
+        if ends_the_unit(action) and step.hold == 0 and is_instant:
+            yield self.doubt(
+                Code.NO_HOLD,
+                f"without `for`, one spike is enough for `{action_name(action)}`: add one, such as `for: 30s`",
+                *keys,
+            )
+        budgets = (self.policy.budget, self.checked.file.budget)
+        if isinstance(action, Restart) and self.policy.cooldown == 0 and budgets == (None, None):
+            yield self.doubt(
+                Code.RESTART_LOOP,
+                "nothing ends a loop of restarts: give the policy a `cooldown:`, such as 10min, "
+                "or a `budget:`, such as {actions: 3, per: 1h}",
+                *keys,
+            )
+        if (
+            isinstance(action, SetProperties)
+            and dict(action.properties).get("MemoryHigh") is not None
+            and self.survey is not None
+            and self.survey.host.swap_total == 0
+        ):
+            yield self.doubt(
+                Code.MEMORY_HIGH_WITHOUT_SWAP,
+                "without swap, as here, MemoryHigh= can stall a unit that stays active: "
+                "add swap, set MemoryMax, or restart or stop the unit",
+                *keys,
+            )
+
+    # --- steps among each other ---
+
+    def _order(self, index: int, step: Step) -> Iterator[Problem]:
+        """Whether a step before this one is the milder one, and comes no sooner, or the other way round."""
+        for other in self.policy.steps[:index]:
+            mild, harsh = sorted((other, step), key=lambda each: _SEVERITY.get(type(each.action), 0))
+            low, high = _rung(mild.when), _rung(harsh.when)
+            ranks = [_SEVERITY.get(type(each.action)) for each in (mild, harsh)]
+            if low is None or high is None or low.subject != high.subject:
+                continue
+            if None in ranks or ranks[0] == ranks[1]:
+                continue
+            if (low.height, mild.hold) < (high.height, harsh.hold):
+                continue
+            yield self.doubt(
+                Code.LADDER_ORDER,
+                f"`{action_name(harsh.action)}` at `{harsh.when}` comes no later than `{action_name(mild.action)}` "
+                f"at `{mild.when}`, which is milder: give the milder one the threshold that is met first",
+                *("steps", index, "when"),
+            )
+            return
+
+    def _clear(self, clear: Condition) -> Iterator[Problem]:
+        """Whether the episode ends where a step fires."""
+        end = _rung(clear)
+        if end is None:
+            return
+        begins = [
+            (rung, term)
+            for step in self.policy.steps
+            for term in comparisons(_without_not(step.when))
+            if (rung := _rung(term)) is not None and rung.measured == end.measured
+        ]
+        # it clears on the way back: heights of the other direction have the other sign
+        met = [
+            (rung.height, term)
+            for rung, term in begins
+            if rung.rises == end.rises or rung.height <= -end.height
+        ]
+        if not met:
+            return
+        _, first = min(met, key=lambda each: each[0])
+        below = "less" if first.operator.startswith(">") else "more"
+        yield self.doubt(
+            Code.CLEAR_NOT_BELOW,
+            f"`{clear}` may hold while `{first}` does, so that the step fires again and again: "
+            f"clear at {below} than {first.spelled_threshold}",
+            "clear",
+        )
+
+
+# --- conditions --------------------------------------------------------------------------------
+
+_OPPOSITE = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}
+
+
+def _without_not(condition: Condition, *, negated: bool = False) -> Condition:
+    """`condition`, or its opposite, told by comparisons, `and` and `or` alone."""
+    match condition:
+        case Comparison():
+            return replace(condition, operator=_OPPOSITE[condition.operator]) if negated else condition
+        case Not(term):
+            return _without_not(term, negated=not negated)
+        case All(terms) | AnyOf(terms):
+            joined = tuple(_without_not(term, negated=negated) for term in terms)
+            return All(joined) if isinstance(condition, All) is not negated else AnyOf(joined)
+
+
+class _Rung(NamedTuple):
+    """Where on a ladder a comparison stands."""
+
+    measured: Comparison
+    """What is compared, with neither operator nor threshold."""
+    rises: bool
+    """Whether it is met on the way up."""
+    height: float
+    """More is met later."""
+
+    @property
+    def subject(self) -> tuple[Comparison, bool]:
+        return self.measured, self.rises
+
+
+def _rung(condition: Condition) -> _Rung | None:
+    """None where `condition` is more than one comparison."""
+    term = _without_not(condition)
+    if not isinstance(term, Comparison):
+        return None
+    rises = term.operator.startswith(">")
+    return _Rung(replace(term, operator="", threshold=0), rises, term.threshold if rises else -term.threshold)
+
+
+def impossible(condition: Condition, policy: Policy, survey: Survey) -> tuple[str, ...]:
+    """Why `condition` as a whole can't become true of any unit of `policy` here; nothing if it can."""
+    match _without_not(condition):
+        case Comparison() as term:
+            doubt = never_true(term)
+            most = _above_limit(term, policy, survey)
+            if doubt is not None:
+                return (f"`{term}` can never be true: {doubt[1]}",)
+            return () if most is None else (f"no unit that matches comes to `{term}`: the most is {most}",)
+        case All(terms):
+            return tuple(reason for term in terms for reason in impossible(term, policy, survey))
+        case AnyOf(terms):
+            reasons = [impossible(term, policy, survey) for term in terms]
+            return tuple(chain.from_iterable(reasons)) if all(reasons) else ()
+        case Not():  # none is left
+            return ()
+
+
+def _above_limit(term: Comparison, policy: Policy, survey: Survey) -> str | None:
+    """The most that a unit of `policy` may use here, if that is not enough for `term`."""
+    limits = [
+        (sample.values["limit"], sample.unit.name)
+        for sample in survey.units
+        if policy.governs(sample.unit.name) and "limit" in sample.values
+    ]
+    size = _least(term, survey)
+    if not limits or size is None:
+        return None
+    limit, name = max(limits)
+    if size < limit or (size == limit and term.operator != ">"):
+        return None
+    return f"{format_size(int(limit))}, the limit of {name}"
+
+
+def _least(term: Comparison, survey: Survey) -> float | None:
+    """The bytes that a unit's memory must come to for `term`; None where that isn't what it asks."""
+    if term.measure not in BOUNDED_BY_LIMIT or not term.operator.startswith(">") or term.span is not None:
+        return None
+    if term.of == "host.total":
+        return survey.host.total * term.threshold / 100
+    return term.threshold if term.of is None else None
+
+
+class _Cause(Enum):
+    """What makes a condition true."""
+
+    NOTHING = auto()
+    """It is true of a unit at rest."""
+    PAGE_CACHE = auto()
+    """Page cache is enough."""
+    NEED = auto()
+    """It takes memory that is needed, or the lack of it."""
+
+
+def _cause(condition: Condition) -> _Cause:
+    match condition:
+        case Comparison():
+            return _cause_of_comparison(condition)
+        case Not():
+            return _cause(_without_not(condition))
+        case All(terms):
+            causes = {_cause(term) for term in terms}
+            return next(c for c in (_Cause.NEED, _Cause.PAGE_CACHE, _Cause.NOTHING) if c in causes)
+        case AnyOf(terms):
+            causes = {_cause(term) for term in terms}
+            return next(c for c in (_Cause.PAGE_CACHE, _Cause.NOTHING, _Cause.NEED) if c in causes)
+
+
+def _cause_of_comparison(term: Comparison) -> _Cause:
+    rises = term.operator.startswith(">")
+    if term.measure in _PAGE_CACHE:
+        return _Cause.PAGE_CACHE if rises else _Cause.NOTHING
+    if term.span is not None:
+        return _Cause.NEED
+    if term.measure in _CONSTANT:
+        return _Cause.NOTHING
+    return _Cause.NEED if rises is (term.measure not in _FALLING) else _Cause.NOTHING
+
+
+def _cached(condition: Condition) -> Iterator[Comparison]:
+    """The comparisons by which page cache alone makes `condition` true."""
+    if _cause(condition) is not _Cause.PAGE_CACHE:
+        return
+    match condition:
+        case Comparison():
+            yield condition
+        case All(terms) | AnyOf(terms):
+            for term in terms:
+                yield from _cached(term)
+
+
+# --- comments ----------------------------------------------------------------------------------
+
+
+def _odd_ignores(
+    ignores: Iterable[Ignore], doubts: Iterable[Problem], survey: Survey | None
+) -> Iterator[Problem]:
+    """Comments that silence what doesn't exist, or isn't there."""
+    given = {(doubt.line, doubt.code) for doubt in doubts}
+    for ignore in ignores:
+        for code in ignore.codes:
+            if code not in set(Code):
+                message = f"there is no warning {code!r}{_close(code)}: unitmem.yaml(5) lists them"
+                yield Problem(ignore.line, ignore.column, message, Code.UNKNOWN_CODE)
+            elif (
+                code not in (Code.UNKNOWN_CODE, Code.UNUSED_IGNORE)
+                and _is_judged(Code(code), survey)
+                and not any((line, code) in given for line in ignore.lines)
+            ):
+                message = f"there is no {code} here to ignore: remove it"
+                yield Problem(ignore.line, ignore.column, message, Code.UNUSED_IGNORE)
+
+
+def _is_judged(code: Code, survey: Survey | None) -> bool:
+    """Whether all is known that a warning of this code depends on."""
+    match code:
+        case Code.NO_MATCH | Code.CORE_UNIT:
+            return survey is not None
+        case Code.ABOVE_LIMIT:
+            return survey is not None and any("limit" in sample.values for sample in survey.units)
+        case Code.MEMORY_HIGH_WITHOUT_SWAP:
+            return survey is not None and survey.host.swap_total is not None
+        case _:
+            return True
+
+
+def _close(code: str) -> str:
+    import difflib  # noqa: PLC0415 - only where there is a mistake to explain
+
+    close = difflib.get_close_matches(code, list(Code), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _listed(names: list[str]) -> str:
+    """`a, b, c and 4 more`."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,203 @@
+"""What a policy file would do here and now, before it does: who is meant, what holds, what a stop takes along.
+
+Pure: the machine comes as a survey and as answers about units.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from unitmem.measure.sample import UnitSample
+from unitmem.measure.snapshot import Survey
+from unitmem.policy.actions import Log
+from unitmem.policy.condition import Verdict, comparisons, judge
+from unitmem.policy.model import Policy, PolicyFile, Step
+from unitmem.policy.trends import NOT_YET_WATCHED, UnitFacts, extend
+from unitmem.simulate.lint import impossible
+from unitmem.unit import STARTED_BY, STOPPED_WITH, matches
+
+Dependents = Callable[[str], Mapping[str, tuple[str, ...]]]
+"""The units that depend on a unit, by the property that names them; nothing for one that isn't loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependent:
+    """A unit that is tied to another one."""
+
+    unit: str
+    relation: str
+    """The setting that ties it: `BindsTo`."""
+    to: str
+    """The unit that this setting names."""
+
+    def __str__(self) -> str:
+        return f"{self.to} <- {self.unit} ({self.relation})"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """One policy, for one unit that it governs."""
+
+    sample: UnitSample
+    protected: str | None
+    """Why the policy doesn't touch it; None if it may."""
+    verdicts: tuple[Verdict, ...]
+    """Whether each step's condition would hold now; none of a unit without a cgroup."""
+    stopped_with: tuple[Dependent, ...] = ()
+    """What a stop would stop as well, among what is active."""
+    started_by: tuple[Dependent, ...] = ()
+    """What would start it again, among what is active."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A rule that can't do anything here."""
+
+    step: int | None
+    """Its place in the policy, from 0; None is all of them."""
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPlan:
+    """One policy, for all that it governs here."""
+
+    policy: Policy
+    units: tuple[UnitPlan, ...]
+    idle: tuple[Idle, ...]
+
+
+def plan(
+    file: PolicyFile, survey: Survey, active: Callable[[str], bool], dependents: Dependents
+) -> tuple[PolicyPlan, ...]:
+    """What each policy of `file` would do.
+
+    Args:
+        file: the policies.
+        survey: every loaded unit that a pattern of the file matches, with the measures that the file needs.
+        active: whether the unit of that name is active.
+        dependents: of a unit.
+    """
+    return tuple(_plan_policy(policy, survey, active, dependents) for policy in file.policies)
+
+
+def stopped_with(unit: str, dependents: Dependents) -> Iterator[Dependent]:
+    """Every unit that a stop of `unit` stops as well: its dependents, theirs, and so on, the nearest first.
+
+    A unit that doesn't run passes a stop on all the same, as transaction.c of systemd does it.
+    """
+    seen = {unit}
+    queue = deque([unit])
+    while queue:
+        name = queue.popleft()
+        named = dependents(name)
+        for relation, setting in STOPPED_WITH.items():
+            for other in named.get(relation, ()):
+                if other not in seen:
+                    seen.add(other)
+                    queue.append(other)
+                    yield Dependent(other, setting, name)
+
+
+def started_by(unit: str, dependents: Dependents) -> Iterator[Dependent]:
+    """Every unit that would start `unit` again: its sockets, timers and the like."""
+    named = dependents(unit)
+    for relation, setting in STARTED_BY.items():
+        for other in named.get(relation, ()):
+            yield Dependent(other, setting, unit)
+
+
+def _plan_policy(
+    policy: Policy, survey: Survey, active: Callable[[str], bool], dependents: Dependents
+) -> PolicyPlan:
+    units = tuple(
+        _plan_unit(policy, sample, active, dependents)
+        for sample in survey.units
+        if policy.governs(sample.unit.name)
+    )
+    return PolicyPlan(policy, units, tuple(_idle(policy, survey, units)))
+
+
+def _plan_unit(
+    policy: Policy, sample: UnitSample, active: Callable[[str], bool], dependents: Dependents
+) -> UnitPlan:
+    name = sample.unit.name
+    protected = None if name in policy.unprotect else sample.protected
+    if sample.invocation is None:
+        return UnitPlan(sample, protected, ())
+    facts = _facts(policy, sample)
+    verdicts = tuple(judge(step.when, facts) for step in policy.steps)
+    if protected is not None:
+        return UnitPlan(sample, protected, verdicts)
+    taken = tuple(each for each in stopped_with(name, dependents) if active(each.unit))
+    stopping = {each.unit for each in taken}
+    return UnitPlan(
+        sample,
+        protected,
+        verdicts,
+        taken,
+        # what stops with it starts nothing
+        tuple(
+            each for each in started_by(name, dependents) if active(each.unit) and each.unit not in stopping
+        ),
+    )
+
+
+def _facts(policy: Policy, sample: UnitSample) -> UnitFacts:
+    """What one look tells: no event is older than the unit, and no slope is known."""
+    asked = [comparison for step in policy.steps for comparison in comparisons(step.when)]
+    return UnitFacts(sample, extend(None, sample, asked, now=0), now=0)
+
+
+# --- what can't do anything here ---------------------------------------------------------------
+
+
+def _idle(policy: Policy, survey: Survey, units: tuple[UnitPlan, ...]) -> Iterator[Idle]:
+    """The rules of `policy` that can't fire here, and why."""
+    running = [unit for unit in units if unit.sample.invocation is not None]
+    if not units:
+        matching = any(matches(sample.unit.name, policy.units) for sample in survey.units)
+        reason = (
+            "every loaded unit that matches is excluded" if matching else "no unit that matches is loaded now"
+        )
+        yield Idle(None, (reason,))
+        return
+    if not running:
+        yield Idle(None, ("no unit that matches runs now",))
+    for index, step in enumerate(policy.steps):
+        reasons = (
+            *impossible(step.when, policy, survey),
+            *_protected(step, units),
+            *_unknown(index, [unit for unit in running if _may_act(step, unit)]),
+        )
+        if reasons:
+            yield Idle(index, reasons)
+
+
+def _may_act(step: Step, unit: UnitPlan) -> bool:
+    return unit.protected is None or isinstance(step.action, Log)
+
+
+def _protected(step: Step, units: tuple[UnitPlan, ...]) -> Iterator[str]:
+    if not any(_may_act(step, unit) for unit in units):
+        yield "every unit that matches is protected"
+
+
+def _unknown(index: int, running: list[UnitPlan]) -> Iterator[str]:
+    """Measures without which the step can't be judged of any of these units; what time brings doesn't count."""
+    missing = [
+        {
+            name: why
+            for finding in unit.verdicts[index].findings
+            for name, why in finding.unknown.items()
+            if why != NOT_YET_WATCHED
+        }
+        if unit.verdicts[index].truth is None
+        else {}
+        for unit in running
+    ]
+    if missing and all(missing):
+        for name, why in {name: why for each in missing for name, why in each.items()}.items():
+            yield f"{name} is unknown ({why})"

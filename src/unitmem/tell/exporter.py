@@ -1,0 +1,260 @@
+"""Where a watch's metrics go: into a file, for node_exporter's textfile collector, and over HTTP if asked.
+
+Neither may cost a guard its ticks. The file is written by the loop, but seldom; HTTP is served by a
+thread of its own (see `listener`), which takes what the last tick has left, and nothing is rendered
+while nobody asks. What fails is told once and tried again, and guarding goes on without it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unitmem import __version__
+from unitmem.errors import UsageError
+from unitmem.files import replace_file
+from unitmem.kernel.process import ProcessGoneError, read_process, with_pss
+from unitmem.measure.sample import Sample
+from unitmem.policy.decision import Decision, Outcome
+from unitmem.policy.model import PolicyFile
+from unitmem.policy.state import State
+from unitmem.tell.openmetrics import (
+    Cost,
+    Counts,
+    Format,
+    Page,
+    Seen,
+    TickTimes,
+    count_decision,
+    count_outcome,
+    forget_the_gone,
+    page,
+    render,
+)
+
+if TYPE_CHECKING:
+    from unitmem.tell.listener import Listener
+
+
+WRITE_EVERY = 10.0
+"""Seconds between two writings of the file: Prometheus seldom looks more often than every 15 s."""
+LISTEN_AGAIN = 30.0
+"""Seconds after which an address that can't be had is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; numeric, since to look a name up takes a network."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """`9797`, `127.0.0.1:9797` or `[::1]:9797`; a port alone is one of the loopback's.
+
+    Raises:
+        UsageError: anything else.
+    """
+    host, colon, port = text.rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    if not colon:
+        host = "127.0.0.1"
+    number = int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else 0
+    if not 0 < number < 1 << 16 or not _is_numeric(host, is_bracketed=is_bracketed):
+        # `:9797` as well: with others it means every address of the machine
+        raise UsageError(
+            f"{text!r} is no address to listen on",
+            hint="write a port (9797), which is one of 127.0.0.1, or ADDRESS:PORT (192.0.2.7:9797, [::1]:9797)",
+        )
+    return Address(host, number)
+
+
+def _is_numeric(host: str, *, is_bracketed: bool) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6 if is_bracketed else socket.AF_INET, host)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def format_of(path: Path) -> Format:
+    """How a page is written into `path`: as the textfile collector reads it, whose files end with `.prom`."""
+    return Format.TEXT if path.suffix == ".prom" else Format.OPENMETRICS
+
+
+class Exporter:
+    """What one watch has to tell Prometheus, and where.
+
+    Args:
+        watch: its name.
+        textfile: the file, replaced as a whole each time.
+        listen: where to serve HTTP, as `parse_address` takes it.
+        keep: whether the file stays when the watch ends; what it says would look true forever.
+    """
+
+    def __init__(
+        self,
+        watch: str,
+        textfile: Path | None = None,
+        listen: str | None = None,
+        *,
+        keep: bool = False,
+    ) -> None:
+        self._watch = _printable(watch)
+        self._textfile = textfile
+        self._listen = listen
+        self._keep = keep
+        self._counts: Counts = {}
+        self._ticks = TickTimes()
+        self._started = time.time()
+        self._seen: Seen | None = None
+        self._write_at = 0.0
+        self._listen_at = 0.0
+        self._listener: Listener | None = None
+        self._told: dict[str, str | None] = {}
+
+    def close(self) -> None:
+        """Listen no more, and remove the file, or leave the last of it."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._textfile is not None:
+            with suppress(OSError):
+                if self._keep:
+                    self._write(self._textfile)
+                else:
+                    self._textfile.unlink()
+
+    def decided(self, decision: Decision) -> None:
+        self._counts = count_decision(self._counts, decision)
+
+    def concluded(self, outcome: Outcome) -> None:
+        self._counts = count_outcome(self._counts, outcome)
+
+    def publish(
+        self,
+        file: PolicyFile,
+        sample: Sample,
+        state: State,
+        *,
+        took: float,
+        missed: int,
+        is_manager_reachable: bool,
+        is_file_loaded: bool,
+        under_way: int,
+        to_set_back: int,
+    ) -> Collection[str]:
+        """Take what a tick has seen; what there is to be told about publishing it, once while it lasts.
+
+        Args:
+            file: the policies in force.
+            sample: what was read.
+            state: what the engine remembers.
+            took: seconds that the tick took.
+            missed: ticks skipped since the start.
+            is_manager_reachable: whether the service manager can be asked.
+            is_file_loaded: whether the file could be loaded when it was last read.
+            under_way: how many actions are.
+            to_set_back: how many properties are.
+        """
+        self._ticks = replace(self._ticks.after(took), missed=missed)
+        self._counts = forget_the_gone(self._counts, sample.units)
+        self._seen = Seen(
+            watch=self._watch,
+            version=__version__,
+            file=file,
+            sample=sample,
+            state=state,
+            counts=self._counts,
+            ticks=self._ticks,
+            started=self._started,
+            ticked=time.time(),
+            is_manager_reachable=is_manager_reachable,
+            is_file_loaded=is_file_loaded,
+            under_way=under_way,
+            to_set_back=to_set_back,
+        )
+        return [*self._write_if_due(sample.at), *self._listen_if_due(sample.at)]
+
+    def current(self) -> Page:
+        """The page of the last tick, with what the watch costs now."""
+        return {} if self._seen is None else page(self._seen, own_cost())
+
+    def _write_if_due(self, now: float) -> list[str]:
+        """What is in the way of it, if it's news."""
+        if self._textfile is None or now < self._write_at:
+            return []
+        self._write_at = now + WRITE_EVERY
+        trouble = None
+        try:
+            self._write(self._textfile)
+        except OSError as error:
+            trouble = f"metrics can't be written to {self._textfile}, {_AGAIN}: {_reason(error)}"
+        return self._news("file", trouble)
+
+    def _listen_if_due(self, now: float) -> list[str]:
+        """Likewise."""
+        if self._listen is None or self._listener is not None or now < self._listen_at:
+            return []
+        self._listen_at = now + LISTEN_AGAIN
+        trouble = None
+        try:
+            self._listener = self._start(self._listen)
+        except ImportError:
+            trouble = (
+                f"{self._listen} is not listened on, since that takes prometheus-client: "
+                "install python3-prometheus-client, or use --textfile instead"
+            )
+        except UsageError as error:
+            # of the service's environment, say: no reason to let units go unguarded
+            trouble = f"metrics are not served: {error}: {error.hint}"
+        except OSError as error:
+            trouble = f"{self._listen} can't be listened on, {_AGAIN}: {_reason(error)}"
+        return self._news("listener", trouble)
+
+    def _news(self, way: str, trouble: str | None) -> list[str]:
+        """`trouble`, unless it's what was told of that way last; None where all is well again."""
+        news = [] if trouble is None or trouble == self._told.get(way) else [trouble]
+        self._told[way] = trouble
+        return news
+
+    def _write(self, path: Path) -> None:
+        replace_file(path, render(self.current(), format_of(path)), durable=False, mode=0o644)
+
+    def _start(self, listen: str) -> Listener:
+        address = parse_address(listen)
+        from unitmem.tell.listener import Listener  # noqa: PLC0415 - 8 MiB of memory
+
+        return Listener(address.host, address.port, self.current)
+
+
+_AGAIN = "which is tried again and again (see METRICS in unitmem@.service(8))"
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
+def own_cost() -> Cost:
+    """What this process takes of the machine."""
+    cpu = time.process_time()
+    try:
+        process = with_pss(read_process(os.getpid()))
+    except ProcessGoneError:  # another /proc than ours
+        return Cost(cpu)
+    return Cost(cpu, process.rss, process.pss)
+
+
+def _printable(name: str) -> str:
+    r"""`name` as a label may have it: bytes of a file's name that aren't UTF-8 are spelled `\xff`."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

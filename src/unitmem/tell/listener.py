@@ -1,0 +1,199 @@
+"""A page of metrics over HTTP, through the official client: formats, compression and filters are its business.
+
+One thread serves one request after another, that which has come first. A client that says nothing costs
+the others nothing, as long as there are fewer than `AT_ONCE` of them; a slow one costs them `PATIENCE`; one
+that asks without end is answered `PER_SECOND` times a second. The guard pays for none. Not the client's own
+server: that has a thread for each connection, however many there are.
+"""
+
+from __future__ import annotations
+
+import io
+import select
+import signal
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from unitmem.tell.openmetrics import FAMILIES, Family, Page, Point
+
+PATIENCE = 5.0
+"""Seconds for a request to come, and for its answer to be taken."""
+AT_ONCE = 32
+"""How many clients may be connected; others wait to be let in."""
+PER_SECOND = 20
+
+
+class Listener:
+    """Serves at an address until it is closed.
+
+    Args:
+        host: a numeric address.
+        port: of TCP; 0 is any that is free.
+        page: gives what is to be served, called in the listener's thread.
+
+    Raises:
+        OSError: the address can't be had, or there is no room for a thread.
+    """
+
+    def __init__(self, host: str, port: int, page: Callable[[], Page]) -> None:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Pages(page))
+        self._server = _Server(host, port)
+        self._server.set_app(make_wsgi_app(registry))
+        self.port: int = self._server.server_port
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._server.server_close()
+            raise OSError("no thread can be started for it") from None
+
+    def close(self) -> None:
+        """Listen no more; a request that is being answered is left to itself."""
+        self._server.is_closing = True
+        # the socket's end wakes the thread; it is a daemon's, for which no exit waits
+        self._server.shut_down()
+
+    def _run(self) -> None:
+        # they are the loop's, which they wake
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._server.serve()
+
+
+def as_metrics(page: Page) -> Iterator[Metric]:
+    """`page` as the official client has it."""
+    for family, points in page.items():
+        yield _metric(family, points)
+
+
+class _Pages(Collector):
+    """What the client asks at each request."""
+
+    def __init__(self, page: Callable[[], Page]) -> None:
+        self._page = page
+
+    def collect(self) -> Iterable[Metric]:
+        return as_metrics(self._page())
+
+    def describe(self) -> Iterable[Metric]:
+        # by which it knows what `?name[]=` may mean
+        return [_metric(family, ()) for family in FAMILIES]
+
+
+def _metric(family: Family, points: Iterable[Point]) -> Metric:
+    metric = Metric(family.name, family.meaning, str(family.kind), family.unit)
+    for labels, value, suffix in points:
+        metric.add_sample(family.metric + suffix, dict(labels), value)
+    return metric
+
+
+class _Server(WSGIServer):
+    """One request at a time."""
+
+    allow_reuse_port = False
+    is_closing = False
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # not HTTPServer's, which looks the host's name up, wherever that may lead
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
+    def serve(self) -> None:
+        """Answer until the socket is shut down, whoever has begun to ask."""
+        silent: dict[socket.socket, float] = {}  # clients, and until when they may be
+        while not self.is_closing:
+            door = [self.socket] if len(silent) < AT_ONCE else []
+            readable = _readable([*door, *silent], min(silent.values(), default=None))
+            # now rather than later: who asks while another is answered has not been silent
+            now = time.monotonic()
+            for client in [one for one, end in silent.items() if end <= now and one not in readable]:
+                del silent[client]
+                self.shutdown_request(client)
+            for ready in readable:
+                if ready is self.socket:
+                    self._let_in(silent)
+                else:
+                    del silent[ready]
+                    self._answer(ready)
+        for client in silent:
+            self.shutdown_request(client)
+        self.server_close()
+
+    def _let_in(self, silent: dict[socket.socket, float]) -> None:
+        try:
+            client, _ = self.get_request()
+        except OSError:
+            # out of descriptors, say: what waits will wait
+            time.sleep(1 / PER_SECOND)
+        else:
+            silent[client] = time.monotonic() + PATIENCE
+
+    def _answer(self, client: socket.socket) -> None:
+        try:
+            self.finish_request(client, client.getpeername())
+        except Exception:  # noqa: BLE001, S110 - a client that goes away, or sends what is no HTTP, is its own affair
+            pass
+        finally:
+            self.shutdown_request(client)
+        time.sleep(1 / PER_SECOND)
+
+    def shut_down(self) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)
+
+
+def _readable(connections: list[socket.socket], deadline: float | None) -> list[socket.socket]:
+    """Those at which something has come, or which have ended; none if nothing does until `deadline`."""
+    by_number = {connection.fileno(): connection for connection in connections}
+    poll = select.poll()
+    for number in by_number:
+        poll.register(number, select.POLLIN)
+    timeout = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+    return [by_number[number] for number, _ in poll.poll(timeout)]
+
+
+class _Handler(WSGIRequestHandler):
+    """One request, within `PATIENCE`."""
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Impatient(self.connection, time.monotonic() + PATIENCE))
+
+    def get_stderr(self) -> TextIO:
+        # where tracebacks of broken connections would go
+        return io.StringIO()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Nothing: who asks for metrics is of no interest to the journal."""
+
+
+class _Impatient(io.RawIOBase):
+    """What comes from `connection` until `deadline`, in however small pieces."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)  # and as much again for the answer, as a whole
+        return self._connection.recv_into(buffer)

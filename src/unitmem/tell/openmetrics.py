@@ -1,0 +1,523 @@
+"""A page of metrics for Prometheus: what there is, its samples, and the text of it; pure.
+
+`page` has all that a watch knows, `measures_page` just units' measures. `render` writes either, in one of
+two formats that can't be one: to OpenMetrics a counter is `x` with samples `x_total`, and the page ends
+with `# EOF`; to the older text format the counter is `x_total` itself. The official client reads both,
+node_exporter's textfile collector knows the types only of the older one.
+
+Names follow https://prometheus.io/docs/practices/naming/: base units, which a name ends with, and ratios of
+1 rather than percent. What is unknown has no sample. Every list of labels is bounded by the policy file and
+the units that run, and by `UNITS_REMEMBERED` for counts of those that no longer do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+from unitmem.measure.catalogue import MEASURES, Dimension, Measure, Scope
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Log, action_name
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Result
+from unitmem.policy.model import Mode, Policy, PolicyFile, Step
+from unitmem.policy.state import Ladder, Phase, State, StepState, budget_left, is_open
+from unitmem.policy.trends import NOT_YET_WATCHED
+
+UNITS_REMEMBERED = 200
+"""Of how many units that no longer run the counts are kept, the latest."""
+TICK_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+"""Seconds; what a tick takes is counted by them."""
+
+
+class Format(StrEnum):
+    """How a page is written."""
+
+    OPENMETRICS = "openmetrics"
+    TEXT = "text"
+    """Prometheus' older format, version 0.0.4: what node_exporter's textfile collector reads."""
+
+
+class Kind(StrEnum):
+    """A metric's type."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric, whatever its labels."""
+
+    name: str
+    """As OpenMetrics has it, so that of a counter without its `_total`."""
+    kind: Kind
+    meaning: str
+    labels: tuple[str, ...]
+    unit: str = ""
+    """What its name ends with: `bytes`, `seconds`, `ratio`; empty for a plain number."""
+
+    @property
+    def metric(self) -> str:
+        """Its name in a query."""
+        return f"{self.name}_total" if self.kind is Kind.COUNTER else self.name
+
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Point(NamedTuple):
+    """One sample of a family."""
+
+    labels: Labels
+    value: float
+    suffix: str = ""
+    """What its name has beyond the metric's, such as `_bucket`."""
+
+
+Page = Mapping[Family, list[Point]]
+
+CountKey = tuple[str, Labels]
+"""A family's name, and labels."""
+Counts = Mapping[str, Mapping[CountKey, int]]
+"""How often what happened to each unit; the one to which something happened last comes last."""
+
+
+@dataclass(frozen=True, slots=True)
+class TickTimes:
+    """How long ticks took."""
+
+    count: int = 0
+    missed: int = 0
+    seconds: float = 0.0
+    within: tuple[int, ...] = (0,) * len(TICK_BUCKETS)
+    """How many took no longer than each of `TICK_BUCKETS`."""
+
+    def after(self, seconds: float) -> TickTimes:
+        """With one more, that took so long."""
+        pairs = zip(self.within, TICK_BUCKETS, strict=True)
+        within = tuple(count + (seconds <= bound) for count, bound in pairs)
+        return replace(self, count=self.count + 1, seconds=self.seconds + seconds, within=within)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that one tick has to tell; a value, so that another thread may read it."""
+
+    watch: str
+    """The watch's name, which keeps apart what several say of one unit."""
+    version: str
+    file: PolicyFile
+    sample: Sample
+    state: State
+    counts: Counts = field(default_factory=dict)
+    ticks: TickTimes = TickTimes()
+    started: float = 0.0
+    """By the wall clock, as the next."""
+    ticked: float = 0.0
+    is_manager_reachable: bool = True
+    is_file_loaded: bool = True
+    """Whether the policies in force are those that the file held when it was last read."""
+    under_way: int = 0
+    to_set_back: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the watch itself takes of the machine."""
+
+    cpu_seconds: float
+    rss: int | None = None
+    pss: int | None = None
+
+
+# --- what there is -----------------------------------------------------------------------------
+
+_UNIT_OF_DIMENSION = {Dimension.SIZE: "bytes", Dimension.PERCENT: "ratio"}
+
+
+def _of_measure(measure: Measure) -> Family:
+    subject = measure.name if measure.scope is Scope.HOST else f"unit.{measure.name}"
+    unit = _UNIT_OF_DIMENSION.get(measure.dimension, "")
+    labels = ("watch",) if measure.scope is Scope.HOST else ("watch", "unit")
+    kind = Kind.COUNTER if measure.dimension is Dimension.COUNT else Kind.GAUGE
+    name = "_".join(["unitmem", *subject.split("."), *filter(None, [unit])])
+    meaning = f"{measure.formula} ({measure.source})" + (", of 1" if unit == "ratio" else "")
+    return Family(name, kind, meaning, labels, unit)
+
+
+OF_MEASURE: Mapping[str, Family] = {name: _of_measure(measure) for name, measure in MEASURES.items()}
+
+_OF_POLICY = ("watch", "policy", "unit")
+_OF_STEP = ("watch", "policy", "step", "unit")
+_OF_ACTION = ("watch", "policy", "step", "action", "unit")
+
+
+def _gauge(name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
+    return Family(name, Kind.GAUGE, meaning, labels, unit)
+
+
+def _counter(name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
+    return Family(name, Kind.COUNTER, meaning, labels, unit)
+
+
+POLICY_INFO = _gauge(
+    "unitmem_policy_info",
+    ("watch", "policy", "mode"),
+    "1, with its mode: act or observe",
+)
+STEP_INFO = _gauge(
+    "unitmem_step_info",
+    ("watch", "policy", "step", "action", "when"),
+    "1, with what it does, and its condition; steps count from 1",
+)
+STEP_PHASE = _gauge(
+    "unitmem_step_phase",
+    (*_OF_STEP, "phase"),
+    "1 for the phase in which the step is, 0 for the others: idle, holding, fired",
+)
+STEP_UNKNOWN = _gauge(
+    "unitmem_step_unknown_measures",
+    _OF_STEP,
+    "measures that can't be read, and without which the step's condition can't be judged",
+)
+EPISODE_OPEN = _gauge(
+    "unitmem_episode_open", _OF_POLICY, "1 from the first step that fires until the end of it"
+)
+COOLDOWN = _gauge(
+    "unitmem_cooldown_remaining_seconds", _OF_POLICY, "for how long yet no episode begins", "seconds"
+)
+BUDGET_LEFT = _gauge(
+    "unitmem_budget_actions_left", _OF_POLICY, "actions that the policy's budget for the unit has left"
+)
+FILE_BUDGET_LEFT = _gauge(
+    "unitmem_file_budget_actions_left", ("watch",), "actions that the budget of the whole file has left"
+)
+ACTIONS = _counter(
+    "unitmem_actions", _OF_ACTION, "actions decided, done or, where the policy only observes, told"
+)
+OUTCOMES = _counter(
+    "unitmem_outcomes",
+    (*_OF_ACTION, "result"),
+    "what became of actions: verified, failed, gone (the run or process had ended), observed",
+)
+NEAR_DECISIONS = _counter(
+    "unitmem_near_decisions",
+    (*_OF_ACTION, "obstacle"),
+    "what was due and withheld: protected, cooling down, out of budget, out of the file's budget",
+)
+BUILD_INFO = _gauge("unitmem_build_info", ("watch", "version"), "1, with the version of unitmem")
+START_TIME = _gauge(
+    "unitmem_watch_start_time_seconds", ("watch",), "when the watch started, in seconds since 1970", "seconds"
+)
+LAST_TICK = _gauge(
+    "unitmem_watch_last_tick_timestamp_seconds",
+    ("watch",),
+    "when it last ticked, in seconds since 1970",
+    "seconds",
+)
+INTERVAL = _gauge("unitmem_watch_interval_seconds", ("watch",), "the file's interval", "seconds")
+UNITS = _gauge("unitmem_watch_units", ("watch",), "units that run and are governed")
+MANAGER_REACHABLE = _gauge(
+    "unitmem_watch_manager_reachable", ("watch",), "1 while the service manager can be asked, else 0"
+)
+FILE_LOADED = _gauge(
+    "unitmem_watch_file_loaded",
+    ("watch",),
+    "1 if the policy file could be loaded when it was last read, 0 if older policies are in force",
+)
+UNDER_WAY = _gauge("unitmem_watch_actions_under_way", ("watch",), "actions whose outcome is not seen yet")
+TO_SET_BACK = _gauge(
+    "unitmem_watch_properties_to_set_back", ("watch",), "properties that are set until their episode ends"
+)
+TICKS = _counter("unitmem_watch_ticks", ("watch",), "ticks, those that events caused included")
+MISSED = _counter(
+    "unitmem_watch_ticks_missed", ("watch",), "ticks skipped since the one before took too long"
+)
+TICK_TIME = Family(
+    "unitmem_watch_tick_duration_seconds", Kind.HISTOGRAM, "what a tick takes", ("watch",), "seconds"
+)
+CPU = _counter("unitmem_watch_cpu_seconds", ("watch",), "CPU time of the watch, user and system", "seconds")
+RSS = _gauge("unitmem_watch_rss_bytes", ("watch",), "RSS of the watch", "bytes")
+PSS = _gauge("unitmem_watch_pss_bytes", ("watch",), "PSS of the watch", "bytes")
+
+FAMILIES: tuple[Family, ...] = (
+    *OF_MEASURE.values(),
+    POLICY_INFO,
+    STEP_INFO,
+    STEP_PHASE,
+    STEP_UNKNOWN,
+    EPISODE_OPEN,
+    COOLDOWN,
+    BUDGET_LEFT,
+    FILE_BUDGET_LEFT,
+    ACTIONS,
+    OUTCOMES,
+    NEAR_DECISIONS,
+    BUILD_INFO,
+    START_TIME,
+    LAST_TICK,
+    INTERVAL,
+    UNITS,
+    MANAGER_REACHABLE,
+    FILE_LOADED,
+    UNDER_WAY,
+    TO_SET_BACK,
+    TICKS,
+    MISSED,
+    TICK_TIME,
+    CPU,
+    RSS,
+    PSS,
+)
+"""In the order of a page."""
+
+
+# --- counting ----------------------------------------------------------------------------------
+
+
+def count_decision(counts: Counts, decision: Decision) -> Counts:
+    """`counts` with one action more, or one near-decision."""
+    labels = _action_labels(decision)
+    if decision.refusal is None:
+        return _count(counts, decision.unit, ACTIONS, labels)
+    return _count(
+        counts, decision.unit, NEAR_DECISIONS, (*labels, ("obstacle", str(decision.refusal.obstacle)))
+    )
+
+
+def count_outcome(counts: Counts, outcome: Outcome) -> Counts:
+    """`counts` with one outcome more; what was refused was counted as it was decided."""
+    if outcome.result is Result.REFUSED:
+        return counts
+    labels = (*_action_labels(outcome.decision), ("result", str(outcome.result)))
+    return _count(counts, outcome.decision.unit, OUTCOMES, labels)
+
+
+def forget_the_gone(counts: Counts, present: Collection[str]) -> Counts:
+    """`counts` without those of units that don't run, but for the latest `UNITS_REMEMBERED`.
+
+    Names of transient units never end.
+    """
+    gone = [unit for unit in counts if unit not in present]
+    if len(gone) <= UNITS_REMEMBERED:
+        return counts
+    forgotten = set(gone[:-UNITS_REMEMBERED])
+    return {unit: mine for unit, mine in counts.items() if unit not in forgotten}
+
+
+def _count(counts: Counts, unit: str, family: Family, labels: Labels) -> Counts:
+    mine = dict(counts.get(unit, {}))
+    key = family.name, labels
+    mine[key] = mine.get(key, 0) + 1
+    return {**{name: others for name, others in counts.items() if name != unit}, unit: mine}
+
+
+def _action_labels(decision: Decision) -> Labels:
+    return _labels_of(decision.policy, decision.step, action_name(decision.action), decision.unit)
+
+
+def _labels_of(policy: str, step: int, action: str, unit: str) -> Labels:
+    return ("policy", policy), ("step", str(step + 1)), ("action", action), ("unit", unit)
+
+
+# --- a page ------------------------------------------------------------------------------------
+
+
+def page(seen: Seen, cost: Cost) -> Page:
+    """All that a watch knows, at one tick."""
+    whose = (("watch", seen.watch),)
+    filled = _Filled(whose)
+    filled.measures(seen.sample.units.values())
+    filled.policies(seen)
+    filled.counts(seen)
+    filled.watch(seen, cost)
+    return filled.page()
+
+
+def measures_page(units: Iterable[UnitSample]) -> Page:
+    """The measures of `units` and of the machine, that no watch is asked about."""
+    filled = _Filled(())
+    filled.measures(units)
+    return filled.page()
+
+
+class _Filled:
+    """The families of a page, as they are filled."""
+
+    def __init__(self, whose: Labels) -> None:
+        self._whose = whose
+        self._points: dict[str, list[Point]] = {}
+
+    def page(self) -> Page:
+        return {family: self._points[family.name] for family in FAMILIES if family.name in self._points}
+
+    def add(self, family: Family, value: float, labels: Labels = (), suffix: str = "") -> None:
+        self._points.setdefault(family.name, []).append(Point(self._whose + labels, value, suffix))
+
+    def measures(self, units: Iterable[UnitSample]) -> None:
+        of_host: dict[str, float] = {}
+        for unit in units:
+            labels = (*self._whose, ("unit", unit.unit.name))  # one object for all its points
+            for name, value in unit.values.items():
+                family = OF_MEASURE[name]
+                if MEASURES[name].scope is Scope.HOST:
+                    of_host[name] = _in_base_unit(family, value)
+                else:
+                    point = Point(labels, _in_base_unit(family, value))
+                    self._points.setdefault(family.name, []).append(point)
+        for name, value in of_host.items():
+            self.add(OF_MEASURE[name], value)
+
+    def policies(self, seen: Seen) -> None:
+        file, state, now = seen.file, seen.state, seen.sample.at
+        for policy in file.policies:
+            of_policy = ("policy", policy.name)
+            self.add(POLICY_INFO, 1, (of_policy, ("mode", str(policy.mode))))
+            for index, step in enumerate(policy.steps):
+                about = ("action", action_name(step.action)), ("when", str(step.when))
+                self.add(STEP_INFO, 1, (of_policy, ("step", str(index + 1)), *about))
+            for unit in seen.sample.units:
+                if policy.governs(unit):
+                    self._ladder(policy, unit, state, now)
+        for (name, unit), until in state.cooling.items():
+            if until > now and unit not in seen.sample.units:
+                self.add(COOLDOWN, until - now, (("policy", name), ("unit", unit)))
+        if file.budget is not None:
+            spent = state.spent_in_all.get(Mode.ACT, ())
+            self.add(FILE_BUDGET_LEFT, budget_left(file.budget, spent, now))
+
+    def _ladder(self, policy: Policy, unit: str, state: State, now: float) -> None:
+        key = policy.name, unit
+        of_policy, of_unit = ("policy", policy.name), ("unit", unit)
+        ladder = state.ladders.get(key)
+        for index in range(len(policy.steps)):
+            step = _step_state(ladder, index)
+            labels = of_policy, ("step", str(index + 1)), of_unit
+            for phase in Phase:
+                self.add(STEP_PHASE, int(step.phase is phase), (*labels, ("phase", str(phase))))
+            blind = sum(1 for why in step.unknown.values() if why != NOT_YET_WATCHED)
+            self.add(STEP_UNKNOWN, blind, labels)
+        self.add(EPISODE_OPEN, int(is_open(state, key)), (of_policy, of_unit))
+        if policy.cooldown > 0 or key in state.cooling:
+            left = max(0.0, state.cooling.get(key, now) - now)
+            self.add(COOLDOWN, left, (of_policy, of_unit))
+        if policy.budget is not None:
+            left = budget_left(policy.budget, state.spent.get(key, ()), now)
+            self.add(BUDGET_LEFT, left, (of_policy, of_unit))
+
+    def counts(self, seen: Seen) -> None:
+        """What was counted, and 0 for what may yet be: a rate needs a value to rise from."""
+        counted = {key: count for mine in seen.counts.values() for key, count in mine.items()}
+        for policy in seen.file.policies:
+            for unit in seen.sample.units.values():
+                if policy.governs(unit.unit.name):
+                    for key in _countable(policy, seen.file, unit):
+                        counted.setdefault(key, 0)
+        by_name = {family.name: family for family in (ACTIONS, OUTCOMES, NEAR_DECISIONS)}
+        for (name, labels), count in counted.items():
+            self.add(by_name[name], count, labels)
+
+    def watch(self, seen: Seen, cost: Cost) -> None:
+        self.add(BUILD_INFO, 1, (("version", seen.version),))
+        for family, value in (
+            (START_TIME, seen.started),
+            (LAST_TICK, seen.ticked),
+            (INTERVAL, seen.file.interval),
+            (UNITS, len(seen.sample.units)),
+            (MANAGER_REACHABLE, int(seen.is_manager_reachable)),
+            (FILE_LOADED, int(seen.is_file_loaded)),
+            (UNDER_WAY, seen.under_way),
+            (TO_SET_BACK, seen.to_set_back),
+            (TICKS, seen.ticks.count),
+            (MISSED, seen.ticks.missed),
+            (CPU, cost.cpu_seconds),
+            (RSS, cost.rss),
+            (PSS, cost.pss),
+        ):
+            if value is not None:
+                self.add(family, value)
+        for bound, count in zip(TICK_BUCKETS, seen.ticks.within, strict=True):
+            self.add(TICK_TIME, count, (("le", repr(bound)),), "_bucket")
+        self.add(TICK_TIME, seen.ticks.count, (("le", "+Inf"),), "_bucket")
+        self.add(TICK_TIME, seen.ticks.count, suffix="_count")
+        self.add(TICK_TIME, seen.ticks.seconds, suffix="_sum")
+
+
+def _in_base_unit(family: Family, value: float) -> float:
+    # rounded, since 42.35 / 100 is 0.42350000000000004
+    return round(value / 100, 6) if family.unit == "ratio" else value
+
+
+def _step_state(ladder: Ladder | None, index: int) -> StepState:
+    return StepState() if ladder is None or index >= len(ladder.steps) else ladder.steps[index]
+
+
+def _countable(policy: Policy, file: PolicyFile, unit: UnitSample) -> Iterator[CountKey]:
+    """What may be counted of `unit` under `policy`."""
+    name = unit.unit.name
+    for index, step in enumerate(policy.steps):
+        labels = _labels_of(policy.name, index, action_name(step.action), name)
+        yield ACTIONS.name, labels
+        for result in _results(policy, step):
+            yield OUTCOMES.name, (*labels, ("result", str(result)))
+        for obstacle in _obstacles(policy, step, file, unit):
+            yield NEAR_DECISIONS.name, (*labels, ("obstacle", str(obstacle)))
+
+
+def _results(policy: Policy, step: Step) -> tuple[Result, ...]:
+    if policy.mode is Mode.OBSERVE:
+        return (Result.OBSERVED,)
+    if isinstance(step.action, Log):
+        return (Result.VERIFIED,)
+    return Result.VERIFIED, Result.FAILED, Result.GONE
+
+
+def _obstacles(policy: Policy, step: Step, file: PolicyFile, unit: UnitSample) -> Iterator[Obstacle]:
+    if policy.cooldown > 0:
+        yield Obstacle.COOLING_DOWN
+    if isinstance(step.action, Log):
+        return
+    if unit.protected is not None and unit.unit.name not in policy.unprotect:
+        yield Obstacle.PROTECTED
+    if policy.budget is not None:
+        yield Obstacle.OUT_OF_BUDGET
+    if file.budget is not None:
+        yield Obstacle.OUT_OF_FILE_BUDGET
+
+
+# --- the text of a page ------------------------------------------------------------------------
+
+
+def render(page: Page, form: Format) -> str:
+    """The text of `page`, to its last newline."""
+    is_openmetrics = form is Format.OPENMETRICS
+    lines = []
+    spelled: dict[Labels, str] = {}
+    for family, points in page.items():
+        title = family.name if is_openmetrics else family.metric
+        lines.append(f"# HELP {title} {family.meaning}")
+        lines.append(f"# TYPE {title} {family.kind}")
+        if is_openmetrics and family.unit:
+            lines.append(f"# UNIT {title} {family.unit}")
+        for labels, value, suffix in points:
+            text = spelled.get(labels)
+            if text is None:
+                text = spelled[labels] = _spell(labels)
+            lines.append(f"{family.metric}{suffix}{text} {value}")
+    if is_openmetrics:
+        lines.append("# EOF")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _spell(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{escape(value)}"' for name, value in labels) + "}"
+
+
+def escape(value: str) -> str:
+    """A label's value as it stands between quotes."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,134 @@
+"""Telling what a watch does: to the journal in sentences, to the history with all inputs, to the metrics as counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from unitmem.kernel.process import Process
+from unitmem.policy.decision import Decision, Hold, Outcome
+from unitmem.policy.state import State
+from unitmem.policy.trends import NOT_YET_WATCHED
+from unitmem.record.history import Event, Kind
+from unitmem.record.recorder import Recorder, decision_event, outcome_event
+from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Entry, Journal, Priority
+from unitmem.tell.wording import decision_entry, outcome_entry, unit_fields
+from unitmem.unit import Invocation, ManagerKind
+
+if TYPE_CHECKING:
+    from unitmem.tell.exporter import Exporter
+
+
+class _Blind(NamedTuple):
+    """A step that can't be judged for one run of a unit."""
+
+    policy: str
+    step: int
+    invocation: Invocation
+
+
+class Teller:
+    """One watch's voice, and its memory of what it has said already."""
+
+    def __init__(
+        self, journal: Journal, recorder: Recorder, kind: ManagerKind, exporter: Exporter | None = None
+    ) -> None:
+        self._journal = journal
+        self._recorder = recorder
+        self._kind = kind
+        self._exporter = exporter
+        self._told_unknown: set[_Blind] = set()
+        self._told_trouble: str | None = None
+
+    def say(self, priority: Priority, message: str) -> None:
+        """Something about the watch itself."""
+        self._journal.say(priority, message)
+
+    def decided(self, decision: Decision) -> str:
+        """Say what is about to be done, or why it is not, before that and at once; the sentence, for `record`."""
+        entry = decision_entry(decision, self._kind)
+        self._journal.write(entry)
+        if self._exporter is not None:
+            self._exporter.decided(decision)
+        return entry.message
+
+    def record(self, decision: Decision, message: str, processes: Sequence[Process]) -> None:
+        """What was decided, for the history, with the unit's largest processes of that moment."""
+        self._recorder.event(decision_event(decision, message, time.time(), processes), decision.at)
+
+    def concluded(self, outcome: Outcome) -> None:
+        """What became of it, where the decision has not said so already."""
+        entry = outcome_entry(outcome, self._kind)
+        if entry is not None:
+            self._journal.write(entry)
+            self._recorder.event(outcome_event(outcome, entry.message, time.time()), outcome.at)
+        if self._exporter is not None:
+            self._exporter.concluded(outcome)
+
+    def set_back(self, hold: Hold, what: str, now: float) -> None:
+        """That properties are as they were before."""
+        message = f"{hold.unit}: {what} (policy {hold.policy})"
+        fields = {
+            "MESSAGE_ID": SET_BACK_MESSAGE_ID,
+            **unit_fields(hold.unit, self._kind),
+            "UNITMEM_POLICY": hold.policy,
+        }
+        self._journal.write(Entry(Priority.NOTICE, message, fields))
+        event = Event(time.time(), Kind.SET_BACK, hold.unit, message, policy=hold.policy)
+        self._recorder.event(event, now)
+
+    def unknown(self, state: State, now: float) -> None:
+        """Once a run, which conditions can't be judged: a guard that sees nothing must not be silent."""
+        for blind, why in self._news(state):
+            message = f"{blind.invocation.unit}: policy {blind.policy}, step {blind.step} can't fire: {why}"
+            fields = {
+                "MESSAGE_ID": UNKNOWN_MESSAGE_ID,
+                **unit_fields(blind.invocation.unit, self._kind),
+                "UNITMEM_POLICY": blind.policy,
+                "UNITMEM_STEP": blind.step,
+            }
+            self._journal.write(Entry(Priority.WARNING, message, fields))
+            event = Event(
+                time.time(),
+                Kind.UNKNOWN,
+                blind.invocation.unit,
+                message,
+                run=blind.invocation.invocation_id,
+                policy=blind.policy,
+                step=blind.step,
+            )
+            self._recorder.event(event, now)
+
+    def trouble(self) -> None:
+        """Once, why nothing is recorded, and that it is again."""
+        trouble = self._recorder.trouble
+        if trouble is not None and trouble != self._told_trouble:
+            self._journal.say(Priority.WARNING, trouble)
+        elif trouble is None and self._told_trouble is not None:
+            self._journal.say(Priority.NOTICE, "the history is written again")
+        self._told_trouble = trouble
+
+    def flush(self) -> None:
+        """Send what journald had no room for."""
+        self._journal.flush()
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _news(self, state: State) -> Iterable[tuple[_Blind, str]]:
+        blind: dict[_Blind, str] = {}
+        for (policy, _), ladder in state.ladders.items():
+            for index, step in enumerate(ladder.steps):
+                reasons = [
+                    f"{name} is unknown ({why})"
+                    for name, why in step.unknown.items()
+                    if why != NOT_YET_WATCHED
+                ]
+                if reasons:
+                    blind[_Blind(policy, index + 1, ladder.invocation)] = "; ".join(reasons)
+        news = [(key, why) for key, why in blind.items() if key not in self._told_unknown]
+        # told once a run, even if it comes and goes
+        running = {ladder.invocation for ladder in state.ladders.values()}
+        self._told_unknown = {key for key in self._told_unknown | blind.keys() if key.invocation in running}
+        return news
