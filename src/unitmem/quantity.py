@@ -249,3 +249,20 @@ def _unknown_span_unit(text: str, number: str, unit: str) -> str:
     if (lower := unit.lower()) in _USEC_PER_SPAN_UNIT:
         return f"{text!r}: there is no unit {unit!r}: write {number}{lower}"
     return f"{text!r}: there is no unit {unit!r}: use one of ms s min h d w"
+
+
+_LARGEST = 1.7976931348623157e308  # of a float; an int may be larger
+
+
+def seconds(interval: float, name: str = "interval") -> float:
+    """Return `interval` if it is a span of time; `name` is what errors call it.
+
+    Raises:
+        TypeError: not a number; True is none either.
+        ValueError: not finite, or not above 0.
+    """
+    if isinstance(interval, bool) or not isinstance(interval, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {interval!r}")
+    if not 0 < interval <= _LARGEST:  # which NaN isn't, either
+        raise ValueError(f"{name} must be finite and above 0, not {interval}")
+    return float(interval)

@@ -42,6 +42,9 @@ class FakeManager:
     def __exit__(self, *exception: object) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def list_units(self) -> list[Unit]:
         return list(self.units.values())
 
@@ -201,7 +204,7 @@ class Screen(io.StringIO):
 
 @pytest.fixture
 def render(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """render(print_units, 80, survey, …): what a report prints at that width, to a pipe or to a terminal."""
+    """render(print_units, 80, machine, …): what a report prints at that width, to a pipe or to a terminal."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
 

@@ -6,14 +6,14 @@ import re
 from dataclasses import replace
 
 import pytest
+from samples import sample_of
 
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import MEASURES, UNIT_MEASURES
+from unitmem.measure.catalogue import MEASURES, UNIT_NAMES
 from unitmem.measure.formulas import process_values
 from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
 from unitmem.report.unit import print_sources, print_unit
 from unitmem.report.units import SORT_FIELDS, print_units, sort_units
 from unitmem.unit import Invocation, Unit
@@ -35,9 +35,6 @@ def sample(name: str, levels: tuple[Level, ...] = (), description: str = "", **v
     """A unit of which `values` are known (`.` written `_`), and nothing else."""
     measures = {name.replace(".", "_"): name for name in MEASURES}
     known = {measures[name]: value for name, value in values.items()}
-    known |= {
-        f"host.{name}": getattr(HOST, name) for name in ("total", "available", "swap_total", "swap_free")
-    }
     return UnitSample(
         Unit(
             name,
@@ -51,7 +48,7 @@ def sample(name: str, levels: tuple[Level, ...] = (), description: str = "", **v
         values=known,
         unknown={
             name: f"{MEASURES[name].source}: permission denied"
-            for name in UNIT_MEASURES
+            for name in UNIT_NAMES
             if name not in known and MEASURES[name].scope.name == "UNIT"
         },
         levels=levels,
@@ -114,36 +111,36 @@ UNITS = (
     sample(r"dev-disk-by\x2dlabel-größe.swap", limit=8 * G),
     UnitSample(Unit("stopped.service", active_state="inactive", sub_state="dead")),
 )  # fmt: skip
-SURVEY = Survey(HOST, UNITS)
+MACHINE = sample_of(*UNITS, host=HOST)
 
 
 @pytest.mark.parametrize("with_pss", [False, True])
 @pytest.mark.parametrize("width", [80, 120])
 def test_list(render, snapshot, width, with_pss):
-    text = render(print_units, width, SURVEY, UNITS, with_pss=with_pss)
+    text = render(print_units, width, MACHINE, UNITS, with_pss=with_pss)
     assert text == snapshot
     assert max(map(len, text.splitlines())) <= width
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_show(render, snapshot, width):
-    text = render(print_unit, width, SURVEY, WEB)
+    text = render(print_unit, width, MACHINE, WEB)
     assert text == snapshot
     assert max(map(len, text.splitlines())) <= width
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_explain(render, snapshot, width):
-    text = render(print_sources, width, SURVEY, UNITS[1])
+    text = render(print_sources, width, MACHINE, UNITS[1])
     assert text == snapshot
     assert max(map(len, text.splitlines())) <= width
 
 
 def test_explain_has_every_number_that_show_has(render):
     """With the tables of limits and of processes."""
-    shown = render(print_unit, 80, SURVEY, WEB).partition("\nLimits, upwards")[2]
+    shown = render(print_unit, 80, MACHINE, WEB).partition("\nLimits, upwards")[2]
     levels, processes = shown.split("\n\n")
-    text = render(print_sources, 80, SURVEY, WEB)
+    text = render(print_sources, 80, MACHINE, WEB)
     assert levels in text
     assert text.endswith(processes)
 
@@ -157,7 +154,7 @@ def test_explain_has_every_number_that_show_has(render):
     ],
 )
 def test_explain_says_whose_limit_it_is(render, name, whose):
-    text = render(print_sources, 300, SURVEY, WEB)
+    text = render(print_sources, 300, MACHINE, WEB)
     assert re.search(rf"^  {name} .*; here that of {whose}$", text, re.MULTILINE)
 
 
@@ -165,40 +162,40 @@ def test_explain_says_that_it_is_the_machines(render):
     unit = sample(
         "a.service", (Level("/a.service", None, None, M, 0),), limit=HOST.total, headroom=HOST.available
     )
-    text = render(print_sources, 300, SURVEY, unit)
+    text = render(print_sources, 300, MACHINE, unit)
     assert len(re.findall(r"^  (?:limit|headroom) .*; here that of this machine$", text, re.MULTILINE)) == 2
 
 
 def test_a_unit_without_a_cgroup(render, snapshot):
-    assert render(print_unit, 80, SURVEY, UNITS[-1]) == snapshot
-    assert render(print_sources, 80, SURVEY, UNITS[-1]) == render(print_unit, 80, SURVEY, UNITS[-1])
+    assert render(print_unit, 80, MACHINE, UNITS[-1]) == snapshot
+    assert render(print_sources, 80, MACHINE, UNITS[-1]) == render(print_unit, 80, MACHINE, UNITS[-1])
 
 
 def test_the_root_slice_has_no_levels(render):
-    text = render(print_unit, 80, SURVEY, sample("-.slice", current=G))
+    text = render(print_unit, 80, MACHINE, sample("-.slice", current=G))
     assert re.search(r"this machine +8\.0G +none +1\.7G +1\.7G +6\.2G +← limit\n", text)
 
 
 def test_a_terminal_gets_a_legend_and_colour(render, snapshot):
-    text = render(print_units, 80, SURVEY, UNITS, terminal=True)
+    text = render(print_units, 80, MACHINE, UNITS, terminal=True)
     assert text == snapshot
     assert (
         re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()[:-2]
-        == render(print_units, 80, SURVEY, UNITS).splitlines()
+        == render(print_units, 80, MACHINE, UNITS).splitlines()
     )
 
 
 def test_no_color_is_plain(render, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in render(print_units, 80, SURVEY, UNITS, terminal=True)
-    assert "\x1b" not in render(print_unit, 80, SURVEY, WEB, terminal=True)
+    assert "\x1b" not in render(print_units, 80, MACHINE, UNITS, terminal=True)
+    assert "\x1b" not in render(print_unit, 80, MACHINE, WEB, terminal=True)
 
 
 def test_no_environment_makes_a_pipe_a_terminal(render, monkeypatch):
     """What rich and others take for a terminal would put escapes into files."""
     for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.setenv(name, "1")
-    assert "\x1b" not in render(print_unit, 80, SURVEY, WEB)
+    assert "\x1b" not in render(print_unit, 80, MACHINE, WEB)
 
 
 @pytest.mark.parametrize("field", SORT_FIELDS)
@@ -215,6 +212,6 @@ def test_sorting_by_each_field(field):
 
 
 def test_what_a_process_calls_itself_can_not_reach_the_terminal(render):
-    text = render(print_unit, 120, SURVEY, WEB, terminal=True)
+    text = render(print_unit, 120, MACHINE, WEB, terminal=True)
     assert "\x1b[31m" not in text
     assert r"a) b\n\x1b[31m" in text

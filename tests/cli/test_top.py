@@ -21,13 +21,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import sample_of
 
 from unitmem.cli.top import parse_keys
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
 from unitmem.report.top import (
     SORT_FIELDS,
     GrowthTrail,
@@ -80,7 +80,7 @@ UNITS = (
 )
 GROWTH = {"web.service": 5.25 * M, "db@main.service": 0.0, "cache.service": -1023.9 * M, LONG: 2 * M}
 PHASES = {"web.service": "holding 12s/30s (web-leak, step 2)", "db@main.service": "idle (db)"}
-LOOK = Look(Survey(HOST, UNITS), GROWTH)
+LOOK = Look(sample_of(*UNITS, host=HOST), GROWTH)
 PROCESSES = (
     Process(7, 1, "tiny", "", rss=0, pss=0, uss=0, swap_pss=0),
     Process(4711, 1, "web", "/usr/bin/web --serve --port 80 --threads 16", 400 * M, 380 * M, 300 * M, 0),
@@ -147,7 +147,7 @@ def test_what_is_amiss_is_told_at_the_bottom():
 
 
 def many(count):
-    return Look(Survey(HOST, tuple(unit(f"u{number:03}.service", number * M) for number in range(count))))
+    return Look(sample_of(*(unit(f"u{number:03}.service", number * M) for number in range(count)), host=HOST))
 
 
 def test_500_units_scroll():
@@ -173,7 +173,7 @@ def test_500_units_scroll():
 
 def test_nothing_wanders_while_it_scrolls():
     """Columns stand where they stood, whatever the rows that are shown hold."""
-    look = Look(Survey(HOST, (*UNITS, *many(100).survey.units)), GROWTH)
+    look = Look(sample_of(*UNITS, *many(100).machine.units.values(), host=HOST), GROWTH)
     headers = {
         screen(View(selected=selected), look, size(100, 10)).splitlines()[2]
         for selected in (None, "u050.service", "odd.scope")
@@ -273,7 +273,7 @@ def test_the_last_minute_counts():
     for at in range(0, 200, 2):
         level = at * M if at < 100 else 100 * M
         run = 1 if at < 190 else 2
-        growths.append(trail.add(at, Survey(HOST, (unit("a.service", level, run=run),))).get("a.service"))
+        growths.append(trail.add(at, sample_of(unit("a.service", level, run=run))).get("a.service"))
     assert growths[:4] == [None] * 4
     assert growths[4:51] == [60 * M] * 47
     assert growths[85:95] == [0] * 10
@@ -282,7 +282,7 @@ def test_the_last_minute_counts():
 
 def test_a_slow_view_tells_growth_as_well():
     trail = GrowthTrail(interval=300)
-    growths = [trail.add(at, Survey(HOST, (unit("a.service", at * M),))) for at in range(0, 3000, 300)]
+    growths = [trail.add(at, sample_of(unit("a.service", at * M))) for at in range(0, 3000, 300)]
     assert growths == [{}] * 4 + [{"a.service": 60 * M}] * 6
 
 
@@ -450,9 +450,9 @@ def test_a_selected_unit_that_stops_leaves_its_place_to_the_next():
         remaining = tuple(
             sample for sample in UNITS if sample.unit.name in view.rows and sample.unit.name != gone
         )
-        view = arrange(view, Look(Survey(HOST, remaining)), size(80, 24))
+        view = arrange(view, Look(sample_of(*remaining, host=HOST)), size(80, 24))
         assert view.selected == selected
-    assert arrange(view, Look(Survey(HOST, ())), size(80, 24)).selected is None
+    assert arrange(view, Look(sample_of(host=HOST)), size(80, 24)).selected is None
 
 
 @pytest.mark.parametrize(
@@ -538,7 +538,6 @@ def test_a_name_that_is_not_loaded(run):
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 PROGRAM = """
 import fcntl, pickle, sys, termios
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -557,8 +556,8 @@ def units():
         raise BusError("nobody answers") from None
 
 
-manager = SimpleNamespace(list_units=lambda: list(units().values()), describe=lambda name: units()[name])
-sys.exit(main(["top", *sys.argv[2:]], Machine(root / "cgroup", root / "proc", lambda kind: nullcontext(manager), root / "run")))
+manager = SimpleNamespace(list_units=lambda: list(units().values()), describe=lambda name: units()[name], close=lambda: None)
+sys.exit(main(["top", *sys.argv[2:]], Machine(root / "cgroup", root / "proc", lambda kind: manager, root / "run")))
 """
 
 

@@ -32,6 +32,7 @@ ROOMS = [
     "explain",
     "simulate",
     "guard",
+    "system",
     "daemon",
     "report",
     "cli",

@@ -785,8 +785,9 @@ def test_an_episode_ends_with_its_unit_but_not_while_that_can_not_be_seen(unseen
     policies = [policy(step("anon > 40M", USR1), step("anon > 60M", hold=5), cooldown=100)]
 
     def tick(now, units, state):
-        sample = Sample(now, {sampled.unit.name: sampled for sampled in units})
-        return evaluate(policies, sample, state, now, None, lambda name: unseen and name == "a.service")
+        hidden = frozenset({"a.service"} if unseen and not units else ())
+        sample = Sample(now, {sampled.unit.name: sampled for sampled in units}, unseen=hidden)
+        return evaluate(policies, sample, state, now)
 
     state, _ = tick(0, [unit(70)], State())
     state, decisions = tick(1, [], state)

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from samples import sample_of
 
 from unitmem.errors import UsageError
 from unitmem.measure.sample import Sample, UnitSample
@@ -191,7 +192,7 @@ def test_a_policy_file_s_name_may_be_any_bytes(tmp_path, name):
 
 
 @contextmanager
-def listening(page=lambda: measures_page([unit()]), host="127.0.0.1"):
+def listening(page=lambda: measures_page(sample_of(unit())), host="127.0.0.1"):
     listener = Listener(host, 0, page)
     try:
         yield listener
@@ -234,12 +235,14 @@ def test_a_page_is_served_as_it_is_asked_for(headers, parse, content_type):
 
 def test_each_answer_is_what_there_is_now():
     values = iter([3, 4])
-    with listening(lambda: measures_page([unit(next(values))])) as listener:
+    with listening(lambda: measures_page(sample_of(unit(next(values))))) as listener:
         assert [anon_in(get(listener.port)[0]) for _ in range(2)] == [3, 4]
 
 
 def test_metrics_may_be_asked_for_by_name():
-    with listening(lambda: measures_page([UnitSample(Unit("a"), values={"anon": 1, "file": 2})])) as listener:
+    with listening(
+        lambda: measures_page(sample_of(UnitSample(Unit("a"), values={"anon": 1, "file": 2})))
+    ) as listener:
         assert [
             family.name
             for family in parse_text(get(listener.port, "/metrics?name[]=unitmem_unit_file_bytes")[0])
@@ -255,8 +258,8 @@ def test_clients_that_dawdle_cost_the_others_a_while_and_not_a_thread(monkeypatc
     """Some that say nothing, some that drip, one that takes no answer."""
     monkeypatch.setattr(listener_module, "PATIENCE", 0.2)
     many = [UnitSample(Unit(f"{number}.service"), values={"anon": 1}) for number in range(20_000)]
-    pages = iter([measures_page(many)])
-    with listening(lambda: next(pages, measures_page([unit()]))) as listener:
+    pages = iter([measures_page(sample_of(*many))])
+    with listening(lambda: next(pages, measures_page(sample_of(unit())))) as listener:
         threads = threading.active_count()
         dawdlers = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(4)]
         dawdlers[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -332,7 +335,7 @@ def test_what_is_no_request_does_no_harm_and_is_not_told(request_, capfd):
 
 def test_a_page_that_fails_is_an_error_and_not_the_end(capfd):
     pages = iter([None])
-    with listening(lambda: next(pages, measures_page([unit()]))) as listener:
+    with listening(lambda: next(pages, measures_page(sample_of(unit())))) as listener:
         with pytest.raises(urllib.error.HTTPError, match="500"):
             get(listener.port)
         assert anon_in(get(listener.port)[0]) == 7

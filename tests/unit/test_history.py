@@ -10,13 +10,14 @@ from dataclasses import replace
 import pytest
 
 from unitmem.kernel.process import Process
+from unitmem.measure.catalogue import Trait, with_trait
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Signal
 from unitmem.policy.condition import Finding
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
 from unitmem.policyfile.expression import parse_condition
 from unitmem.record.history import FILE_NAME, History, HistoryError, Kind, find_histories, read_samples
-from unitmem.record.recorder import ALWAYS, Recorder, decision_event, outcome_event
+from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.unit import Invocation, Unit
 
 RUN = Invocation("a.service", f"{1:032x}", 7)
@@ -62,7 +63,7 @@ def test_only_what_is_wanted_or_always_kept_is_written(recorder, tmp_path):
     recorder.tick(sample(1.0, anon=3, sock=4, file=5), 1000.0, ["sock"])
     (read,) = read_samples(tmp_path / FILE_NAME)
     assert set(read.units["a.service"].values) == {"anon", "sock"}
-    assert "anon" in ALWAYS
+    assert "anon" in with_trait(Trait.RECORDED)
 
 
 def test_time_goes_on_over_a_reboot(tmp_path):

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import sample_of
 
 from unitmem.kernel.host import Host
-from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
+from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policyfile import nodes
 from unitmem.policyfile.reader import parse
 from unitmem.policyfile.warnings import Code, ignores
@@ -29,17 +29,15 @@ def loaded(name: str, limit: int | None = None, protected: str | None = None) ->
     return UnitSample(Unit(name), protected=protected, values={} if limit is None else {"limit": limit})
 
 
-HERE = Survey(
-    host(swap=0),
-    (
-        loaded("db.service", 4 * G),
-        loaded("idle.service"),
-        loaded("journal-helper.service", G, "systemd-journald.service runs in it"),
-        loaded("web@1.service", 512 * M),
-        loaded("web@2.service", G),
-    ),
+HERE = sample_of(
+    loaded("db.service", 4 * G),
+    loaded("idle.service"),
+    loaded("journal-helper.service", G, "systemd-journald.service runs in it"),
+    loaded("web@1.service", 512 * M),
+    loaded("web@2.service", G),
+    host=host(swap=0),
 )
-SWAP = Survey(host(swap=G), HERE.units)
+SWAP = sample_of(*HERE.units.values(), host=host(swap=G))
 
 
 def steps(*steps: str, units: str = "db.service", more: str = "") -> str:
@@ -48,15 +46,15 @@ def steps(*steps: str, units: str = "db.service", more: str = "") -> str:
     return f'policies:\n  - name: a\n    units: ["{units}"]\n    steps:\n{lines}{more}'
 
 
-def told(text: str, survey: Survey | None = HERE) -> list[tuple[str | None, int, int]]:
+def told(text: str, machine: Sample | None = HERE) -> list[tuple[str | None, int, int]]:
     """(code, line, column) of each warning."""
-    return [(problem.code, problem.line, problem.column) for problem in review(parse(text), survey)]
+    return [(problem.code, problem.line, problem.column) for problem in review(parse(text), machine)]
 
 
 COOLDOWN = "    cooldown: 10min\n"
 CLEAR = '    clear: "{}"\n'
 
-# what it says, by code: texts that are warned about and where; (text, survey) that are not
+# what it says, by code: texts that are warned about and where; (text, machine) that are not
 DOUBTFUL = {
     "more than all of the limit": (
         steps('when: "anon > 110% of limit", for: 1s, do: log'),
@@ -363,14 +361,14 @@ FINE = {
 
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_what_is_doubted_is_told_with_its_code_and_place(name):
-    text, survey, doubt = DOUBTFUL[name]
-    assert told(text, survey) == [doubt]
+    text, machine, doubt = DOUBTFUL[name]
+    assert told(text, machine) == [doubt]
 
 
 @pytest.mark.parametrize("name", FINE)
 def test_its_close_neighbours_are_not_doubted(name):
-    text, survey = FINE[name]
-    assert told(text, survey) == []
+    text, machine = FINE[name]
+    assert told(text, machine) == []
 
 
 def test_every_code_but_those_about_comments_is_in_the_table():

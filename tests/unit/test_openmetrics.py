@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import exposition
 from prometheus_client.openmetrics import parser as openmetrics_parser
+from samples import sample_of
 
 from unitmem.measure.catalogue import MEASURES
 from unitmem.measure.sample import Sample, UnitSample
@@ -64,7 +65,7 @@ def unit(name="a.service", **more):
 
 def seen(*units, policies=(P,), budget=None, state=None, at=100.0, **more):
     """What a watch sees whose units these are; the state is what `evaluate` makes of them unless given."""
-    sample = Sample(at, {one.unit.name: one for one in units})
+    sample = sample_of(*units, at=at)
     if state is None:
         state, _ = evaluate(policies, sample, State(), at, budget)
     return Seen("web", "1.2", PolicyFile(tuple(policies), 2.0, budget), sample, state, **more)
@@ -129,7 +130,7 @@ class Pages:
 @pytest.mark.parametrize("form", Format)
 @pytest.mark.parametrize(
     "some_page",
-    [{}, page(FULL, COST), measures_page(FULL.sample.units.values())],
+    [{}, page(FULL, COST), measures_page(FULL.sample)],
     ids=["none", "watch", "units"],
 )
 def test_the_official_client_reads_and_would_write_the_same(some_page, form):
@@ -158,7 +159,7 @@ TEXT = st.text(st.sampled_from('\\n"\n{},= #')) | st.text()
 def test_any_label_is_read_back(name, when):
     units = [replace(unit(values={"anon": 1}), unit=Unit(name))]
     for form in Format:
-        (family,) = PARSERS[form](render(measures_page(units), form))
+        (family,) = PARSERS[form](render(measures_page(sample_of(*units)), form))
         assert [sample.labels for sample in family.samples] == [{"unit": name}]
     labels = (("policy", "p"), ("when", when))
     some_page = {ACTIONS: [(labels, 1, "")]}
@@ -168,7 +169,7 @@ def test_any_label_is_read_back(name, when):
 
 @given(st.dictionaries(st.sampled_from(sorted(MEASURES)), st.integers(0, 2**63) | st.floats(0, 1e6)))
 def test_any_value_is_read_back_in_its_base_unit(values):
-    found = samples(measures_page([unit(values=values)]))
+    found = samples(measures_page(sample_of(unit(values=values))))
     assert len(found) == len(values)
     for name, value in values.items():
         family = OF_MEASURE[name]
@@ -229,8 +230,8 @@ def test_a_page_can_have_every_family():
     ],
 )
 def test_a_measure(measure, value, metric, expected):
-    assert samples(measures_page([unit(values={measure: value})])) == {metric: expected}
-    assert samples(measures_page([unit(values={measure: value})]), Format.TEXT) == {metric: expected}
+    assert samples(measures_page(sample_of(unit(values={measure: value})))) == {metric: expected}
+    assert samples(measures_page(sample_of(unit(values={measure: value}))), Format.TEXT) == {metric: expected}
 
 
 def test_what_is_unknown_is_absent():
@@ -246,7 +247,7 @@ def test_what_is_unknown_is_absent():
 def test_a_bound_is_no_value():
     """PSS is at most so much: that is not what it is."""
     bounded = unit(values={"rss": 9}, at_most={"pss": 12})
-    assert samples(measures_page([bounded])) == {'unitmem_unit_rss_bytes{unit="a.service"}': 9}
+    assert samples(measures_page(sample_of(bounded))) == {'unitmem_unit_rss_bytes{unit="a.service"}': 9}
 
 
 def test_of_the_machine_there_is_one_whatever_the_units():
@@ -458,6 +459,6 @@ def test_pages_of_two_watches_over_one_unit_don_t_collide():
     """node_exporter would refuse to answer at all, for every metric that it has."""
     one = samples(page(FULL, COST))
     other = samples(page(replace(FULL, watch="db"), COST))
-    alone = samples(measures_page(FULL.sample.units.values()))
+    alone = samples(measures_page(FULL.sample))
     assert not one.keys() & other.keys()
     assert not one.keys() & alone.keys()

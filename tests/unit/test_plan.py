@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import sample_of
 
 from unitmem.kernel.host import Host
 from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
 from unitmem.policyfile.reader import parse
 from unitmem.simulate.plan import PolicyPlan, plan, started_by, stopped_with
 from unitmem.unit import Invocation, Unit
@@ -40,7 +40,7 @@ def planned(
     text = f"policies:\n  - name: a\n    units: {patterns}\n    steps: {steps}\n    {more}\n"
     tied = dependents or {}
     (only,) = plan(
-        parse(text).file, Survey(HOST, units), active.__contains__, lambda name: tied.get(name, {})
+        parse(text).file, sample_of(*units, host=HOST), active.__contains__, lambda name: tied.get(name, {})
     )
     return only
 

@@ -12,7 +12,7 @@ import typer
 from unitmem.cli.machine import Machine
 from unitmem.cli.options import Json, User
 from unitmem.errors import PolicyFileError, UnitmemError
-from unitmem.measure.snapshot import Survey
+from unitmem.measure.sample import Sample
 from unitmem.policy.model import PolicyFile
 from unitmem.policyfile import reader as config
 from unitmem.policyfile.nodes import PolicyProblemsError
@@ -45,7 +45,7 @@ def check_policies(
             good[path] = config.load(path)
         except PolicyFileError as error:
             bad[path] = error
-    survey = _survey(Machine.of(context), [checked.file for checked in good.values()], user=user)
+    sample = _sample(Machine.of(context), [checked.file for checked in good.values()], user=user)
     findings: list[dict[str, Any]] = []
     doubted = False
     for path in dict.fromkeys(policies):
@@ -54,7 +54,7 @@ def check_policies(
             if not as_json:
                 tell(bad[path])
             continue
-        for warning in review(good[path], survey):
+        for warning in review(good[path], sample):
             doubted = True
             findings.append({"file": str(path), "severity": "warning", **asdict(warning)})
             if not as_json:
@@ -77,13 +77,13 @@ def _mistakes(path: Path, error: PolicyFileError) -> list[dict[str, Any]]:
     return [{**finding, "line": None, "column": None, "message": str(error), "code": None}]
 
 
-def _survey(machine: Machine, files: Iterable[PolicyFile], *, user: bool) -> Survey | None:
+def _sample(machine: Machine, files: Iterable[PolicyFile], *, user: bool) -> Sample | None:
     """Every loaded unit that a pattern of `files` matches; None where the machine can't be asked."""
     patterns = sorted({pattern for file in files for policy in file.policies for pattern in policy.units})
     if not patterns:
         return None
     try:
-        return machine.survey(patterns, user=user, include_all=True, skip_missing=True)
+        return machine.sample(patterns, user=user, include_all=True, skip_missing=True)
     except UnitmemError:
         return None
 

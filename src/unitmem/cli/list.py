@@ -50,14 +50,14 @@ def list_units(
     fewer columns. Largest first; headroom least first; unknown last.
     """
     pss = pss or sort == "pss"
-    survey = Machine.of(context).survey(
+    sample = Machine.of(context).sample(
         patterns or [], user=user, wanted={"pss"} if pss else (), include_all=include_all
     )
-    units = sort_units(survey.units, sort)
+    units = sort_units(sample.units.values(), sort)
     if as_json:
-        typer.echo(dump(units_document(survey, units)))
+        typer.echo(dump(units_document(sample, units)))
     elif units:
-        print_units(survey, units, console_on(sys.stdout), with_pss=pss)
+        print_units(sample, units, console_on(sys.stdout), with_pss=pss)
     else:
         say("unitmem: no loaded unit that matches has a cgroup")
     note_refused(units, "that are null" if as_json else "shown as `-`")

@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from unitmem.kernel.cgroup import require_memory_controller
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
-from unitmem.measure.snapshot import Survey, survey
+from unitmem.measure.sample import Sample
+from unitmem.system import System, connect
 from unitmem.unit import ManagerKind
 
 if TYPE_CHECKING:
     from unitmem.manager.systemd import Manager
-
-
-def _connect(kind: ManagerKind) -> Manager:
-    from unitmem.manager.systemd import Manager  # noqa: PLC0415 - a seventh of a second that `--help` doesn't need
-
-    return Manager(kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +25,7 @@ class Machine:
 
     cgroups: Path = CGROUP_ROOT
     proc: Path = PROC_ROOT
-    connect: Callable[[ManagerKind], Manager] = _connect
+    connect: Callable[[ManagerKind], Manager] = connect
     runtime: Path = Path("/run")
     """Where services keep what they tell of themselves while they run."""
     state: Path = Path("/var/lib/unitmem")
@@ -43,13 +37,22 @@ class Machine:
         return context.find_object(cls) or cls()
 
     def manager(self, *, user: bool) -> Manager:
-        """A connection to the system's or the calling user's manager, to be closed by the caller.
+        """Connect to the system's or the calling user's manager alone; to be closed by the caller.
 
         Raises:
             UnsupportedSystemError: this isn't run by systemd.
             BusError: the manager can't be reached.
         """
         return self.connect(ManagerKind.USER if user else ManagerKind.SYSTEM)
+
+    def system(self, *, user: bool) -> System:
+        """Connect to the system's or the calling user's manager; to be closed by the caller.
+
+        Raises:
+            UnsupportedSystemError: this isn't run by systemd, or has no cgroup v2.
+            BusError: the manager can't be reached.
+        """
+        return System(user=user, connect=self.connect, cgroups=self.cgroups, proc=self.proc)
 
     def statuses(self, *, user: bool) -> Path:
         """The directory in which running watches of the system's or the calling user's manager tell their status."""
@@ -65,7 +68,7 @@ class Machine:
         config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
         return Path(state, "unitmem"), Path(config, "unitmem")
 
-    def survey(
+    def sample(
         self,
         patterns: Sequence[str],
         *,
@@ -73,22 +76,9 @@ class Machine:
         wanted: Collection[str] = (),
         include_all: bool = False,
         skip_missing: bool = False,
-    ) -> Survey:
-        """`survey.survey` of this machine.
-
-        Raises:
-            UnsupportedSystemError: what is missing here, systemd before cgroup v2: a machine without
-                the one most often lacks the other too, and for that reason.
-            NoSuchUnitError, BusError: as there.
-        """
-        with self.manager(user=user) as manager:
-            require_memory_controller(self.cgroups)
-            return survey(
-                manager,
-                patterns,
-                wanted=wanted,
-                include_all=include_all,
-                skip_missing=skip_missing,
-                cgroups=self.cgroups,
-                proc=self.proc,
+    ) -> Sample:
+        """Take one sample; args and errors are those of `System.sample`."""
+        with self.system(user=user) as system:
+            return system.sample(
+                *patterns, measures=wanted, include_all=include_all, skip_missing=skip_missing
             )

@@ -45,13 +45,13 @@ def print_metrics(
     a timer. A file is replaced as a whole; one named *.prom is as node_exporter's textfile
     collector takes it, any other is OpenMetrics.
     """
-    survey = Machine.of(context).survey(
+    sample = Machine.of(context).sample(
         patterns or [], user=user, wanted={"pss"} if pss else (), include_all=include_all
     )
-    page = measures_page(survey.units)
+    page = measures_page(sample)
     if textfile is None:
         typer.echo(render(page, Format.OPENMETRICS if openmetrics else Format.TEXT), nl=False)
     else:
         form = Format.OPENMETRICS if openmetrics else format_of(textfile)
         replace_file(textfile, render(page, form), durable=False, mode=0o644)
-    note_refused(survey.units, "left out")
+    note_refused(sample.units.values(), "left out")

@@ -14,7 +14,6 @@ from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import Json, User
 from unitmem.errors import NoSuchUnitError
-from unitmem.policy.model import wanted_measures
 from unitmem.policyfile import reader as config
 from unitmem.report.document import dump
 from unitmem.report.plan import plan_document, print_plan
@@ -38,11 +37,9 @@ def plan_policies(
     """
     file = config.load(policy).file
     patterns = sorted({pattern for each in file.policies for pattern in each.units})
-    machine = Machine.of(context)
-    survey = machine.survey(
-        patterns, user=user, wanted=wanted_measures(file.policies), include_all=True, skip_missing=True
-    )
-    with machine.manager(user=user) as manager:
+    with Machine.of(context).system(user=user) as system:
+        sample = system.sample(*patterns, measures=file.measures, include_all=True, skip_missing=True)
+        manager = system.manager
         active = {
             unit.name for unit in manager.list_units() if unit.active_state not in ("inactive", "failed")
         }
@@ -54,7 +51,7 @@ def plan_policies(
             except NoSuchUnitError:  # unloaded since another unit named it
                 return {}
 
-        plans = plan(file, survey, active.__contains__, dependents)
+        plans = plan(file, sample, active.__contains__, dependents)
     if as_json:
         typer.echo(dump(plan_document(plans)))
     else:

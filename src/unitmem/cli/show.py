@@ -50,14 +50,14 @@ def show_unit(
             hint="leave one of them out; formulas are the same for every unit, see unitmem.yaml(5)",
         )
     machine = Machine.of(context)
-    survey = machine.survey([name], user=user, wanted={"pss"} if pss else {"rss"})
-    if not survey.units:
+    sample = machine.sample([name], user=user, wanted={"pss"} if pss else {"rss"})
+    unit = next(iter(sample.units.values()), None)
+    if unit is None:
         raise UnitmemError(f"{name} stopped while it was being read", hint="try again")
-    sample = survey.units[0]
     if as_json:
-        typer.echo(dump(unit_document(survey, sample)))
+        typer.echo(dump(unit_document(sample, unit)))
     elif explain:
-        print_sources(survey, sample, console_on(sys.stdout), machine.cgroups)
+        print_sources(sample, unit, console_on(sys.stdout), machine.cgroups)
     else:
-        print_unit(survey, sample, console_on(sys.stdout))
-    note_refused([sample], "that are null" if as_json else "shown as `-`")
+        print_unit(sample, unit, console_on(sys.stdout))
+    note_refused([unit], "that are null" if as_json else "shown as `-`")

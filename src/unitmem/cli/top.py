@@ -25,8 +25,8 @@ from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import User, sort_option, span
 from unitmem.errors import BusError, NoSuchUnitError
-from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey, survey_again
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.measure.snapshot import sample_units
 from unitmem.report.table import print_line
 from unitmem.report.terminal import console_on
 from unitmem.report.top import (
@@ -110,49 +110,49 @@ class _Source:
         """Every unit now; from the manager's own list if `listing`, or if that is due.
 
         Raises:
-            UnitmemError: at the first look, whatever a survey raises. Later a manager that doesn't
+            UnitmemError: at the first look, whatever `Machine.sample` raises. Later a manager that doesn't
                 answer, or no longer knows a name, leaves the units that were known, and a notice.
         """
         if self._units is None or listing or time.monotonic() >= self._list_at:
-            survey = self._list()
+            machine = self._list()
         else:
-            survey = self._again(self._units)
-        growth = self._trail.add(time.monotonic(), survey)
+            machine = self._again(self._units)
+        growth = self._trail.add(time.monotonic(), machine)
         phases = phases_of(read_statuses(self._machine.statuses(user=self._user)))
-        return Look(survey, growth, phases, notice=self._notice)
+        return Look(machine, growth, phases, notice=self._notice)
 
     def open(self, look: Look, name: str) -> UnitSample | None:
         """The unit `name` of `look` with its processes and their PSS, which may be somewhat older; None if it is gone."""
-        unit = next((sample.unit for sample in look.survey.units if sample.unit.name == name), None)
+        unit = look.find(name)
         if unit is None:
             self._opened = None
             return None
         started = time.monotonic()
         if self._opened is None or self._opened.unit.name != name or started >= self._read_at:
-            survey = survey_again(
-                [unit], wanted={"pss"}, cgroups=self._machine.cgroups, proc=self._machine.proc
+            opened = sample_units(
+                [unit.unit], wanted={"pss"}, cgroups=self._machine.cgroups, proc=self._machine.proc
             )
-            self._opened = next(iter(survey.units), None)
+            self._opened = opened.units.get(name)
             ended = time.monotonic()
             self._read_at = ended + _PSS_SHARE * (ended - started)
         return self._opened
 
-    def _list(self) -> Survey:
+    def _list(self) -> Sample:
         try:
-            survey = self._machine.survey(self._patterns, user=self._user, include_all=self._include_all)
+            machine = self._machine.sample(self._patterns, user=self._user, include_all=self._include_all)
         except (BusError, NoSuchUnitError) as error:
             if self._units is None:
                 raise
             self._notice = f"Units can't be listed anew: {error}"
-            survey = self._again(self._units)
+            machine = self._again(self._units)
         else:
-            self._units = [sample.unit for sample in survey.units]
+            self._units = [unit.unit for unit in machine.units.values()]
             self._notice = None
         self._list_at = time.monotonic() + LISTED_EVERY
-        return survey
+        return machine
 
-    def _again(self, units: Sequence[Unit]) -> Survey:
-        return survey_again(units, cgroups=self._machine.cgroups, proc=self._machine.proc)
+    def _again(self, units: Sequence[Unit]) -> Sample:
+        return sample_units(units, cgroups=self._machine.cgroups, proc=self._machine.proc)
 
 
 # --- without a terminal ----------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def _print_tables(source: _Source, sort: str, interval: float, count: int) -> No
         look = source.look()
         print_top(look, sort, console)
         sys.stdout.flush()
-    note_refused(look.survey.units, "shown as `-`")
+    note_refused(look.machine.units.values(), "shown as `-`")
 
 
 # --- on a terminal ---------------------------------------------------------------------------------

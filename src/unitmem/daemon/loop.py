@@ -35,6 +35,7 @@ from unitmem.manager.notify import notify, watchdog_interval
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracked, Tracker
 from unitmem.measure.collect import collect, resolve, weigh_largest
+from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.policy.engine import evaluate, is_undecided
@@ -209,16 +210,12 @@ class Watch:
         self._follow_manager(now)
         self._follow_up(now)
         sample = self._sample(now)
-        self.has_looked = sample is not None and self._tracker.is_listed
-        is_unseen = self._tracker.is_unseen if sample is not None else lambda _: True
-        sample = sample or Sample(now, {})
-        self.state, decisions = evaluate(
-            self.file.policies, sample, self.state, now, self.file.budget, is_unseen
-        )
+        self.has_looked = sample.is_complete
+        self.state, decisions = evaluate(self.file, sample, self.state, now)
         self._act(decisions, sample, now)
         self._keeper.set_back(self.state, self._connection.answering(now), now)
         self._keeper.save(self.state, self.file.policies, now)
-        self._recorder.tick(sample, time.time(), wanted_measures(self.file.policies))
+        self._recorder.tick(sample, time.time(), self.file.measures)
         self._teller.unknown(self.state, now)
         self._teller.trouble()
         self._teller.flush()
@@ -273,14 +270,15 @@ class Watch:
     def _governs(self, unit: str) -> bool:
         return any(policy.governs(unit) for policy in self.file.policies)
 
-    def _sample(self, now: float) -> Sample | None:
-        """Every governed unit that has a cgroup, PSS read where nothing cheaper decides; None if the host can't be read."""
+    def _sample(self, now: float) -> Sample:
+        """Sample every governed unit that has a cgroup, and read PSS where nothing cheaper decides."""
         try:
             host = read_host()
         except (OSError, UnsupportedSystemError) as error:
             self._tell_troubles("host", f"nothing is decided, as the machine can't be read: {error}")
-            return None
+            return Sample(now, is_complete=False)
         self._tell_troubles("host")
+        machine = Sample(now, host=host_values(host))
         units = {}
         seen: dict[str, Level] = {}
         for tracked, cgroup in self._tracker.present():
@@ -290,7 +288,7 @@ class Watch:
             try:
                 unit = collect(tracked.unit, cgroup, host, wanted_measures(policies), seen=seen)
                 unit = replace(unit, protected=tracked.protected)
-                if is_undecided(policies, unit, self.state, now):
+                if is_undecided(policies, unit, self.state, now, machine.host):
                     unit = resolve(unit)
             except CgroupGoneError:
                 self._tracker.mark_gone(name)
@@ -299,7 +297,9 @@ class Watch:
                 # unreadable is not gone: the invocation keeps its place, and nothing of it is known
                 unit = _unreadable(tracked, cgroup, error)
             units[name] = unit
-        return Sample(now, units)
+        return replace(
+            machine, units=units, unseen=self._tracker.unseen(), is_complete=self._tracker.is_listed
+        )
 
     # --- acting ---
 

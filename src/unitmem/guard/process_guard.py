@@ -21,11 +21,10 @@ from enum import StrEnum
 from typing import Any, Self
 
 from unitmem.errors import UnsupportedSystemError
-from unitmem.guard.sampler import seconds
 from unitmem.kernel.pidfd import Child, duplicate, has_ended, open_child, open_pid, pin
 from unitmem.kernel.process import Process, ProcessGoneError
 from unitmem.kernel.process_tree import ProcessTree, words
-from unitmem.quantity import format_size, format_span
+from unitmem.quantity import format_size, format_span, seconds
 from unitmem.text import printable
 
 _AGAIN = (0.05, 1.0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from unitmem.guard.memory_info import MemoryInfo, read_memory_info
+from unitmem.quantity import seconds
 
 _FINEST = 1e-6  # the clock's own steps come next
 
@@ -125,17 +125,3 @@ def watch(
         if stopped():
             return
         sample()
-
-
-def seconds(interval: float, name: str = "interval") -> float:
-    """`interval` as a span of time; `name` is what errors call it.
-
-    Raises:
-        TypeError: not a number; True is none either.
-        ValueError: not finite, or not above 0.
-    """
-    if isinstance(interval, bool) or not isinstance(interval, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {interval!r}")
-    if not 0 < interval <= sys.float_info.max:  # which NaN isn't, either
-        raise ValueError(f"{name} must be finite and above 0, not {interval}")
-    return float(interval)

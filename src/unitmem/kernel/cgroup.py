@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,8 @@ from unitmem.kernel.files import (
 from unitmem.kernel.limits import Level
 
 EVENT_KINDS = ("high", "max", "oom", "oom_kill")
+_LEVEL_FILES = ("memory.max", "memory.high", "memory.current")
+"""What a `Level` is made of."""
 
 
 class CgroupGoneError(Exception):
@@ -46,10 +48,8 @@ class CgroupReading:
 
     path: str
     inode: int
-    current: int | None = None
-    peak: int | None = None
-    swap: int | None = None
-    zswap: int | None = None
+    counters: Mapping[str, int | None] = field(default_factory=dict)
+    """The values of files that hold one, by file name; None is `max`, which is no limit."""
     stat: Mapping[str, int] = field(default_factory=dict)
     events: Mapping[str, int] = field(default_factory=dict)
     pressure: Mapping[str, float] = field(default_factory=dict)
@@ -57,6 +57,10 @@ class CgroupReading:
     """This cgroup first, then each ancestor below the root."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Why a value is missing, by file name."""
+
+    @property
+    def current(self) -> int | None:
+        return self.counters.get("memory.current")
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -174,32 +178,34 @@ class Cgroup:
         """
         self._write_file("memory.reclaim", str(size))
 
-    def read(self, seen: MutableMapping[str, Level] | None = None) -> CgroupReading:
-        """Every memory file of this cgroup and the limits of its ancestors.
+    def read(
+        self, counters: Iterable[str] = (), seen: MutableMapping[str, Level] | None = None
+    ) -> CgroupReading:
+        """Read the memory files of this cgroup and the limits of its ancestors.
 
         Args:
+            counters: names of files of one value to read besides those of its limits and memory.current.
             seen: ancestors that were read at this instant, by path, and are not read again; those read
                 here are added. Hundreds of units share one slice, whose memory.stat is dear.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
         """
+        names = dict.fromkeys((*_LEVEL_FILES, *counters))
         if self.path in ("", "/"):
-            return self._read_root()
+            return self._read_root(names)
         unknown: dict[str, str] = {}
-        current = self._counter("memory.current", unknown)
         stat = self._keyed("memory.stat", unknown)
+        values = {name: self._counter(name, unknown) for name in names}
+        own = self._level({name: values[name] for name in _LEVEL_FILES}, stat)
         return CgroupReading(
             path=self.path,
             inode=self.inode,
-            current=current,
-            peak=self._counter("memory.peak", unknown),
-            swap=self._counter("memory.swap.current", unknown),
-            zswap=self._counter("memory.zswap.current", unknown),
+            counters={name: value for name, value in values.items() if name not in unknown},
             stat=stat,
             events=self._keyed("memory.events", unknown),
             pressure=self._pressure(unknown),
-            levels=(self._own_level(current, stat), *self._ancestors({} if seen is None else seen)),
+            levels=(own, *self._ancestors({} if seen is None else seen)),
             unknown=unknown,
         )
 
@@ -240,12 +246,9 @@ class Cgroup:
         own = self.path.rstrip("/")
         return path is not None and (path == own or path.startswith(own + "/")) and self.exists()
 
-    def _read_root(self) -> CgroupReading:
-        """The root cgroup has no counters of its own (cgroup-v2.rst); what it has is the machine's."""
-        unknown = dict.fromkeys(
-            ("memory.current", "memory.peak", "memory.swap.current", "memory.zswap.current", "memory.events"),
-            "the root cgroup has no such file",
-        )
+    def _read_root(self, counters: Iterable[str]) -> CgroupReading:
+        """Read the root cgroup, which has no counters of its own (cgroup-v2.rst): what it has is the machine's."""
+        unknown = dict.fromkeys((*counters, "memory.events"), "the root cgroup has no such file")
         return CgroupReading(
             path="/",
             inode=self.inode,
@@ -254,14 +257,9 @@ class Cgroup:
             unknown=unknown,
         )
 
-    def _own_level(self, current: int | None, stat: Mapping[str, int]) -> Level:
-        return Level(
-            path=self.path,
-            max=self._counter("memory.max", {}),
-            high=self._counter("memory.high", {}),
-            current=current,
-            inactive_file=stat.get("inactive_file"),
-        )
+    def _level(self, values: Mapping[str, int | None], stat: Mapping[str, int]) -> Level:
+        limit, high, current = (values[name] for name in _LEVEL_FILES)
+        return Level(self.path, limit, high, current, stat.get("inactive_file"))
 
     def _ancestors(self, seen: MutableMapping[str, Level]) -> Iterator[Level]:
         parts = [part for part in self.path.split("/") if part]
@@ -270,10 +268,8 @@ class Cgroup:
             if path not in seen:
                 try:
                     with Cgroup(path, self.root) as ancestor:
-                        seen[path] = ancestor._own_level(
-                            ancestor._counter("memory.current", {}),
-                            ancestor._keyed("memory.stat", {}),
-                        )
+                        values = {name: ancestor._counter(name, {}) for name in _LEVEL_FILES}
+                        seen[path] = ancestor._level(values, ancestor._keyed("memory.stat", {}))
                 except CgroupGoneError:
                     # an ancestor can't go before its child does
                     raise CgroupGoneError(self.path) from None

@@ -20,6 +20,7 @@ _MISSING = {
     "memory.peak": "needs Linux 5.19",
     "memory.zswap.current": "the kernel has no zswap, or is older than 5.19",
     "memory.swap.current": "the kernel does no swap accounting",
+    "memory.swap.max": "the kernel does no swap accounting",
     "memory.pressure": "pressure accounting is off (boot with psi=1)",
 }
 

@@ -29,10 +29,10 @@ class Level:
         return max(0, self.current - self.inactive_file)
 
 
-def tightest_limit(levels: Sequence[Level], host: Host) -> tuple[int, str]:
-    """(bytes, whose): the least memory.max from the unit up, or the machine's memory as `host`."""
+def tightest_limit(levels: Sequence[Level], total: int) -> tuple[int, str]:
+    """Return (bytes, whose): the least memory.max from the unit up, or the machine's `total` as that of `host`."""
     limits = [(level.max, level.path) for level in levels if level.max is not None]
-    return min([*limits, (host.total, "host")], key=lambda limit: limit[0])
+    return min([*limits, (total, "host")], key=lambda limit: limit[0])
 
 
 def tightest_high(levels: Sequence[Level]) -> int | None:

@@ -125,10 +125,9 @@ class Tracker:
             if tracked.cgroup is not None and self._governs(tracked.unit.name)
         ]
 
-    def is_unseen(self, name: str) -> bool:
-        """Whether that unit may run although it is not among those that are present."""
-        is_new = name in self._stale and name not in self._units
-        return is_new or name in self.unopened or not self.is_listed
+    def unseen(self) -> frozenset[str]:
+        """The units that may run although they are not among those that are present."""
+        return frozenset((self._stale - self._units.keys()) | self.unopened.keys())
 
     def find(self, name: str) -> Tracked | None:
         return self._units.get(name)

@@ -1,13 +1,18 @@
-"""Every measure by name: what kind of number it is, where it comes from, and the formula that makes it."""
+"""Every measure by name: what kind of number it is, the files it comes from, its formula, and what is true of it.
+
+A measure is one entry here. Conditions, tables, metrics, the history and warnings take what they need from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum, Flag, StrEnum, auto
 
-from unitmem.kernel.cgroup import EVENT_KINDS
+from unitmem.kernel.cgroup import EVENT_KINDS, CgroupReading
 from unitmem.kernel.files import PRESSURE_KINDS, PRESSURE_WINDOWS
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import headroom, tightest_high, tightest_limit
 
 
 class Dimension(StrEnum):
@@ -31,6 +36,28 @@ class Scope(Enum):
     HOST = "host"
 
 
+class Trait(Flag):
+    """What is true of a measure besides its value."""
+
+    NONE = 0
+    GROWS = auto()
+    """Its slope says how fast the unit's use grows."""
+    BOUNDED = auto()
+    """A memory.max on the unit's path, or the machine's size, bounds it from above."""
+    CACHE = auto()
+    """Reading files alone drives it up, in a healthy unit as well."""
+    SCARCE = auto()
+    """It is low, rather than high, when memory is short."""
+    FIXED = auto()
+    """It doesn't change with what the unit uses."""
+    LIMIT = auto()
+    """It is a limit, or the room below one."""
+    COSTLY = auto()
+    """The kernel walks page tables to tell it."""
+    RECORDED = auto()
+    """The history keeps it whether or not a condition needs it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measure:
     """A number that has a name in policies, tables and JSON."""
@@ -39,84 +66,247 @@ class Measure:
     dimension: Dimension
     scope: Scope
     source: str
-    """The kernel's file it is read from."""
+    """The kernel's files it is read from, separated by commas."""
     formula: str
     """How it comes from there, in one line."""
+    value: Callable[[CgroupReading, Host], float | None] | None = None
+    """The formula as code, of a unit's or the host's measure; None where a part of it is unknown."""
+    traits: Trait = Trait.NONE
+    absent: str | None = None
+    """Why it is unknown where all its files can be read."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(self.source.split(", "))
+
+    @property
+    def size(self) -> str:
+        """The size of a process that a measure of processes is about: `pss` of `process.pss`."""
+        return self.name.removeprefix("process.")
 
 
-PROCESS_SIZES = ("pss", "rss", "uss", "swap_pss")
+_SIZE, _PERCENT, _COUNT = Dimension.SIZE, Dimension.PERCENT, Dimension.COUNT
+_STAT = "memory.stat"
+_USE = Trait.GROWS | Trait.BOUNDED
+_OTHER_FORMS = (_STAT, "memory.events", "memory.pressure", "/proc/meminfo")
+_NO_LIMIT = "the unit has no limit of its own"
 
 
-def _measures() -> Iterable[Measure]:
-    def unit(name: str, source: str, formula: str, dimension: Dimension = Dimension.SIZE) -> Measure:
-        return Measure(name, dimension, Scope.UNIT, source, formula)
+def _counter(name: str, file: str, formula: str, traits: Trait, absent: str | None = None) -> Measure:
+    """A measure that a file of one value holds."""
+    return Measure(
+        name, _SIZE, Scope.UNIT, file, formula, lambda unit, _: unit.counters.get(file), traits, absent
+    )
 
-    stat = "memory.stat"
-    yield unit("current", "memory.current", "everything charged to the unit, page cache included")
-    yield unit("peak", "memory.peak", "the highest `current` so far")
-    yield unit("swap", "memory.swap.current", "swap in use")
-    yield unit("zswap", "memory.zswap.current", "memory that zswap uses for compressed pages")
-    yield unit("workingset", "memory.current, memory.stat", "current − inactive_file")
-    yield unit("anon", stat, "anon")
-    yield unit("file", stat, "file")
-    yield unit("kernel", stat, "kernel, or where missing slab + kernel_stack + pagetables + percpu")
-    yield unit("shmem", stat, "shmem")
-    yield unit("sock", stat, "sock")
-    yield unit("unreclaimable", stat, "anon + shmem + kernel − slab_reclaimable")
-    yield unit("limit", "memory.max", "the least of the unit's, each ancestor's, and MemTotal")
-    yield unit("high", "memory.high", "the least of the unit's and each ancestor's")
-    yield unit(
+
+def _stat(key: str, traits: Trait) -> Measure:
+    """A measure that is a line of memory.stat."""
+    return Measure(key, _SIZE, Scope.UNIT, _STAT, key, lambda unit, _: unit.stat.get(key), traits)
+
+
+def _of_host(name: str, file: str, formula: str, value: Callable[[Host], float | None]) -> Measure:
+    scarce = Trait.SCARCE if name in ("available", "swap_free") else Trait.NONE
+    fixed = Trait.FIXED if name in ("total", "swap_total") else Trait.NONE
+    dimension = _PERCENT if name.startswith("pressure.") else _SIZE
+    return Measure(
+        f"host.{name}", dimension, Scope.HOST, file, formula, lambda _, host: value(host), scarce | fixed
+    )
+
+
+def _of_processes(size: str, source: str, formula: str, traits: Trait = Trait.COSTLY) -> Iterator[Measure]:
+    traits |= Trait.GROWS
+    together = f"{formula}, of all processes together"
+    yield Measure(size, _SIZE, Scope.PROCESSES, source, together, traits=traits)
+    largest = f"{formula}, of the largest process"
+    yield Measure(f"process.{size}", _SIZE, Scope.LARGEST, source, largest, traits=traits)
+
+
+def _measures() -> Iterator[Measure]:
+    unit = Scope.UNIT
+    yield Measure(
+        "current",
+        _SIZE,
+        unit,
+        "memory.current",
+        "everything charged to the unit, page cache included",
+        _current,
+        _USE | Trait.CACHE | Trait.RECORDED,
+    )
+    yield _counter("peak", "memory.peak", "the highest `current` so far", Trait.CACHE)
+    yield _counter("swap", "memory.swap.current", "swap in use", Trait.GROWS | Trait.RECORDED)
+    yield _counter(
+        "zswap", "memory.zswap.current", "memory that zswap uses for compressed pages", Trait.GROWS
+    )
+    yield Measure(
+        "workingset",
+        _SIZE,
+        unit,
+        "memory.current, memory.stat",
+        "current − inactive_file",
+        _workingset,
+        _USE | Trait.RECORDED,
+    )
+    yield _stat("anon", _USE | Trait.RECORDED)
+    yield _stat("file", _USE | Trait.CACHE)
+    yield Measure(
+        "kernel",
+        _SIZE,
+        unit,
+        _STAT,
+        "kernel, or where missing slab + kernel_stack + pagetables + percpu",
+        lambda unit, _: _kernel(unit.stat),
+        _USE,
+    )
+    yield _stat("shmem", _USE)
+    yield _stat("sock", Trait.GROWS)
+    yield Measure(
+        "unreclaimable",
+        _SIZE,
+        unit,
+        _STAT,
+        "anon + shmem + kernel − slab_reclaimable",
+        lambda unit, _: _unreclaimable(unit.stat),
+        _USE | Trait.RECORDED,
+    )
+    yield _counter("max", "memory.max", "the unit's own", Trait.LIMIT | Trait.FIXED, _NO_LIMIT)
+    yield _counter("swap_max", "memory.swap.max", "the unit's own", Trait.LIMIT | Trait.FIXED, _NO_LIMIT)
+    yield Measure(
+        "limit",
+        _SIZE,
+        unit,
+        "memory.max",
+        "the least of the unit's, each ancestor's, and MemTotal",
+        lambda unit, host: tightest_limit(unit.levels, host.total)[0],
+        Trait.LIMIT | Trait.FIXED | Trait.RECORDED,
+    )
+    yield Measure(
+        "high",
+        _SIZE,
+        unit,
+        "memory.high",
+        "the least of the unit's and each ancestor's",
+        lambda unit, _: tightest_high(unit.levels),
+        Trait.LIMIT | Trait.FIXED,
+        "no memory.high is set on the unit or above it",
+    )
+    yield Measure(
         "headroom",
+        _SIZE,
+        unit,
         "memory.max, memory.current, memory.stat, /proc/meminfo",
         "the least of max − workingset of the unit and of each ancestor, and MemAvailable",
+        lambda unit, host: headroom(unit.levels, host),
+        Trait.LIMIT | Trait.SCARCE,
+        "what is used below a limit, or MemAvailable, can't be read",
     )
     for kind in PRESSURE_KINDS:
         for window in PRESSURE_WINDOWS:
-            yield unit(f"pressure.{kind}.{window}", "memory.pressure", f"{kind} {window}", Dimension.PERCENT)
+            yield _pressure(kind, window)
     for event in EVENT_KINDS:
-        yield unit(f"events.{event}", "memory.events", f"{event}, since the unit's start", Dimension.COUNT)
-    sources = {
-        "pss": ("/proc/PID/smaps_rollup", "Pss"),
-        "rss": ("/proc/PID/statm", "resident"),
-        "uss": ("/proc/PID/smaps_rollup", "Private_Clean + Private_Dirty + Private_Hugetlb"),
-        "swap_pss": ("/proc/PID/smaps_rollup", "SwapPss"),
-    }
-    for size, (source, formula) in sources.items():
-        yield Measure(size, Dimension.SIZE, Scope.PROCESSES, source, f"{formula}, of all processes together")
-        yield Measure(
-            f"process.{size}", Dimension.SIZE, Scope.LARGEST, source, f"{formula}, of the largest process"
-        )
-
-    def host(name: str, source: str, formula: str, dimension: Dimension = Dimension.SIZE) -> Measure:
-        return Measure(f"host.{name}", dimension, Scope.HOST, source, formula)
-
-    yield host("total", "/proc/meminfo", "MemTotal")
-    yield host("available", "/proc/meminfo", "MemAvailable")
-    yield host("swap_total", "/proc/meminfo", "SwapTotal")
-    yield host("swap_free", "/proc/meminfo", "SwapFree")
+        yield _event(event)
+    yield from _of_processes("pss", "/proc/PID/smaps_rollup", "Pss")
+    yield from _of_processes("rss", "/proc/PID/statm", "resident", Trait.NONE)
+    yield from _of_processes(
+        "uss", "/proc/PID/smaps_rollup", "Private_Clean + Private_Dirty + Private_Hugetlb"
+    )
+    yield from _of_processes("swap_pss", "/proc/PID/smaps_rollup", "SwapPss")
+    yield _of_host("total", "/proc/meminfo", "MemTotal", lambda host: host.total)
+    yield _of_host("available", "/proc/meminfo", "MemAvailable", lambda host: host.available)
+    yield _of_host("swap_total", "/proc/meminfo", "SwapTotal", lambda host: host.swap_total)
+    yield _of_host("swap_free", "/proc/meminfo", "SwapFree", lambda host: host.swap_free)
     for kind in PRESSURE_KINDS:
         for window in PRESSURE_WINDOWS:
-            yield host(
-                f"pressure.{kind}.{window}", "/proc/pressure/memory", f"{kind} {window}", Dimension.PERCENT
-            )
+            yield _pressure_of_host(kind, window)
 
+
+def _pressure(kind: str, window: str) -> Measure:
+    key = f"{kind}.{window}"
+    recorded = Trait.RECORDED if window == "avg10" else Trait.NONE
+    return Measure(
+        f"pressure.{key}",
+        _PERCENT,
+        Scope.UNIT,
+        "memory.pressure",
+        f"{kind} {window}",
+        lambda unit, _: unit.pressure.get(key),
+        recorded,
+    )
+
+
+def _pressure_of_host(kind: str, window: str) -> Measure:
+    key = f"{kind}.{window}"
+    return _of_host(
+        f"pressure.{key}", "/proc/pressure/memory", f"{kind} {window}", lambda host: host.pressure.get(key)
+    )
+
+
+def _event(event: str) -> Measure:
+    return Measure(
+        f"events.{event}",
+        _COUNT,
+        Scope.UNIT,
+        "memory.events",
+        f"{event}, since the unit's start",
+        lambda unit, _: unit.events.get(event),
+    )
+
+
+# --- formulas ----------------------------------------------------------------------------------
+
+
+def _current(unit: CgroupReading, host: Host) -> float | None:
+    # the root cgroup has no memory.current; systemd gives this for -.slice, and so do we
+    if unit.path == "/" and host.available is not None:
+        return host.total - host.available
+    return unit.current
+
+
+def _workingset(unit: CgroupReading, _: Host) -> float | None:
+    inactive = unit.stat.get("inactive_file")
+    return None if unit.current is None or inactive is None else max(0, unit.current - inactive)
+
+
+def _kernel(stat: Mapping[str, int]) -> int | None:
+    # `kernel` is there since Linux 5.18
+    if "kernel" in stat:
+        return stat["kernel"]
+    parts = ("slab", "kernel_stack", "pagetables", "percpu")
+    return sum(stat.get(part, 0) for part in parts) if "slab" in stat else None
+
+
+def _unreclaimable(stat: Mapping[str, int]) -> int | None:
+    """Bytes that no reclaim gives back without swap: anonymous memory, tmpfs, and what the kernel pins."""
+    kernel = _kernel(stat)
+    if kernel is None or not {"anon", "shmem", "slab_reclaimable"} <= stat.keys():
+        return None
+    return stat["anon"] + stat["shmem"] + max(0, kernel - stat["slab_reclaimable"])
+
+
+# --- the catalogue -----------------------------------------------------------------------------
 
 MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in _measures()}
 
-PROCESS_MEASURES = frozenset(
-    name for name, measure in MEASURES.items() if measure.scope in (Scope.PROCESSES, Scope.LARGEST)
-)
-COSTLY_MEASURES = frozenset(name for name in PROCESS_MEASURES if not name.endswith("rss"))
-"""Those that walk a process's page tables."""
-NEVER_GROWS = frozenset(
-    name
-    for name, measure in MEASURES.items()
-    if measure.dimension is not Dimension.SIZE
-    or measure.scope is Scope.HOST
-    or name in ("peak", "limit", "high", "headroom")
-)
-"""Measures whose slope says nothing of what a unit uses."""
-EVENT_MEASURES = tuple(f"events.{event}" for event in EVENT_KINDS)
 
-UNIT_MEASURES = tuple(name for name, measure in MEASURES.items() if measure.scope is not Scope.HOST)
-"""What can be known of a unit, in the order of `MEASURES`."""
+def _of_scope(*scopes: Scope) -> tuple[Measure, ...]:
+    return tuple(measure for measure in MEASURES.values() if measure.scope in scopes)
+
+
+CGROUP_MEASURES = _of_scope(Scope.UNIT)
+PROCESS_MEASURES = _of_scope(Scope.PROCESSES, Scope.LARGEST)
+HOST_MEASURES = _of_scope(Scope.HOST)
+UNIT_NAMES = tuple(name for name, measure in MEASURES.items() if measure.scope is not Scope.HOST)
+"""What can be known of a unit."""
+PROCESS_NAMES = frozenset(measure.name for measure in PROCESS_MEASURES)
+COUNTER_FILES = tuple(
+    {file: None for measure in CGROUP_MEASURES for file in measure.files if file not in _OTHER_FORMS}
+)
+"""The files of one value that measures come from."""
+EVENT_NAMES = tuple(measure.name for measure in CGROUP_MEASURES if measure.dimension is Dimension.COUNT)
+
+
+def with_trait(trait: Trait) -> tuple[str, ...]:
+    """Return the names of the measures that have `trait`, in the order of the catalogue."""
+    return tuple(name for name, measure in MEASURES.items() if trait in measure.traits)
+
+
+COSTLY_NAMES = frozenset(with_trait(Trait.COSTLY))

@@ -19,7 +19,7 @@ from unitmem.kernel.process import (
     with_pss,
 )
 from unitmem.kernel.processes import read_processes
-from unitmem.measure.catalogue import PROCESS_MEASURES
+from unitmem.measure.catalogue import COUNTER_FILES, PROCESS_NAMES
 from unitmem.measure.formulas import process_values, unit_values
 from unitmem.measure.sample import UnitSample
 from unitmem.unit import Invocation, Unit
@@ -52,7 +52,7 @@ def collect(
     Raises:
         CgroupGoneError: the unit stopped, or was started anew.
     """
-    reading = cgroup.read(seen)
+    reading = cgroup.read(COUNTER_FILES, seen)
     values, unknown = unit_values(reading, host)
     sample = UnitSample(
         unit=unit,
@@ -61,7 +61,7 @@ def collect(
         unknown=unknown,
         levels=reading.levels,
     )
-    if PROCESS_MEASURES.isdisjoint(wanted):
+    if PROCESS_NAMES.isdisjoint(wanted):
         return sample
     try:
         return _with_processes(sample, read_processes(cgroup, proc))
@@ -69,7 +69,7 @@ def collect(
         raise
     except OSError as error:
         reason = f"not every process of it can be found: {os.strerror(error.errno or errno.EIO).lower()}"
-        return replace(sample, unknown={**sample.unknown, **dict.fromkeys(PROCESS_MEASURES, reason)})
+        return replace(sample, unknown={**sample.unknown, **dict.fromkeys(PROCESS_NAMES, reason)})
 
 
 def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
@@ -108,7 +108,7 @@ def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) ->
 
 def _with_processes(sample: UnitSample, processes: Sequence[Process]) -> UnitSample:
     values, unknown, at_most = process_values(processes)
-    kept = {name: reason for name, reason in sample.unknown.items() if name not in PROCESS_MEASURES}
+    kept = {name: reason for name, reason in sample.unknown.items() if name not in PROCESS_NAMES}
     return replace(
         sample,
         processes=tuple(processes),

@@ -1,4 +1,4 @@
-"""A sample: the measures of units at one instant.
+"""A sample: the measures of units and of the host at one instant.
 
 What is known is in `values`; what isn't is in `unknown` with the reason, and never in both.
 """
@@ -7,17 +7,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import overload
 
-from unitmem.kernel.limits import Level
-from unitmem.kernel.process import (
-    Process,
-)
+from unitmem.kernel.limits import Level, tightest_limit
+from unitmem.kernel.process import Process
+from unitmem.measure.catalogue import MEASURES, Dimension, Scope
 from unitmem.unit import Invocation, Unit
+
+NOT_READ = "not read"
+
+
+class _Size:
+    """An attribute that gives the value of the size measure of its name."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._measure = self._prefix + name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> _Size: ...
+    @overload
+    def __get__(self, instance: UnitSample | HostSample, owner: type) -> int | None: ...
+    def __get__(self, instance: UnitSample | HostSample | None, owner: type) -> _Size | int | None:
+        if instance is None:
+            return self
+        value = instance.values.get(self._measure)
+        return None if value is None else int(value)
 
 
 @dataclass(frozen=True, slots=True)
+class HostSample:
+    """The machine at one instant."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What is known, by the measure's whole name (`host.available`): bytes or percent."""
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Why a measure is missing."""
+
+    total = _Size("host.")
+    available = _Size("host.")
+    swap_total = _Size("host.")
+    swap_free = _Size("host.")
+
+
+NO_HOST = HostSample()
+"""A machine of which nothing is known."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class UnitSample:
-    """One unit at one instant."""
+    """One unit at one instant.
+
+    `sample["pressure.some.avg10"]` is the value of any measure, None where it is unknown; the sizes that
+    are asked for most are attributes as well.
+    """
 
     unit: Unit
     invocation: Invocation | None = None
@@ -34,15 +79,77 @@ class UnitSample:
     levels: tuple[Level, ...] = ()
     """The limits of its cgroup and of each ancestor."""
 
+    current = _Size()
+    peak = _Size()
+    max = _Size()
+    limit = _Size()
+    headroom = _Size()
+    workingset = _Size()
+    unreclaimable = _Size()
+    anon = _Size()
+    swap = _Size()
+    pss = _Size()
+    rss = _Size()
+    uss = _Size()
+    swap_pss = _Size()
+
+    @property
+    def name(self) -> str:
+        return self.unit.name
+
+    def __getitem__(self, measure: str) -> float | None:
+        """Return the value of `measure`: bytes, percent or a count; None if it is unknown.
+
+        Raises:
+            KeyError: no unit has a measure of that name.
+        """
+        if measure not in MEASURES or MEASURES[measure].scope is Scope.HOST:
+            raise KeyError(measure)
+        return self.values.get(measure)
+
+    def __repr__(self) -> str:
+        known = ", ".join(
+            f"{name}={value}"
+            for name, value in self.values.items()
+            if "." not in name and MEASURES[name].dimension is Dimension.SIZE
+        )
+        return f"<UnitSample {self.name}{': ' if known else ''}{known}>"
+
     def largest(self, size: str) -> Process | None:
-        """The process whose `size` (`pss`, `rss`, `uss`, `swap_pss`) is the largest of those known."""
+        """Return the process whose `size` (`pss`, `rss`, `uss`, `swap_pss`) is the largest of those known."""
         known = [process for process in self.processes if getattr(process, size) is not None]
         return max(known, key=lambda process: int(getattr(process, size)), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All units that matter, at one instant of the monotonic clock."""
+    """All units that matter, and the machine, at one instant of the monotonic clock."""
 
     at: float
+    """Seconds of `time.monotonic()`."""
     units: Mapping[str, UnitSample] = field(default_factory=dict)
+    """By name."""
+    host: HostSample = NO_HOST
+    unseen: frozenset[str] = frozenset()
+    """Units that may run although they are not in `units`: not described yet, or their cgroup can't be opened."""
+    is_complete: bool = True
+    """Whether it is known what other units there are; where it isn't, any of them may run."""
+
+    def is_unseen(self, unit: str) -> bool:
+        """Whether the unit of that name may run although it is not in `units`."""
+        return not self.is_complete or unit in self.unseen
+
+    def limit_set_by(self, unit: UnitSample) -> str | None:
+        """Return the path of the cgroup whose limit is the tightest for `unit`, or `host`; None if it isn't known."""
+        total = self.host.total
+        if total is None or unit.invocation is None:
+            return None
+        return tightest_limit(unit.levels, total)[1]
+
+    def value(self, unit: UnitSample, measure: str) -> float | None:
+        """Return the value of `measure`, of `unit` or of the host; None if it is unknown."""
+        return (self.host if measure.startswith("host.") else unit).values.get(measure)
+
+    def why_unknown(self, unit: UnitSample, measure: str) -> str | None:
+        """Return the reason for which `measure` is unknown; None where there is none."""
+        return (self.host if measure.startswith("host.") else unit).unknown.get(measure)

@@ -1,14 +1,15 @@
-"""One look at the units of a machine: which ones are meant, and a sample of each, with the host read once.
+"""A sample of the units that somebody names, taken in one look: the manager lists and describes, the kernel is read.
 
-For a command that looks and ends. The daemon, which looks again and again, follows the manager
-instead (`tracker`), because listing units is dear to PID 1.
+For a caller that looks now and then. A watch, which looks again and again, follows the manager
+instead (`manager.tracker`), because listing units is dear to PID 1.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from errno import EIO
 from functools import cache
 from pathlib import Path
@@ -17,32 +18,27 @@ from typing import Protocol
 from unitmem.errors import NoSuchUnitError
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
-from unitmem.kernel.host import Host, read_host
+from unitmem.kernel.host import read_host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import with_command
-from unitmem.measure.catalogue import COSTLY_MEASURES, UNIT_MEASURES
+from unitmem.measure.catalogue import COSTLY_NAMES, UNIT_NAMES
 from unitmem.measure.collect import collect, resolve
-from unitmem.measure.sample import UnitSample
+from unitmem.measure.formulas import host_values
+from unitmem.measure.sample import Sample, UnitSample
 from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, complete_name, is_glob, matches, protection
+
+_NO_CGROUP = "the unit has no cgroup now"
 
 
 class Manager(Protocol):
-    """What a survey asks a service manager; `systemd.Manager` answers it."""
+    """What is asked of a service manager; `systemd.Manager` answers it."""
 
     def list_units(self) -> list[Unit]: ...
 
     def describe(self, name: str) -> Unit: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """The units that were meant, by name, and the machine they run on, at one instant."""
-
-    host: Host
-    units: tuple[UnitSample, ...]
-
-
-def survey(
+def take_sample(
     manager: Manager,
     patterns: Sequence[str] = (),
     *,
@@ -51,8 +47,8 @@ def survey(
     skip_missing: bool = False,
     cgroups: Path = CGROUP_ROOT,
     proc: Path = PROC_ROOT,
-) -> Survey:
-    """A sample of every unit that `patterns` mean.
+) -> Sample:
+    """Sample every unit that `patterns` mean; one that stops meanwhile is left out.
 
     Args:
         manager: whose units.
@@ -65,14 +61,12 @@ def survey(
         cgroups: where cgroup v2 is mounted.
         proc: where /proc is.
 
-    A unit that stops meanwhile is left out.
-
     Raises:
         NoSuchUnitError: a name, not a glob, of which no unit is loaded, unless that is skipped.
         BusError: the manager doesn't answer.
         UnsupportedSystemError: the host can't be read.
     """
-    host = read_host(proc)
+    sampler = Sampler(wanted, cgroups, proc)
     describe = cache(manager.describe)
     loaded = {unit.name: unit for unit in manager.list_units() if is_present(unit)}
     names = [complete_name(pattern) for pattern in patterns]
@@ -96,26 +90,25 @@ def survey(
         for unit in _described([name for name in loaded if matches(name, CORE_UNITS)], describe)
         if unit.control_group is not None
     ]
-    samples = []
-    seen: dict[str, Level] = {}
-    for _, unit in sorted(described.items()):
-        sample = _sample(unit, host, wanted, cgroups, proc, seen)
+    units = {}
+    for name, unit in sorted(described.items()):
+        sample = sampler.at(unit)
         if sample is None and (include_all or unit in named):
             sample = _without_cgroup(unit, manager)
         if sample is not None:
             # what a policy's service may not touch; this process and its session are no part of it
-            samples.append(replace(sample, protected=protection(unit, None, core)))
-    return Survey(host, tuple(samples))
+            units[name] = replace(sample, protected=protection(unit, None, core))
+    return sampler.sample(units)
 
 
-def survey_again(
+def sample_units(
     units: Iterable[Unit],
     *,
     wanted: Collection[str] = (),
     cgroups: Path = CGROUP_ROOT,
     proc: Path = PROC_ROOT,
-) -> Survey:
-    """A sample of each of `units` as the kernel's files have it now, without a word to the manager.
+) -> Sample:
+    """Sample each of `units` as the kernel's files have it now, without a word to the manager.
 
     For a view that looks every other second. A unit that has stopped is left out; one that was
     started anew at its old place is there again.
@@ -123,15 +116,65 @@ def survey_again(
     Raises:
         UnsupportedSystemError: the host can't be read.
     """
-    host = read_host(proc)
-    seen: dict[str, Level] = {}
-    samples = (_sample(unit, host, wanted, cgroups, proc, seen) for unit in units)
-    return Survey(host, tuple(sample for sample in samples if sample is not None))
+    sampler = Sampler(wanted, cgroups, proc)
+    samples = {unit.name: sampler.at(unit) for unit in units}
+    return sampler.sample({name: sample for name, sample in samples.items() if sample is not None})
 
 
 def is_present(unit: Unit) -> bool:
     """Whether `unit`, as listed, is more than a name that others mention; one whose file was deleted may still run."""
     return unit.load_state != "not-found" or unit.active_state != "inactive"
+
+
+class Sampler:
+    """One look at the kernel's files, in which the host and each slice are read once.
+
+    Args:
+        wanted: names of measures.
+        cgroups: where cgroup v2 is mounted.
+        proc: where /proc is.
+
+    Raises:
+        UnsupportedSystemError: the host can't be read.
+    """
+
+    def __init__(self, wanted: Collection[str], cgroups: Path, proc: Path) -> None:
+        self._at = time.monotonic()
+        self._wanted = wanted
+        self._cgroups = cgroups
+        self._proc = proc
+        self._host = read_host(proc)
+        self._seen: dict[str, Level] = {}
+
+    def sample(self, units: Mapping[str, UnitSample]) -> Sample:
+        """Return the sample of `units`, which were read in this look, and of the host."""
+        return Sample(self._at, units, host_values(self._host))
+
+    def at(self, unit: Unit) -> UnitSample | None:
+        """Sample `unit`; None if it stopped since it was described."""
+        if unit.control_group is None:
+            return _unknown(unit, _NO_CGROUP)
+        try:
+            with Cgroup(unit.control_group, self._cgroups) as cgroup:
+                return self.read(unit, cgroup)
+        except CgroupGoneError:
+            return None
+        except OSError as error:
+            return _unknown(unit, os.strerror(error.errno or EIO).lower())
+
+    def read(self, unit: Unit, cgroup: Cgroup) -> UnitSample:
+        """Sample `unit` through its open `cgroup`, with the command lines of the processes that are read.
+
+        Raises:
+            CgroupGoneError: it stopped, or was started anew.
+            OSError: its files can't be read.
+        """
+        sample = collect(unit, cgroup, self._host, self._wanted, self._proc, self._seen)
+        if not COSTLY_NAMES.isdisjoint(self._wanted):
+            sample = resolve(sample, self._proc)
+        return replace(
+            sample, processes=tuple(with_command(process, self._proc) for process in sample.processes)
+        )
 
 
 def _described(names: Collection[str], describe: Callable[[str], Unit]) -> Iterator[Unit]:
@@ -142,26 +185,8 @@ def _described(names: Collection[str], describe: Callable[[str], Unit]) -> Itera
             continue
 
 
-def _sample(
-    unit: Unit, host: Host, wanted: Collection[str], cgroups: Path, proc: Path, seen: dict[str, Level]
-) -> UnitSample | None:
-    """`unit` sampled; None if it stopped since it was described."""
-    if unit.control_group is None:
-        return UnitSample(unit, unknown=_nothing_known("the unit has no cgroup now"))
-    try:
-        with Cgroup(unit.control_group, cgroups) as cgroup:
-            sample = collect(unit, cgroup, host, wanted, proc, seen)
-        if not COSTLY_MEASURES.isdisjoint(wanted):
-            sample = resolve(sample, proc)
-        return replace(sample, processes=tuple(with_command(process, proc) for process in sample.processes))
-    except CgroupGoneError:
-        return None
-    except OSError as error:
-        return UnitSample(unit, unknown=_nothing_known(os.strerror(error.errno or EIO).lower()))
-
-
 def _without_cgroup(unit: Unit, manager: Manager) -> UnitSample | None:
-    """`unit` whose cgroup isn't there, if it runs all the same; None if it stopped since it was described.
+    """Return `unit` whose cgroup isn't there, if it runs all the same; None if it stopped since it was described.
 
     The manager names a cgroup for a socket, say, that it makes only once the unit has a process.
     """
@@ -170,8 +195,8 @@ def _without_cgroup(unit: Unit, manager: Manager) -> UnitSample | None:
             return None
     except NoSuchUnitError:
         return None
-    return UnitSample(unit, unknown=_nothing_known("the unit has no cgroup now"))
+    return _unknown(unit, _NO_CGROUP)
 
 
-def _nothing_known(reason: str) -> Mapping[str, str]:
-    return dict.fromkeys(UNIT_MEASURES, reason)
+def _unknown(unit: Unit, reason: str) -> UnitSample:
+    return UnitSample(unit, unknown=dict.fromkeys(UNIT_NAMES, reason))

@@ -33,16 +33,16 @@ No clock, no files, no bus: time is an argument, and performing a decision is an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import COSTLY_MEASURES, MEASURES, Scope
-from unitmem.measure.sample import Sample, UnitSample
+from unitmem.measure.catalogue import COSTLY_NAMES, MEASURES, Scope
+from unitmem.measure.sample import NO_HOST, HostSample, Sample, UnitSample
 from unitmem.policy.actions import Action, Log, Signal, Target, ends_the_unit
 from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
-from unitmem.policy.model import Budget, Mode, Policy, Step
+from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import Key, Ladder, Phase, State, StepState, budget_left, unjudged
 from unitmem.policy.trends import UnitFacts, extend
 from unitmem.quantity import format_span
@@ -50,24 +50,27 @@ from unitmem.unit import Invocation
 
 
 def evaluate(
-    policies: Sequence[Policy],
+    policies: PolicyFile | Sequence[Policy],
     sample: Sample,
     state: State,
     now: float,
     budget: Budget | None = None,
-    is_unseen: Callable[[str], bool] = lambda _: False,
 ) -> tuple[State, tuple[Decision, ...]]:
     """What to do about `sample`, and the state for the next tick.
 
     Args:
-        policies: in the order of their file, which is the order of their decisions.
-        sample: every governed unit that has a cgroup; a unit that is not in it has ended, unless it `is_unseen`.
+        policies: in the order of their file, which is the order of their decisions. Of a `PolicyFile`, its
+            budget holds as well.
+        sample: every governed unit that has a cgroup; one that is not in it has ended, unless it is unseen:
+            then its episode goes on.
         state: what the last call returned; `State()` at first.
         now: seconds of a monotonic clock, never less than at the last call.
         budget: for all policies and units together.
-        is_unseen: whether a unit that is not in the sample may run all the same: its episode goes on.
     """
-    tick = _Tick(policies, sample, state, now, budget, is_unseen)
+    if isinstance(policies, PolicyFile):
+        budget = policies.budget if budget is None else budget
+        policies = policies.policies
+    tick = _Tick(policies, sample, state, now, budget)
     for policy in policies:
         for name, unit in sample.units.items():
             if unit.invocation is not None and policy.governs(name):
@@ -76,21 +79,23 @@ def evaluate(
     return tick.state(), tuple(tick.decisions)
 
 
-def is_undecided(policies: Sequence[Policy], unit: UnitSample, state: State, now: float) -> bool:
+def is_undecided(
+    policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
+) -> bool:
     """Whether reading what is costly (PSS and its like) would decide a condition that bounds leave open."""
-    facts = UnitFacts(unit, state.trails.get(unit.unit.name), now)
+    facts = UnitFacts(unit, state.trails.get(unit.name), now, host)
     for policy in policies:
         if not policy.governs(unit.unit.name):
             continue
         for condition in policy.conditions:
             if any(
-                comparison.derivation is Derivation.GROWTH and comparison.measure in COSTLY_MEASURES
+                comparison.derivation is Derivation.GROWTH and comparison.measure in COSTLY_NAMES
                 for comparison in comparisons(condition)
             ):
                 return True  # a slope needs every point
             verdict = judge(condition, facts)
             if verdict.truth is None and any(
-                name in COSTLY_MEASURES for finding in verdict.findings for name in finding.unknown
+                name in COSTLY_NAMES for finding in verdict.findings for name in finding.unknown
             ):
                 return True
     return False
@@ -109,15 +114,16 @@ class _Tick:
         state: State,
         now: float,
         budget: Budget | None,
-        is_unseen: Callable[[str], bool],
     ) -> None:
         self.now = now
-        self.is_unseen = is_unseen
+        self.sample = sample
         self.budget = budget
         self.before = state
         self.decisions: list[Decision] = []
         present = {unit.invocation for unit in sample.units.values() if unit.invocation is not None}
-        self.ending = frozenset(run for run in state.ending if run in present or self.is_unseen(run.unit))
+        self.ending = frozenset(
+            run for run in state.ending if run in present or self.sample.is_unseen(run.unit)
+        )
         self.ladders: dict[Key, Ladder] = {}
         self.cooling = {key: until for key, until in state.cooling.items() if until > now}
         self.spent = dict(state.spent)
@@ -166,13 +172,13 @@ class _Tick:
         for key, ladder in self.before.ladders.items():
             if key in self.ladders:
                 continue
-            if self.is_unseen(key[1]):
+            if self.sample.is_unseen(key[1]):
                 self.ladders[key] = replace(ladder, steps=tuple(map(unjudged, ladder.steps)))
             else:
                 self._end_episode(key, ladder)
 
     def _judge(self, policy: Policy, key: Key, ladder: Ladder, unit: UnitSample) -> Ladder:
-        facts = UnitFacts(unit, self.trails.get(unit.unit.name), self.now)
+        facts = UnitFacts(unit, self.trails.get(unit.name), self.now, self.sample.host)
         verdicts = [judge(step.when, facts) for step in policy.steps]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)

@@ -87,6 +87,11 @@ class PolicyFile:
     budget: Budget | None = None
     """For all policies and units together."""
 
+    @property
+    def measures(self) -> frozenset[str]:
+        """The measures that its conditions need."""
+        return wanted_measures(self.policies)
+
 
 def observing(file: PolicyFile) -> PolicyFile:
     """`file` with nothing performed, whatever its policies' modes say."""

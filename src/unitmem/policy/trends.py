@@ -13,8 +13,8 @@ from itertools import combinations, pairwise
 from math import inf
 from statistics import median
 
-from unitmem.measure.catalogue import EVENT_MEASURES
-from unitmem.measure.sample import UnitSample
+from unitmem.measure.catalogue import EVENT_NAMES
+from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, Bounds, Comparison, Derivation
 from unitmem.unit import Invocation
 
@@ -86,19 +86,23 @@ def slope_of(points: Points) -> float | None:
 
 
 class UnitFacts:
-    """What a sample and the trail before it say, for `condition.judge`."""
+    """What samples of a unit and of the host and the trail before them say, for `condition.judge`."""
 
-    def __init__(self, unit: UnitSample, trail: Trail | None, now: float) -> None:
+    def __init__(self, unit: UnitSample, trail: Trail | None, now: float, host: HostSample = NO_HOST) -> None:
         self._unit = unit
+        self._host = host
         self._trail = trail if trail is not None and trail.invocation == unit.invocation else None
         self._now = now
 
     def bounds(self, measure: str) -> Bounds | None:
-        if (value := self._unit.values.get(measure)) is not None:
+        if (value := self._part(measure).values.get(measure)) is not None:
             return Bounds(value, value)
         if (most := self._unit.at_most.get(measure)) is not None:
             return Bounds(0, most)
         return None
+
+    def _part(self, measure: str) -> UnitSample | HostSample:
+        return self._host if measure.startswith("host.") else self._unit
 
     def derived(self, measure: str, derivation: Derivation, span: float) -> Bounds | None:
         match derivation:
@@ -112,8 +116,9 @@ class UnitFacts:
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
         operands = (measure, ETA_USAGE) if derivation is Derivation.ETA else (measure,)
         for operand in operands:
-            if operand not in self._unit.values:
-                return self._unit.unknown.get(operand, "not read")
+            part = self._part(operand)
+            if operand not in part.values:
+                return part.unknown.get(operand, NOT_READ)
         return NOT_YET_WATCHED
 
     def _increase(self, measure: str, span: float) -> Bounds | None:
@@ -158,7 +163,7 @@ def _exactly(value: float | None) -> Bounds | None:
 
 
 def _with_counts(events: Counts, unit: UnitSample, span: float, now: float) -> Counts:
-    counts = {event: unit.values[event] for event in EVENT_MEASURES if event in unit.values}
+    counts = {event: unit.values[event] for event in EVENT_NAMES if event in unit.values}
     # only changes are kept: a quiet unit costs two entries however long the span is
     if not events or events[-1][1] != counts:
         events = (*events, (now, counts))

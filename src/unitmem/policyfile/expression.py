@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
-from unitmem.measure.catalogue import MEASURES, NEVER_GROWS, Dimension
+from unitmem.measure.catalogue import MEASURES, Dimension, Trait
 from unitmem.policy.condition import ETA_TARGETS, All, AnyOf, Comparison, Condition, Derivation, Not
 from unitmem.quantity import QuantityError, format_span, parse_percent, parse_rate, parse_size, parse_span
 
@@ -193,7 +193,7 @@ class _Parser:
         token = self.measure(f"a measure is expected in `{_DERIVED_FORM[derivation]}`")
         if derivation is Derivation.ETA and token.text not in ETA_TARGETS:
             self.fail(f"eta is the time until a limit is met: write `eta(limit)`, not {token.text!r}", token)
-        if derivation is Derivation.GROWTH and token.text in NEVER_GROWS:
+        if derivation is Derivation.GROWTH and Trait.GROWS not in MEASURES[token.text].traits:
             self.fail(
                 f"{token.text!r} is nothing that a unit's memory grows by: write `growth(anon, 10min)`", token
             )

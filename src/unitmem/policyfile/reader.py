@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from unitmem.errors import PolicyFileError
+from unitmem.measure.catalogue import MEASURES, Trait
 from unitmem.policy.actions import Log, Reclaim, Run, Signal, action_name
 from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons
 from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Policy, PolicyFile, Step
@@ -396,8 +397,6 @@ class _Reader(ActionReader):
 
 _KINDS = ("service", "scope", "slice", "mount", "socket", "swap")
 _EXAMPLE = "it needs at least `policies:`, a list; see unitmem.yaml(5)"
-BOUNDED_BY_LIMIT = frozenset({"current", "workingset", "anon", "file", "kernel", "shmem", "unreclaimable"})
-"""Measures that a memory.max or the machine bounds from above."""
 
 
 def never_true(comparison: Comparison) -> tuple[Code, str] | None:
@@ -408,7 +407,7 @@ def never_true(comparison: Comparison) -> tuple[Code, str] | None:
     if (
         comparison.operator in (">", ">=")
         and comparison.of == "limit"
-        and comparison.measure in BOUNDED_BY_LIMIT
+        and Trait.BOUNDED in MEASURES[comparison.measure].traits
         and (comparison.threshold > 100 or (comparison.threshold == 100 and comparison.operator == ">"))
     ):
         return Code.ABOVE_LIMIT, "the kernel keeps the unit within its limit; write less than 100%"

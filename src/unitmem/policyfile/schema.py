@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from unitmem.measure.catalogue import MEASURES, NEVER_GROWS
+from unitmem.measure.catalogue import MEASURES, Trait, with_trait
 from unitmem.policy.actions import DEFAULT_STOP_TIMEOUT, SETTABLE, LastResort, Target
 from unitmem.policy.condition import ETA_TARGETS
 from unitmem.policy.model import DEFAULT_INTERVAL, Mode
@@ -46,7 +46,7 @@ SIZE = rf"^\s*{_SIZE_TERM}(\s*{_SIZE_TERM})*\s*$"
 """As `quantity.parse_size` takes it."""
 
 _MEASURE = "|".join(map(re.escape, MEASURES))
-_GROWTH = rf"growth\s*\(\s*({'|'.join(name for name in MEASURES if name not in NEVER_GROWS)})\s*,[^)]+\)"
+_GROWTH = rf"growth\s*\(\s*({'|'.join(with_trait(Trait.GROWS))})\s*,[^)]+\)"
 _ETA = rf"eta\s*\(\s*({'|'.join(ETA_TARGETS)})\s*(,[^)]+)?\)"
 CONDITION = rf"(^|[\s(])({_MEASURE}|{_GROWTH}|{_ETA})\s*[<>]=?\s*[0-9]"
 """Not a grammar: any comparison of a measure, somewhere."""

@@ -8,7 +8,8 @@ The same samples have a form for data from elsewhere, a JSON object on each line
     {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}, "unknown": {"pss": "why"}}}}
 
 `at` is in seconds and never falls; `run` changes when the unit is started anew; `values` are by the
-measures' names, in bytes, percent and counts; `protected` may say why no policy may touch the unit.
+measures' names, in bytes, percent and counts; `protected` may say why no policy may touch the unit. A key
+`host` beside `units` has the `values` and `unknown` of the machine.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from unitmem.errors import UnitmemError
-from unitmem.measure.sample import Sample, UnitSample
+from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.unit import Invocation, Unit
 
 FILE_NAME = "history.sqlite"
+HOST = "host"
+"""The key of the host's measures among those of units."""
+_OF_HOST = "host."
 _MAGIC = b"SQLite format 3\0"
 _BATCH = 200
 """Ticks that are read at once: a reader that takes its time must not hold up what the writer has to take back."""
@@ -119,7 +123,7 @@ class History:
             if boot is not None and row_boot != boot:
                 shift = last + 1.0 - clock
             boot, last = row_boot, clock + shift
-            yield Sample(last, _units(json.loads(units)))
+            yield _sample(last, json.loads(units))
 
     def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
         """(wall clock, value) of one measure, oldest first."""
@@ -214,7 +218,7 @@ def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:
         try:
             document = json.loads(line)
             at = float(document["at"])
-            units = _units(document["units"])
+            sample = _sample(at, document["units"], document.get(HOST, {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise HistoryError(
                 f"{path}:{number}: not a sample: {error}",
@@ -223,23 +227,38 @@ def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:
         if last is not None and at < last:
             raise HistoryError(f"{path}:{number}: `at` falls from {last:g} to {at:g}: sort the lines by it")
         last = at
-        yield Sample(at, units)
+        yield sample
 
 
-def _units(document: Mapping[str, Any]) -> dict[str, UnitSample]:
+def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | None = None) -> Sample:
+    """Return the sample that `document` says, by unit; 0.1 kept the host's measures with each unit."""
     units = {}
+    host = dict(host or document.get(HOST, {}))
+    values, unknown = dict(_values(host.get("values", {}))), dict(host.get("unknown", {}))
     for name, entry in document.items():
+        if name == HOST:
+            continue
         run = entry.get("run")
-        values = {str(measure): _checked(value) for measure, value in entry["values"].items()}
+        own = _values(entry["values"])
+        reasons = {str(measure): str(why) for measure, why in entry.get("unknown", {}).items()}
+        values.update((measure, value) for measure, value in own.items() if measure.startswith(_OF_HOST))
+        unknown.update((measure, why) for measure, why in reasons.items() if measure.startswith(_OF_HOST))
         units[str(name)] = UnitSample(
             Unit(str(name), invocation_id=None if run is None else str(run)),
             Invocation(str(name), None if run is None else str(run), int(entry.get("inode") or 0)),
             protected=entry.get("protected"),
-            values={measure: value for measure, value in values.items() if value is not None},
-            unknown={str(measure): str(why) for measure, why in entry.get("unknown", {}).items()},
+            values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},
+            unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
             at_most={str(measure): int(value) for measure, value in entry.get("at_most", {}).items()},
         )
-    return units
+    return Sample(
+        at, units, HostSample(values, {name: why for name, why in unknown.items() if name not in values})
+    )
+
+
+def _values(document: Mapping[str, Any]) -> dict[str, float]:
+    checked = {str(measure): _checked(value) for measure, value in document.items()}
+    return {measure: value for measure, value in checked.items() if value is not None}
 
 
 def _checked(value: object) -> float | None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from unitmem.kernel.process import Process
-from unitmem.measure.sample import Sample, UnitSample
+from unitmem.measure.catalogue import Trait, with_trait
+from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.actions import action_name
 from unitmem.policy.decision import Decision, Outcome
-from unitmem.record.history import FILE_NAME, Event, Kind
+from unitmem.record.history import FILE_NAME, HOST, Event, Kind
 
 MAX_BYTES = 64 << 20
 _PRUNE_EVERY = 0.02
@@ -26,18 +27,7 @@ _PRUNE_EVERY = 0.02
 _REOPEN_AFTER = 60.0
 """Seconds until a history that could not be written is tried again."""
 
-ALWAYS = (
-    "current",
-    "workingset",
-    "unreclaimable",
-    "anon",
-    "swap",
-    "limit",
-    "pressure.some.avg10",
-    "pressure.full.avg10",
-)
-"""Measures that are kept whether a condition needs them or not, to explain and to try other policies on."""
-
+_ALWAYS = with_trait(Trait.RECORDED)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS ticks (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, clock REAL NOT NULL, boot TEXT NOT NULL, units TEXT NOT NULL);
@@ -70,11 +60,13 @@ class Recorder:
             self._database = None
 
     def tick(self, sample: Sample, realtime: float, wanted: Iterable[str]) -> None:
-        """Keep what was read: `wanted` measures, and those of `ALWAYS`."""
+        """Keep what was read: `wanted` measures, and those that are always recorded."""
         if not sample.units:
             return
-        kept = (*ALWAYS, *sorted(set(wanted).difference(ALWAYS)))
+        kept = (*_ALWAYS, *sorted(set(wanted).difference(_ALWAYS)))
         units = {name: _unit_document(unit, kept) for name, unit in sample.units.items()}
+        # no unit is called so, as a unit's name has a dot
+        units[HOST] = _part_document(sample.host, kept)
         self._insert(
             "INSERT INTO ticks (at, clock, boot, units) VALUES (?, ?, ?, ?)",
             (realtime, sample.at, self._boot_id, _dump(units)),
@@ -231,13 +223,19 @@ def _dump(document: Mapping[str, object]) -> str:
     return text.encode(errors="replace").decode()
 
 
+def _part_document(part: UnitSample | HostSample, measures: Sequence[str]) -> dict[str, Any]:
+    return {
+        "values": {name: part.values[name] for name in measures if name in part.values},
+        "unknown": {name: part.unknown[name] for name in measures if name in part.unknown},
+    }
+
+
 def _unit_document(unit: UnitSample, measures: Sequence[str]) -> dict[str, Any]:
     invocation = unit.invocation
     document: dict[str, Any] = {
         "run": None if invocation is None else invocation.invocation_id,
         "inode": None if invocation is None else invocation.cgroup_inode,
-        "values": {name: unit.values[name] for name in measures if name in unit.values},
-        "unknown": {name: unit.unknown[name] for name in measures if name in unit.unknown},
+        **_part_document(unit, measures),
     }
     if unit.at_most:
         document["at_most"] = {name: unit.at_most[name] for name in measures if name in unit.at_most}

@@ -17,12 +17,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from unitmem.kernel.host import Host
-from unitmem.kernel.limits import Level, tightest_limit
+from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import MEASURES, UNIT_MEASURES, Scope
-from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
+from unitmem.measure.catalogue import HOST_MEASURES, UNIT_NAMES
+from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.report.unit import by_size
 
 NOT_ASKED = "not read: it takes --pss"
@@ -33,24 +31,24 @@ def dump(document: Any) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def units_document(survey: Survey, units: Sequence[UnitSample]) -> dict[str, Any]:
-    """What `unitmem list --json` prints: `units` of `survey` in their order."""
-    return {"host": _host(survey.host), "units": [_unit(sample) for sample in units]}
+def units_document(machine: Sample, units: Sequence[UnitSample]) -> dict[str, Any]:
+    """What `unitmem list --json` prints: `units` of `machine` in their order."""
+    return {"host": _host(machine.host), "units": [_unit(sample) for sample in units]}
 
 
-def unit_document(survey: Survey, sample: UnitSample) -> dict[str, Any]:
+def unit_document(machine: Sample, sample: UnitSample) -> dict[str, Any]:
     """What `unitmem show --json` prints."""
     return _unit(sample) | {
-        "limit_set_by": tightest_limit(sample.levels, survey.host)[1] if sample.invocation else None,
+        "limit_set_by": machine.limit_set_by(sample),
         "levels": [_level(level) for level in sample.levels],
         "processes": [_process(process) for process in by_size(sample.processes)],
-        "host": _host(survey.host),
+        "host": _host(machine.host),
     }
 
 
 def _unit(sample: UnitSample) -> dict[str, Any]:
     unit = sample.unit
-    measures = {name: sample.values.get(name) for name in UNIT_MEASURES}
+    measures = {name: sample.values.get(name) for name in UNIT_NAMES}
     return {
         "unit": unit.name,
         "description": unit.description,
@@ -70,14 +68,8 @@ def _unit(sample: UnitSample) -> dict[str, Any]:
     }
 
 
-def _host(host: Host) -> dict[str, float | None]:
-    names = [name.removeprefix("host.") for name, measure in MEASURES.items() if measure.scope is Scope.HOST]
-    return {
-        name: host.pressure.get(name.removeprefix("pressure."))
-        if name.startswith("pressure.")
-        else getattr(host, name)
-        for name in names
-    }
+def _host(host: HostSample) -> dict[str, float | None]:
+    return {measure.name.removeprefix("host."): host.values.get(measure.name) for measure in HOST_MEASURES}
 
 
 def _level(level: Level) -> dict[str, Any]:

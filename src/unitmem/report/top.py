@@ -17,8 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
+from unitmem.measure.sample import Sample, UnitSample
 from unitmem.quantity import format_percent, format_size, format_span
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
@@ -82,7 +81,7 @@ HELP = (
 class Look:
     """The machine at one instant, with what only a view over time knows."""
 
-    survey: Survey
+    machine: Sample
     growth: Mapping[str, float] = field(default_factory=dict)
     """Bytes a minute, by unit; units not watched for long enough are missing."""
     phases: Mapping[str, str] = field(default_factory=dict)
@@ -101,7 +100,7 @@ class Look:
         return max(0.0, limit - workingset) / growth * _MINUTE
 
     def find(self, name: str) -> UnitSample | None:
-        return next((sample for sample in self.survey.units if sample.unit.name == name), None)
+        return self.machine.units.get(name)
 
 
 # --- growth --------------------------------------------------------------------------------------
@@ -136,11 +135,11 @@ class GrowthTrail:
         self._span = max(_MINUTE, _LEAST_POINTS * interval)
         self._points: dict[Invocation, deque[tuple[float, float]]] = {}
 
-    def add(self, at: float, survey: Survey) -> dict[str, float]:
-        """Bytes a minute by unit, `survey` of the monotonic second `at` included; what stopped is forgotten."""
+    def add(self, at: float, machine: Sample) -> dict[str, float]:
+        """Bytes a minute by unit, `machine` of the monotonic second `at` included; what stopped is forgotten."""
         kept = {}
         growth = {}
-        for sample in survey.units:
+        for sample in machine.units.values():
             workingset = sample.values.get("workingset")
             if sample.invocation is None or workingset is None:
                 continue
@@ -327,7 +326,7 @@ def arrange(view: View, look: Look, size: os.terminal_size) -> View:
 
 def _sorted(view: View, look: Look) -> list[UnitSample]:
     wanted = view.filter.casefold()
-    matching = [sample for sample in look.survey.units if wanted in sample.unit.name.casefold()]
+    matching = [sample for sample in look.machine.units.values() if wanted in sample.unit.name.casefold()]
     return sort_units(matching, view.sort, _fields(look))
 
 
@@ -381,14 +380,14 @@ def _cell(name: str, field: Field, look: Look, sample: UnitSample) -> Text:
     urgent = ""
     if name == "eta" and value is not None:
         urgent = "bold red" if value < _VERY_SOON else "yellow" if value < _SOON else ""
-    return Text(field.format(value), urgent or style(name, value, look.survey, sample))
+    return Text(field.format(value), urgent or style(name, value, look.machine, sample))
 
 
 def _bar(look: Look, sample: UnitSample) -> Text:
     percent = used(sample)
     if percent is None:
         return Text("-", "dim")
-    return Text(bar(percent), style("used", percent, look.survey, sample) or "green")
+    return Text(bar(percent), style("used", percent, look.machine, sample) or "green")
 
 
 def bar(percent: float, width: int = BAR) -> str:
@@ -450,14 +449,15 @@ def render(view: View, look: Look, size: os.terminal_size) -> list[Text]:
 
 def print_top(look: Look, sort: str, console: Console) -> None:
     """Print the units of `look` once, as a plain table, for what is no terminal."""
-    columns, rows = _table(look, sort_units(look.survey.units, sort, _fields(look)), sort, live=False)
+    columns, rows = _table(
+        look, sort_units(look.machine.units.values(), sort, _fields(look)), sort, live=False
+    )
     print_table(console, columns, rows)
 
 
 def _list(view: View, look: Look, size: os.terminal_size) -> tuple[list[Text], str]:
     names = view.rows[view.first : view.first + view.page]
-    samples = {sample.unit.name: sample for sample in look.survey.units}
-    columns, rows = _table(look, [samples[name] for name in names], view.sort, live=True)
+    columns, rows = _table(look, [look.machine.units[name] for name in names], view.sort, live=True)
     # as wide as the longest of all, so that scrolling moves nothing
     columns[0] = replace(columns[0], steady=max(map(len, view.rows), default=0))
     lines = table_lines(columns, rows, size.columns, indent=_MARK)
@@ -480,15 +480,15 @@ def _marked(line: Text, width: int) -> Text:
 
 
 def _machine(look: Look) -> Text:
-    host = look.survey.host
+    host = look.machine.host
     line = f"Machine: {format_host(host)}"
-    if "some.avg10" in host.pressure:
-        line += f", pressure {format_percent(host.pressure['some.avg10'])}"
+    if (pressure := host.values.get("host.pressure.some.avg10")) is not None:
+        line += f", pressure {format_percent(pressure)}"
     return Text(line)
 
 
 def _summary(view: View, look: Look) -> Text:
-    count, shown = len(look.survey.units), len(view.rows)
+    count, shown = len(look.machine.units), len(view.rows)
     line = f"{count} {'unit' if count == 1 else 'units'}"
     if view.filter:
         line += f", {shown} with {view.filter!r}"

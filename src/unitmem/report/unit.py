@@ -12,12 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from unitmem.kernel.files import CGROUP_ROOT
-from unitmem.kernel.host import Host
-from unitmem.kernel.limits import Level, tightest_limit
+from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import MEASURES, Measure, Scope
-from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
+from unitmem.measure.catalogue import MEASURES, Measure, Scope, Trait
+from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import format_value
 from unitmem.quantity import format_size
 from unitmem.report.table import GAP, Column, Cut, print_line, print_table
@@ -25,7 +23,6 @@ from unitmem.text import printable
 from unitmem.unit import Unit
 
 INDENT = 2
-_LIMITS = ("limit", "high", "headroom")
 _NAME_WIDTH = max(len(name) for name, measure in MEASURES.items() if measure.scope is not Scope.HOST)
 _VALUE_WIDTH = len("1023.9M")
 _LEAST_NOTE = 36
@@ -36,20 +33,20 @@ _LEVELS_NOTE = (
 )
 
 
-def print_unit(survey: Survey, sample: UnitSample, console: Console) -> None:
+def print_unit(machine: Sample, sample: UnitSample, console: Console) -> None:
     """Print all that `sample` knows; reasons for what it doesn't know come together, after the measures."""
     _print_identity(sample, console)
     if sample.invocation is None:
         return
     for title, measures in _sections(sample):
         _print_title(title, console)
-        _print_grid([(name, _value(sample, name)) for name in measures], console)
+        _print_grid([(name, _value(sample.values.get(name), name)) for name in measures], console)
     _print_unknown(sample, console)
-    _print_levels(sample.levels, survey.host, console)
+    _print_levels(machine, sample, console)
     _print_processes(sample.processes, console)
 
 
-def print_sources(survey: Survey, sample: UnitSample, console: Console, cgroups: Path = CGROUP_ROOT) -> None:
+def print_sources(machine: Sample, sample: UnitSample, console: Console, cgroups: Path = CGROUP_ROOT) -> None:
     """Print what `print_unit` does, each measure with the file it comes from and its formula, or why it is unknown."""
     _print_identity(sample, console)
     path = sample.unit.control_group
@@ -60,19 +57,20 @@ def print_sources(survey: Survey, sample: UnitSample, console: Console, cgroups:
     width = max(map(len, MEASURES))
     indent = INDENT + width + GAP + _VALUE_WIDTH + GAP
     note = partial(textwrap.wrap, width=max(_LEAST_NOTE, console.width - indent))
-    set_by = _set_by(sample, survey.host)
-    for title, measures in _sections(sample, with_host=True):
+    set_by = _set_by(sample, machine.host)
+    for title, measures in _sections(sample, machine.host):
         _print_title(title, console)
         for name in measures:
             measure = MEASURES[name]
             whose = f"; here that of {set_by[name]}" if name in set_by else ""
             first, *more = note(f"{measure.source}: {measure.formula}{whose}")
-            value = _pad_left(_value(sample, name), _VALUE_WIDTH)
+            value = _pad_left(_value(machine.value(sample, name), name), _VALUE_WIDTH)
             print_line(console, Text.assemble(" " * INDENT, name.ljust(width + GAP), value, " " * GAP, first))
-            more += note(f"unknown: {sample.unknown[name]}") if name in sample.unknown else []
+            reason = machine.why_unknown(sample, name)
+            more += [] if reason is None else note(f"unknown: {reason}")
             for line in more:
                 print_line(console, " " * indent + line)
-    _print_levels(sample.levels, survey.host, console)
+    _print_levels(machine, sample, console)
     for line in textwrap.wrap(_LEVELS_NOTE, max(_LEAST_NOTE, console.width)):
         print_line(console, Text(line, "dim"))
     _print_processes(sample.processes, console)
@@ -112,15 +110,12 @@ def _facts(unit: Unit, protected: str | None, *, has_cgroup: bool) -> Iterator[t
 # --- measures ------------------------------------------------------------------------------------
 
 
-def _sections(sample: UnitSample, *, with_host: bool = False) -> list[tuple[str, list[str]]]:
-    """(title, names of measures) of all that was asked for."""
+def _sections(*samples: UnitSample | HostSample) -> list[tuple[str, list[str]]]:
+    """Return (title, names of measures) of all that was asked for."""
     sections: dict[str, list[str]] = {}
     for name, measure in MEASURES.items():
-        if measure.scope is Scope.HOST and not with_host:
-            continue
-        if name not in sample.values and name not in sample.unknown:  # not asked for
-            continue
-        sections.setdefault(_section(measure), []).append(name)
+        if any(name in sample.values or name in sample.unknown for sample in samples):
+            sections.setdefault(_section(measure), []).append(name)
     return list(sections.items())
 
 
@@ -132,7 +127,7 @@ def _section(measure: Measure) -> str:
             return "All its processes"
         case Scope.LARGEST:
             return "Its largest process"
-        case Scope.UNIT if measure.name in _LIMITS:
+        case Scope.UNIT if Trait.LIMIT in measure.traits:
             return "Limits"
         case Scope.UNIT if measure.name.startswith("pressure."):
             return "Pressure"
@@ -142,7 +137,7 @@ def _section(measure: Measure) -> str:
             return "Memory"
 
 
-def _set_by(sample: UnitSample, host: Host) -> dict[str, str]:
+def _set_by(sample: UnitSample, host: HostSample) -> dict[str, str]:
     """Whose `limit`, `high` and `headroom` hold for the unit, of those that are known: a cgroup's, or the machine's."""
     levels, machine = sample.levels, "this machine"
     bounds: dict[str, list[tuple[int | None, str]]] = {
@@ -158,8 +153,7 @@ def _set_by(sample: UnitSample, host: Host) -> dict[str, str]:
     }
 
 
-def _value(sample: UnitSample, name: str) -> Text:
-    value = sample.values.get(name)
+def _value(value: float | None, name: str) -> Text:
     return Text("-", "dim") if value is None else Text(format_value(value, MEASURES[name].dimension))
 
 
@@ -201,8 +195,8 @@ def _print_unknown(sample: UnitSample, console: Console) -> None:
 # --- limits and processes --------------------------------------------------------------------------
 
 
-def _print_levels(levels: Sequence[Level], host: Host, console: Console) -> None:
-    limit, whose = tightest_limit(levels, host)
+def _print_levels(machine: Sample, sample: UnitSample, console: Console) -> None:
+    host, levels, whose = machine.host, sample.levels, machine.limit_set_by(sample)
     rows = [
         [
             Text(level.path.rpartition("/")[2]),
@@ -211,11 +205,11 @@ def _print_levels(levels: Sequence[Level], host: Host, console: Console) -> None
             _size(level.current),
             _size(level.workingset),
             Text("") if level.max is None else _size(_room(level)),
-            Text("← limit" if (level.path, level.max) == (whose, limit) else ""),
+            Text("← limit" if level.path == whose else ""),
         ]
         for level in levels
     ]
-    used = None if host.available is None else host.total - host.available
+    used = None if host.total is None or host.available is None else host.total - host.available
     rows.append(
         [
             Text("this machine"),

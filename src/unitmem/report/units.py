@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.kernel.host import Host
-from unitmem.kernel.limits import tightest_limit
-from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
+from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.quantity import format_percent, format_size
 from unitmem.report.table import Column, Cut, print_line, print_table
 
@@ -62,7 +59,7 @@ DEFAULT_SORT = "workingset"
 
 
 def sort_units(
-    units: Sequence[UnitSample], field: str, fields: Mapping[str, Field] = FIELDS
+    units: Iterable[UnitSample], field: str, fields: Mapping[str, Field] = FIELDS
 ) -> list[UnitSample]:
     """`units` by `unit` or one of `fields`: the largest first, names from a to z, the least headroom first; unknown last."""
     by_name = sorted(units, key=lambda sample: sample.unit.name)
@@ -78,30 +75,30 @@ def sort_units(
 
 
 def print_units(
-    survey: Survey, units: Sequence[UnitSample], console: Console, *, with_pss: bool = False
+    machine: Sample, units: Sequence[UnitSample], console: Console, *, with_pss: bool = False
 ) -> None:
-    """Print `units` of `survey` in their order; on a terminal a legend follows."""
+    """Print `units` of `machine` in their order; on a terminal a legend follows."""
     fields = {name: field for name, field in FIELDS.items() if with_pss or name != "pss"}
     columns = [
         Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=30),
         *(Column(field.header, rank=field.rank) for field in fields.values()),
     ]
     rows = [
-        [Text(sample.unit.name), *(_cell(name, field, survey, sample) for name, field in fields.items())]
+        [Text(sample.unit.name), *(_cell(name, field, machine, sample) for name, field in fields.items())]
         for sample in units
     ]
     print_table(console, columns, rows)
     if console.is_terminal:
         print_line(console)
-        print_line(console, _legend(survey, units))
+        print_line(console, _legend(machine, units))
 
 
-def _cell(name: str, field: Field, survey: Survey, sample: UnitSample) -> Text:
+def _cell(name: str, field: Field, machine: Sample, sample: UnitSample) -> Text:
     value = field.value(sample)
-    return Text(field.format(value), style(name, value, survey, sample))
+    return Text(field.format(value), style(name, value, machine, sample))
 
 
-def style(name: str, value: float | None, survey: Survey, sample: UnitSample) -> str:
+def style(name: str, value: float | None, machine: Sample, sample: UnitSample) -> str:
     """How the field `name` of `sample` looks: what is unknown recedes, what is urgent stands out."""
     if value is None:
         return "dim"
@@ -110,7 +107,7 @@ def style(name: str, value: float | None, survey: Survey, sample: UnitSample) ->
             return _alarm(value, NEAR, VERY_NEAR)
         case "pressure":
             return _alarm(value, PRESSED, VERY_PRESSED)
-        case "limit" if tightest_limit(sample.levels, survey.host)[1] == "host":
+        case "limit" if machine.limit_set_by(sample) == "host":
             return "dim"  # nothing but the machine's size
         case _:
             return ""
@@ -120,12 +117,12 @@ def _alarm(value: float, high: float, very_high: float) -> str:
     return "bold red" if value >= very_high else "yellow" if value >= high else ""
 
 
-def _legend(survey: Survey, units: Sequence[UnitSample]) -> Text:
+def _legend(machine: Sample, units: Sequence[UnitSample]) -> Text:
     count = f"{len(units)} {'unit' if len(units) == 1 else 'units'}"
-    return Text(f"{count}; this machine: {format_host(survey.host)}.", "dim")
+    return Text(f"{count}; this machine: {format_host(machine.host)}.", "dim")
 
 
-def format_host(host: Host) -> str:
+def format_host(host: HostSample) -> str:
     """What memory a machine has left, and of its swap, if it has any, what is used."""
     line = f"{format_size(host.available)} of {format_size(host.total)} available"
     if host.swap_total and host.swap_free is not None:

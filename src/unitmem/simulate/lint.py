@@ -1,6 +1,6 @@
 """What a policy file says that its author can hardly have meant: warnings, with what to write instead.
 
-Pure. What is known of the machine comes as a survey of the units that match; without one, what
+Pure. What is known of the machine comes as a sample of the units that match; without one, what
 depends on the machine is not doubted. The codes are those of `warning`; unitmem.yaml(5) explains them.
 """
 
@@ -12,8 +12,8 @@ from enum import Enum, auto
 from itertools import chain
 from typing import NamedTuple
 
-from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
+from unitmem.measure.catalogue import MEASURES, Trait
+from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import (
     Action,
     Freeze,
@@ -30,7 +30,7 @@ from unitmem.policy.actions import (
 from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Not, comparisons
 from unitmem.policy.model import Policy, Step
 from unitmem.policyfile.nodes import Problem
-from unitmem.policyfile.reader import BOUNDED_BY_LIMIT, Checked, is_silenced, never_true
+from unitmem.policyfile.reader import Checked, is_silenced, never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.quantity import format_size
 from unitmem.unit import CORE_UNITS, is_glob, matches
@@ -45,24 +45,21 @@ _SEVERITY: dict[type[Action], int] = {
     Stop: 5,
     Kill: 6,
 }
-_PAGE_CACHE = frozenset({"current", "file", "peak"})  # what reading files alone drives up
-_FALLING = frozenset({"headroom", "host.available", "host.swap_free"})  # what is low when memory is short
-_CONSTANT = frozenset({"limit", "high", "host.total", "host.swap_total"})
 _MOST_NAMED = 3
 
 
-def review(checked: Checked, survey: Survey | None = None) -> tuple[Problem, ...]:
+def review(checked: Checked, machine: Sample | None = None) -> tuple[Problem, ...]:
     """Every warning about a policy file that none of its comments silences, in the order of their places.
 
     Args:
         checked: the file as `config` has read it.
-        survey: every loaded unit that a pattern of the file matches, whatever its state; None where
+        machine: every loaded unit that a pattern of the file matches, whatever its state; None where
             the machine can't be asked.
     """
     doubts = list(checked.doubts)
     for index, policy in enumerate(checked.file.policies):
-        doubts += _Review(checked, survey, policy, index).doubts()
-    doubts += _odd_ignores(checked.ignores, doubts, survey)
+        doubts += _Review(checked, machine, policy, index).doubts()
+    doubts += _odd_ignores(checked.ignores, doubts, machine)
     return tuple(sorted({doubt for doubt in doubts if not is_silenced(doubt, checked.ignores)}))
 
 
@@ -71,7 +68,7 @@ class _Review:
     """One policy, looked at from every side."""
 
     checked: Checked
-    survey: Survey | None
+    machine: Sample | None
     policy: Policy
     index: int
 
@@ -94,7 +91,7 @@ class _Review:
     # --- the units ---
 
     def _pattern(self, index: int, pattern: str) -> Iterator[Problem]:
-        if self.survey is not None and not self._matching(pattern):
+        if self.machine is not None and not self._matching(pattern):
             yield self.doubt(
                 Code.NO_MATCH,
                 f"{pattern} matches no unit that is loaded here now; `unitmem list --all` shows which are",
@@ -136,7 +133,7 @@ class _Review:
         return [*here, *elsewhere]
 
     def _matching(self, pattern: str) -> list[UnitSample]:
-        units = () if self.survey is None else self.survey.units
+        units = () if self.machine is None else self.machine.units.values()
         return [sample for sample in units if matches(sample.unit.name, [pattern])]
 
     def _means(self, name: str) -> bool:
@@ -161,7 +158,7 @@ class _Review:
     def _limit(self, condition: Condition, *keys: str | int) -> Iterator[Problem]:
         """Sizes that no unit here can come to."""
         for term in comparisons(_without_not(condition)):
-            most = None if self.survey is None else _above_limit(term, self.policy, self.survey)
+            most = None if self.machine is None else _above_limit(term, self.policy, self.machine)
             if most is not None:
                 yield self.doubt(
                     Code.ABOVE_LIMIT,
@@ -191,8 +188,8 @@ class _Review:
         if (
             isinstance(action, SetProperties)
             and dict(action.properties).get("MemoryHigh") is not None
-            and self.survey is not None
-            and self.survey.host.swap_total == 0
+            and self.machine is not None
+            and self.machine.host.swap_total == 0
         ):
             yield self.doubt(
                 Code.MEMORY_HIGH_WITHOUT_SWAP,
@@ -293,32 +290,32 @@ def _rung(condition: Condition) -> _Rung | None:
     return _Rung(replace(term, operator="", threshold=0), rises, term.threshold if rises else -term.threshold)
 
 
-def impossible(condition: Condition, policy: Policy, survey: Survey) -> tuple[str, ...]:
+def impossible(condition: Condition, policy: Policy, machine: Sample) -> tuple[str, ...]:
     """Why `condition` as a whole can't become true of any unit of `policy` here; nothing if it can."""
     match _without_not(condition):
         case Comparison() as term:
             doubt = never_true(term)
-            most = _above_limit(term, policy, survey)
+            most = _above_limit(term, policy, machine)
             if doubt is not None:
                 return (f"`{term}` can never be true: {doubt[1]}",)
             return () if most is None else (f"no unit that matches comes to `{term}`: the most is {most}",)
         case All(terms):
-            return tuple(reason for term in terms for reason in impossible(term, policy, survey))
+            return tuple(reason for term in terms for reason in impossible(term, policy, machine))
         case AnyOf(terms):
-            reasons = [impossible(term, policy, survey) for term in terms]
+            reasons = [impossible(term, policy, machine) for term in terms]
             return tuple(chain.from_iterable(reasons)) if all(reasons) else ()
         case Not():  # none is left
             return ()
 
 
-def _above_limit(term: Comparison, policy: Policy, survey: Survey) -> str | None:
+def _above_limit(term: Comparison, policy: Policy, machine: Sample) -> str | None:
     """The most that a unit of `policy` may use here, if that is not enough for `term`."""
     limits = [
         (sample.values["limit"], sample.unit.name)
-        for sample in survey.units
+        for sample in machine.units.values()
         if policy.governs(sample.unit.name) and "limit" in sample.values
     ]
-    size = _least(term, survey)
+    size = _least(term, machine)
     if not limits or size is None:
         return None
     limit, name = max(limits)
@@ -327,12 +324,16 @@ def _above_limit(term: Comparison, policy: Policy, survey: Survey) -> str | None
     return f"{format_size(int(limit))}, the limit of {name}"
 
 
-def _least(term: Comparison, survey: Survey) -> float | None:
+def _least(term: Comparison, machine: Sample) -> float | None:
     """The bytes that a unit's memory must come to for `term`; None where that isn't what it asks."""
-    if term.measure not in BOUNDED_BY_LIMIT or not term.operator.startswith(">") or term.span is not None:
+    if (
+        Trait.BOUNDED not in MEASURES[term.measure].traits
+        or not term.operator.startswith(">")
+        or term.span is not None
+    ):
         return None
     if term.of == "host.total":
-        return survey.host.total * term.threshold / 100
+        return None if machine.host.total is None else machine.host.total * term.threshold / 100
     return term.threshold if term.of is None else None
 
 
@@ -362,14 +363,14 @@ def _cause(condition: Condition) -> _Cause:
 
 
 def _cause_of_comparison(term: Comparison) -> _Cause:
-    rises = term.operator.startswith(">")
-    if term.measure in _PAGE_CACHE:
+    rises, traits = term.operator.startswith(">"), MEASURES[term.measure].traits
+    if Trait.CACHE in traits:
         return _Cause.PAGE_CACHE if rises else _Cause.NOTHING
     if term.span is not None:
         return _Cause.NEED
-    if term.measure in _CONSTANT:
+    if Trait.FIXED in traits:
         return _Cause.NOTHING
-    return _Cause.NEED if rises is (term.measure not in _FALLING) else _Cause.NOTHING
+    return _Cause.NEED if rises is (Trait.SCARCE not in traits) else _Cause.NOTHING
 
 
 def _cached(condition: Condition) -> Iterator[Comparison]:
@@ -388,7 +389,7 @@ def _cached(condition: Condition) -> Iterator[Comparison]:
 
 
 def _odd_ignores(
-    ignores: Iterable[Ignore], doubts: Iterable[Problem], survey: Survey | None
+    ignores: Iterable[Ignore], doubts: Iterable[Problem], machine: Sample | None
 ) -> Iterator[Problem]:
     """Comments that silence what doesn't exist, or isn't there."""
     given = {(doubt.line, doubt.code) for doubt in doubts}
@@ -399,22 +400,22 @@ def _odd_ignores(
                 yield Problem(ignore.line, ignore.column, message, Code.UNKNOWN_CODE)
             elif (
                 code not in (Code.UNKNOWN_CODE, Code.UNUSED_IGNORE)
-                and _is_judged(Code(code), survey)
+                and _is_judged(Code(code), machine)
                 and not any((line, code) in given for line in ignore.lines)
             ):
                 message = f"there is no {code} here to ignore: remove it"
                 yield Problem(ignore.line, ignore.column, message, Code.UNUSED_IGNORE)
 
 
-def _is_judged(code: Code, survey: Survey | None) -> bool:
+def _is_judged(code: Code, machine: Sample | None) -> bool:
     """Whether all is known that a warning of this code depends on."""
     match code:
         case Code.NO_MATCH | Code.CORE_UNIT:
-            return survey is not None
+            return machine is not None
         case Code.ABOVE_LIMIT:
-            return survey is not None and any("limit" in sample.values for sample in survey.units)
+            return machine is not None and any("limit" in sample.values for sample in machine.units.values())
         case Code.MEMORY_HIGH_WITHOUT_SWAP:
-            return survey is not None and survey.host.swap_total is not None
+            return machine is not None and machine.host.swap_total is not None
         case _:
             return True
 

@@ -1,6 +1,6 @@
 """What a policy file would do here and now, before it does: who is meant, what holds, what a stop takes along.
 
-Pure: the machine comes as a survey and as answers about units.
+Pure: the machine comes as a machine and as answers about units.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from unitmem.measure.sample import UnitSample
-from unitmem.measure.snapshot import Survey
+from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Log
 from unitmem.policy.condition import Verdict, comparisons, judge
 from unitmem.policy.model import Policy, PolicyFile, Step
@@ -70,17 +69,17 @@ class PolicyPlan:
 
 
 def plan(
-    file: PolicyFile, survey: Survey, active: Callable[[str], bool], dependents: Dependents
+    file: PolicyFile, machine: Sample, active: Callable[[str], bool], dependents: Dependents
 ) -> tuple[PolicyPlan, ...]:
     """What each policy of `file` would do.
 
     Args:
         file: the policies.
-        survey: every loaded unit that a pattern of the file matches, with the measures that the file needs.
+        machine: every loaded unit that a pattern of the file matches, with the measures that the file needs.
         active: whether the unit of that name is active.
         dependents: of a unit.
     """
-    return tuple(_plan_policy(policy, survey, active, dependents) for policy in file.policies)
+    return tuple(_plan_policy(policy, machine, active, dependents) for policy in file.policies)
 
 
 def stopped_with(unit: str, dependents: Dependents) -> Iterator[Dependent]:
@@ -110,24 +109,24 @@ def started_by(unit: str, dependents: Dependents) -> Iterator[Dependent]:
 
 
 def _plan_policy(
-    policy: Policy, survey: Survey, active: Callable[[str], bool], dependents: Dependents
+    policy: Policy, machine: Sample, active: Callable[[str], bool], dependents: Dependents
 ) -> PolicyPlan:
     units = tuple(
-        _plan_unit(policy, sample, active, dependents)
-        for sample in survey.units
+        _plan_unit(policy, machine, sample, active, dependents)
+        for sample in machine.units.values()
         if policy.governs(sample.unit.name)
     )
-    return PolicyPlan(policy, units, tuple(_idle(policy, survey, units)))
+    return PolicyPlan(policy, units, tuple(_idle(policy, machine, units)))
 
 
 def _plan_unit(
-    policy: Policy, sample: UnitSample, active: Callable[[str], bool], dependents: Dependents
+    policy: Policy, machine: Sample, sample: UnitSample, active: Callable[[str], bool], dependents: Dependents
 ) -> UnitPlan:
     name = sample.unit.name
     protected = None if name in policy.unprotect else sample.protected
     if sample.invocation is None:
         return UnitPlan(sample, protected, ())
-    facts = _facts(policy, sample)
+    facts = _facts(policy, machine, sample)
     verdicts = tuple(judge(step.when, facts) for step in policy.steps)
     if protected is not None:
         return UnitPlan(sample, protected, verdicts)
@@ -145,20 +144,20 @@ def _plan_unit(
     )
 
 
-def _facts(policy: Policy, sample: UnitSample) -> UnitFacts:
+def _facts(policy: Policy, machine: Sample, sample: UnitSample) -> UnitFacts:
     """What one look tells: no event is older than the unit, and no slope is known."""
     asked = [comparison for step in policy.steps for comparison in comparisons(step.when)]
-    return UnitFacts(sample, extend(None, sample, asked, now=0), now=0)
+    return UnitFacts(sample, extend(None, sample, asked, now=0), 0, machine.host)
 
 
 # --- what can't do anything here ---------------------------------------------------------------
 
 
-def _idle(policy: Policy, survey: Survey, units: tuple[UnitPlan, ...]) -> Iterator[Idle]:
+def _idle(policy: Policy, machine: Sample, units: tuple[UnitPlan, ...]) -> Iterator[Idle]:
     """The rules of `policy` that can't fire here, and why."""
     running = [unit for unit in units if unit.sample.invocation is not None]
     if not units:
-        matching = any(matches(sample.unit.name, policy.units) for sample in survey.units)
+        matching = any(matches(sample.unit.name, policy.units) for sample in machine.units.values())
         reason = (
             "every loaded unit that matches is excluded" if matching else "no unit that matches is loaded now"
         )
@@ -168,7 +167,7 @@ def _idle(policy: Policy, survey: Survey, units: tuple[UnitPlan, ...]) -> Iterat
         yield Idle(None, ("no unit that matches runs now",))
     for index, step in enumerate(policy.steps):
         reasons = (
-            *impossible(step.when, policy, survey),
+            *impossible(step.when, policy, machine),
             *_protected(step, units),
             *_unknown(index, [unit for unit in running if _may_act(step, unit)]),
         )

@@ -6,13 +6,13 @@ history, so whom a signal to the largest would have met is not known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from unitmem.measure.sample import Sample, UnitSample
+from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.decision import Decision
 from unitmem.policy.engine import evaluate
-from unitmem.policy.model import PolicyFile, observing, wanted_measures
+from unitmem.policy.model import PolicyFile, observing
 from unitmem.policy.state import State
 
 NOT_RECORDED = "not in this history"
@@ -29,22 +29,31 @@ class Replayed:
 
 def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -> Iterator[Decision]:
     """Every decision and near-decision, in the order of time, which is that of the samples."""
-    policies = observing(file).policies
-    wanted = sorted(wanted_measures(policies))
+    observed = observing(file)
+    wanted = sorted(observed.measures)
     state = State()
     for sample in samples:
         replayed.samples += 1
         replayed.first = sample.at if replayed.first is None else replayed.first
         replayed.last = sample.at
-        units = {name: _with_reasons(unit, wanted) for name, unit in sample.units.items()}
-        state, made = evaluate(policies, Sample(sample.at, units), state, sample.at, file.budget)
+        state, made = evaluate(observed, _with_reasons(sample, wanted), state, sample.at)
         yield from made
 
 
-def _with_reasons(unit: UnitSample, wanted: Iterable[str]) -> UnitSample:
-    missing = {
-        name: NOT_RECORDED
-        for name in wanted
-        if name not in unit.values and name not in unit.at_most and name not in unit.unknown
+def _with_reasons(sample: Sample, wanted: Iterable[str]) -> Sample:
+    of_host = [name for name in wanted if name.startswith("host.")]
+    of_units = [name for name in wanted if not name.startswith("host.")]
+    host = replace(sample.host, unknown=_reasons(sample.host, of_host))
+    units = {
+        name: replace(unit, unknown=_reasons(unit, of_units, unit.at_most))
+        for name, unit in sample.units.items()
     }
-    return replace(unit, unknown={**unit.unknown, **missing}) if missing else unit
+    return replace(sample, units=units, host=host)
+
+
+def _reasons(
+    part: UnitSample | HostSample, wanted: Iterable[str], bounded: Collection[str] = ()
+) -> Mapping[str, str]:
+    """Return why measures are unknown, those included that the recording lacks."""
+    missing = [name for name in wanted if name not in part.values and name not in bounded]
+    return {**dict.fromkeys(missing, NOT_RECORDED), **part.unknown}

@@ -12,7 +12,7 @@ the units that run, and by `UNITS_REMEMBERED` for counts of those that no longer
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -330,17 +330,17 @@ def page(seen: Seen, cost: Cost) -> Page:
     """All that a watch knows, at one tick."""
     whose = (("watch", seen.watch),)
     filled = _Filled(whose)
-    filled.measures(seen.sample.units.values())
+    filled.measures(seen.sample)
     filled.policies(seen)
     filled.counts(seen)
     filled.watch(seen, cost)
     return filled.page()
 
 
-def measures_page(units: Iterable[UnitSample]) -> Page:
-    """The measures of `units` and of the machine, that no watch is asked about."""
+def measures_page(sample: Sample) -> Page:
+    """The measures of the units of `sample` and of the machine, that no watch is asked about."""
     filled = _Filled(())
-    filled.measures(units)
+    filled.measures(sample)
     return filled.page()
 
 
@@ -357,19 +357,15 @@ class _Filled:
     def add(self, family: Family, value: float, labels: Labels = (), suffix: str = "") -> None:
         self._points.setdefault(family.name, []).append(Point(self._whose + labels, value, suffix))
 
-    def measures(self, units: Iterable[UnitSample]) -> None:
-        of_host: dict[str, float] = {}
-        for unit in units:
-            labels = (*self._whose, ("unit", unit.unit.name))  # one object for all its points
+    def measures(self, sample: Sample) -> None:
+        for unit in sample.units.values():
+            labels = (*self._whose, ("unit", unit.name))  # one object for all its points
             for name, value in unit.values.items():
                 family = OF_MEASURE[name]
-                if MEASURES[name].scope is Scope.HOST:
-                    of_host[name] = _in_base_unit(family, value)
-                else:
-                    point = Point(labels, _in_base_unit(family, value))
-                    self._points.setdefault(family.name, []).append(point)
-        for name, value in of_host.items():
-            self.add(OF_MEASURE[name], value)
+                point = Point(labels, _in_base_unit(family, value))
+                self._points.setdefault(family.name, []).append(point)
+        for name, value in sample.host.values.items():
+            self.add(OF_MEASURE[name], _in_base_unit(OF_MEASURE[name], value))
 
     def policies(self, seen: Seen) -> None:
         file, state, now = seen.file, seen.state, seen.sample.at

@@ -60,7 +60,7 @@ def status_document(
         "to_set_back": list(watched.held),
         "policies": [{"policy": policy.name, "mode": policy.mode} for policy in file.policies],
         "units": [
-            _unit(policy, unit, state, watched, now)
+            _unit(policy, sample, unit, state, watched)
             for policy in file.policies
             for name, unit in sample.units.items()
             if policy.governs(name)
@@ -88,8 +88,8 @@ def read_statuses(root: Path, instance: str | None = None) -> Iterator[dict[str,
             yield document
 
 
-def _unit(policy: Policy, unit: UnitSample, state: State, watched: Watched, now: float) -> dict[str, Any]:
-    name = unit.unit.name
+def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watched: Watched) -> dict[str, Any]:
+    name, now = unit.name, sample.at
     key = policy.name, name
     ladder = state.ladders.get(key)
     wanted = sorted({measure for condition in policy.conditions for measure in measures_of(condition)})
@@ -101,9 +101,11 @@ def _unit(policy: Policy, unit: UnitSample, state: State, watched: Watched, now:
         "invocation_id": unit.unit.invocation_id,
         "protected": unit.protected,
         "unprotected": name in policy.unprotect,
-        "values": {measure: unit.values.get(measure) for measure in wanted},
+        "values": {measure: sample.value(unit, measure) for measure in wanted},
         "at_most": {measure: unit.at_most[measure] for measure in wanted if measure in unit.at_most},
-        "unknown": {measure: unit.unknown[measure] for measure in wanted if measure in unit.unknown},
+        "unknown": {
+            measure: reason for measure in wanted if (reason := sample.why_unknown(unit, measure)) is not None
+        },
         "episode_since": None
         if ladder is None or ladder.episode_since is None
         else now - ladder.episode_since,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unitmem.kernel.cgroup import Cgroup
-from unitmem.measure.snapshot import survey_again
+from unitmem.measure.snapshot import sample_units
 from unitmem.unit import Unit
 
 UNITS = [
@@ -22,8 +22,7 @@ def again(tree, proc):
     tree.add("/s.slice", {"memory.max": 4096})
 
     def again():
-        survey = survey_again(UNITS, cgroups=tree.root, proc=proc.root)
-        return {sample.unit.name: sample for sample in survey.units}
+        return sample_units(UNITS, cgroups=tree.root, proc=proc.root).units
 
     return again
 
@@ -56,8 +55,8 @@ def test_an_ancestor_that_was_seen_is_not_read_again(tree):
     tree.add("/s.slice/a.service")
     with Cgroup("/s.slice/a.service", tree.root) as cgroup:
         seen = {}
-        levels = cgroup.read(seen).levels
+        levels = cgroup.read(seen=seen).levels
         assert list(seen) == ["/s.slice"]
         tree.add("/s.slice", {"memory.max": 8192})
-        assert cgroup.read(seen).levels == levels
+        assert cgroup.read(seen=seen).levels == levels
         assert cgroup.read().levels[1].max == 8192
