@@ -20,6 +20,7 @@ from unitmem.policyfile.reader import Checked
 from unitmem.report.document import dump
 from unitmem.report.failure import say, tell
 from unitmem.simulate.lint import review
+from unitmem.text import plural
 
 
 def check_policies(
@@ -90,6 +91,4 @@ def _survey(machine: Machine, files: Iterable[PolicyFile], *, user: bool) -> Sur
 
 def _summary(file: PolicyFile) -> str:
     policies, steps = len(file.policies), sum(len(policy.steps) for policy in file.policies)
-    return (
-        f"{policies} {'policy' if policies == 1 else 'policies'}, {steps} {'step' if steps == 1 else 'steps'}"
-    )
+    return f"{plural(policies, 'policy', 'policies')}, {plural(steps, 'step')}"

@@ -49,6 +49,7 @@ from unitmem.tell.journal import Journal, Priority
 from unitmem.tell.reporter import Teller
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
 from unitmem.tell.status import Watched, status_document
+from unitmem.text import plural
 from unitmem.unit import Invocation, ManagerKind
 
 if TYPE_CHECKING:
@@ -539,4 +540,4 @@ def _unreadable(tracked: Tracked, cgroup: Cgroup, error: OSError) -> UnitSample:
 
 
 def _summary(policies: tuple[Policy, ...]) -> str:
-    return f"{len(policies)} {'policy' if len(policies) == 1 else 'policies'}"
+    return plural(len(policies), "policy", "policies")

@@ -6,15 +6,13 @@ instead (`tracker`), because listing units is dear to PID 1.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from errno import EIO
 from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from unitmem.errors import NoSuchUnitError
+from unitmem.errors import NoSuchUnitError, reason_of
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
 from unitmem.kernel.host import Host, read_host
@@ -157,7 +155,7 @@ def _sample(
     except CgroupGoneError:
         return None
     except OSError as error:
-        return UnitSample(unit, unknown=_nothing_known(os.strerror(error.errno or EIO).lower()))
+        return UnitSample(unit, unknown=_nothing_known(reason_of(error)))
 
 
 def _without_cgroup(unit: Unit, manager: Manager) -> UnitSample | None:

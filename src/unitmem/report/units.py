@@ -14,6 +14,7 @@ from unitmem.measure.sample import UnitSample
 from unitmem.measure.snapshot import Survey
 from unitmem.quantity import format_percent, format_size
 from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.text import plural
 
 NEAR, VERY_NEAR = 75.0, 90.0  # percent of the limit
 PRESSED, VERY_PRESSED = 10.0, 40.0  # percent of time that tasks waited for memory
@@ -121,7 +122,7 @@ def _alarm(value: float, high: float, very_high: float) -> str:
 
 
 def _legend(survey: Survey, units: Sequence[UnitSample]) -> Text:
-    count = f"{len(units)} {'unit' if len(units) == 1 else 'units'}"
+    count = plural(len(units), "unit")
     return Text(f"{count}; this machine: {format_host(survey.host)}.", "dim")
 
 

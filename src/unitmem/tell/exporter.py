@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitmem import __version__
-from unitmem.errors import UsageError
+from unitmem.errors import UsageError, reason_of
 from unitmem.files import replace_file
 from unitmem.kernel.process import ProcessGoneError, read_process, with_pss
 from unitmem.measure.sample import Sample
@@ -199,7 +199,7 @@ class Exporter:
         try:
             self._write(self._textfile)
         except OSError as error:
-            trouble = f"metrics can't be written to {self._textfile}, {_AGAIN}: {_reason(error)}"
+            trouble = f"metrics can't be written to {self._textfile}, {_AGAIN}: {reason_of(error)}"
         return self._news("file", trouble)
 
     def _listen_if_due(self, now: float) -> list[str]:
@@ -219,7 +219,7 @@ class Exporter:
             # of the service's environment, say: no reason to let units go unguarded
             trouble = f"metrics are not served: {error}: {error.hint}"
         except OSError as error:
-            trouble = f"{self._listen} can't be listened on, {_AGAIN}: {_reason(error)}"
+            trouble = f"{self._listen} can't be listened on, {_AGAIN}: {reason_of(error)}"
         return self._news("listener", trouble)
 
     def _news(self, way: str, trouble: str | None) -> list[str]:
@@ -239,10 +239,6 @@ class Exporter:
 
 
 _AGAIN = "which is tried again and again (see METRICS in unitmem@.service(8))"
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def own_cost() -> Cost:
