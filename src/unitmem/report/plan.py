@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unitmem.policy.actions import action_name
-from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Finding, Not
+from unitmem.policy.condition import Finding
 from unitmem.policy.model import Mode, Step
 from unitmem.quantity import format_span
 from unitmem.report.table import GAP, print_line
@@ -60,24 +60,7 @@ def _print_policy(plan: PolicyPlan, console: Console) -> None:
 def _spelled(step: Step) -> str:
     """`workingset > 85% of limit for 30s: stop within 1min 30s`."""
     hold = f" for {format_span(step.hold)}" if step.hold else ""
-    return f"{_condition(step.when)}{hold}: {step.action}"
-
-
-def _condition(condition: Condition) -> str:
-    """As a policy may write it, with the parentheses that it needs."""
-    match condition:
-        case Comparison():
-            return str(condition)
-        case Not(Comparison() as term):
-            return f"not {term}"
-        case Not(term):
-            return f"not ({_condition(term)})"
-        case All(terms):
-            return " and ".join(
-                f"({_condition(term)})" if isinstance(term, AnyOf) else _condition(term) for term in terms
-            )
-        case AnyOf(terms):
-            return " or ".join(map(_condition, terms))
+    return f"{step.when}{hold}: {step.action}"
 
 
 def _print_unit(unit: UnitPlan, console: Console) -> None:
@@ -114,7 +97,7 @@ def _policy(plan: PolicyPlan) -> dict[str, Any]:
         "mode": str(policy.mode),
         "steps": [
             {
-                "when": _condition(step.when),
+                "when": str(step.when),
                 "for": step.hold,
                 "do": action_name(step.action),
                 "action": str(step.action),
