@@ -73,7 +73,7 @@ def _document(decision: Decision, replayed: Replayed) -> dict[str, Any]:
         "unit": decision.unit,
         "invocation_id": decision.invocation.invocation_id,
         "policy": decision.policy,
-        "step": decision.step + 1,
+        "step": decision.step_number,
         "action": action_name(decision.action),
         "obstacle": None if decision.refusal is None else decision.refusal.obstacle,
         "held": decision.held,

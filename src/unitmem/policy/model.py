@@ -48,6 +48,11 @@ class Step:
     """Where in its file it stands, counted from 1; a step that has moved is still the same."""
 
 
+def step_number(index: int) -> int:
+    """How people, journal fields and labels count the step at `index` of its policy: from 1."""
+    return index + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A named ladder over the units that match."""

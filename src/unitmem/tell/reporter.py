@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
 from unitmem.policy.decision import Decision, Hold, Outcome
+from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.record.history import Event, Kind
@@ -126,7 +127,7 @@ class Teller:
                     if why != NOT_YET_WATCHED
                 ]
                 if reasons:
-                    blind[_Blind(policy, index + 1, ladder.invocation)] = "; ".join(reasons)
+                    blind[_Blind(policy, step_number(index), ladder.invocation)] = "; ".join(reasons)
         news = [(key, why) for key, why in blind.items() if key not in self._told_unknown]
         # told once a run, even if it comes and goes
         running = {ladder.invocation for ladder in state.ladders.values()}
