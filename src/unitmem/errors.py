@@ -69,3 +69,8 @@ class OutOfReachError(BusError):
 
 class InvocationGoneError(UnitmemError):
     """The run of a unit that was meant is over; the unit may be running anew, and was left alone."""
+
+
+def reason_of(error: OSError) -> str:
+    """What went wrong, in the middle of a sentence: `no such file or directory`."""
+    return error.strerror.lower() if error.strerror else str(error)

@@ -7,7 +7,6 @@ a unit: whether `limit: 512` means bytes or megabytes is a guess, and a guard do
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from itertools import pairwise
 
 # systemd's parse_size() with base 1024 (src/basic/parse-util.c)
@@ -193,9 +192,11 @@ def format_rate(rate: float) -> str:
 
 def spell_rate(rate: float) -> str:
     """`rate` bytes a second so that `parse_rate` reads it back exactly, by the minute if that can be."""
+    numerator, denominator = rate.as_integer_ratio()
+    divisor = denominator * 1_000_000
     for unit in _RATE_UNITS:
-        # the product in floats may miss the whole number that the rate was made of
-        size = min(_MAX_SIZE, round(Fraction(rate) * _USEC_PER_SPAN_UNIT[unit] / 1_000_000))
+        # to the nearest, in integers: the product in floats may miss the whole number that the rate was made of
+        size = min(_MAX_SIZE, (2 * numerator * _USEC_PER_SPAN_UNIT[unit] + divisor) // (2 * divisor))
         if parse_rate(spelled := f"{spell_size(size)}/{unit}") == rate:
             return spelled
     return f"{spell_size(round(rate * 60))}/min"

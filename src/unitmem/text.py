@@ -35,7 +35,7 @@ def closest(name: str, names: Iterable[str]) -> str | None:
 
 
 def close_to(name: str, names: Iterable[str]) -> str:
-    """The hint " (did you mean `stop`?)" after a name that doesn't exist; nothing where none of `names` is close."""
+    """What follows a name that doesn't exist: " (did you mean `stop`?)", or nothing where none of `names` is close."""
     close = closest(name, names)
     return f" (did you mean `{close}`?)" if close else ""
 

@@ -162,6 +162,10 @@ def test_a_listing_that_is_refused_is_told(start, systemd, capsys):
     ticks(watch, 3)
     assert capsys.readouterr().err.count("which units there are is not known") == 1
     assert not watch.has_looked
+    systemd.allow("ListUnits")
+    ticks(watch, 2)
+    assert watch.has_looked
+    assert capsys.readouterr().err.count("which units there are is known again\n") == 1
 
 
 def test_a_manager_that_answers_now_and_then_is_tried_with_growing_pauses(
@@ -242,6 +246,8 @@ def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, we
     assert capsys.readouterr().err.count("nothing of it is seen, as its cgroup can't be opened") == 1
     ticks(watch)
     assert [tracked.unit.name for tracked, _ in watch._tracker.present()] == [NAME]
+    ticks(watch)
+    assert capsys.readouterr().err.count(f"{NAME}: its cgroup can be opened again\n") == 1
 
 
 def test_a_watch_may_open_as_many_files_as_its_user_may():
@@ -260,12 +266,14 @@ def test_a_host_that_can_not_be_read_decides_nothing_and_ends_nothing(start, sys
         patch.setattr(daemon, "read_host", too_many_open_files)
         ticks(watch, 3)
     assert not watch.has_looked
-    ticks(watch)
+    ticks(watch, 2)
     assert len(systemd.calls("Kill")) == 1, "its episode goes on"
-    assert capsys.readouterr().err.count("nothing is decided, as the machine can't be read") == 1
+    told = capsys.readouterr().err
+    assert told.count("nothing is decided, as the machine can't be read") == 1
+    assert told.count("the machine can be read again\n") == 1
 
 
-def test_a_unit_that_stops_unseen_is_looked_at_no_more(start, systemd, web):
+def test_a_unit_that_stops_unseen_is_looked_at_no_more(start, systemd, web, capsys):
     watch = start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unitmem.manager.tracker.Cgroup", too_many_open_files)
@@ -276,6 +284,7 @@ def test_a_unit_that_stops_unseen_is_looked_at_no_more(start, systemd, web):
     ticks(watch, 3)
     assert len(systemd.calls("GetUnit")) == asked
     assert watch._tracker.unopened == {}
+    assert "again" not in capsys.readouterr().err
 
 
 def test_what_nobody_has_looked_at_did_not_hold(start, systemd, web):
@@ -293,13 +302,43 @@ def test_what_nobody_has_looked_at_did_not_hold(start, systemd, web):
     assert len(systemd.calls("Kill")) == 1
 
 
-def test_a_status_that_could_not_be_written_is_written_again(start, tmp_path):
+def test_a_status_that_could_not_be_written_is_written_again(start, tmp_path, capsys):
     watch = start()
     watch._directories = Directories(None, tmp_path / "run")
     ticks(watch)
     (tmp_path / "run").mkdir()
-    ticks(watch)
+    ticks(watch, 2)
+    told = capsys.readouterr().err
+    assert told.count("`unitmem status` shows an old state, or nothing") == 1
+    assert told.count("status is written again\n") == 1
     assert json.loads((tmp_path / "run" / daemon.STATUS_FILE).read_text())["instance"] == "web"
+
+
+def test_a_state_that_can_not_be_saved_is_told_once_and_that_it_can_again(start, web, tmp_path, capsys):
+    """Before an action it goes into another file, whose error reads differently."""
+    watch = start("{signal: SIGUSR1, to: all}")
+    (tmp_path / "state").rename(tmp_path / "away")
+    ticks(watch, 3)
+    (tmp_path / "away").rename(tmp_path / "state")
+    ticks(watch, 2)
+    told = capsys.readouterr().err
+    assert told.count("cooldowns, budgets and open episodes can't be saved") == 1
+    assert told.count("the state is saved again\n") == 1
+
+
+def test_a_state_that_is_kept_before_an_action_alone_is_not_saved(start, monkeypatch, capsys):
+    def replace_file(path, text, *, durable):
+        if durable:
+            raise OSError(28, "No space left on device")
+
+    watch = start()
+    monkeypatch.setattr("unitmem.record.state_file.replace_file", replace_file)
+    for _ in range(2):
+        ticks(watch)
+        watch._keeper.save(watch.state, watch.file.policies, time.monotonic(), ahead=True)
+    told = capsys.readouterr().err
+    assert told.count("can't be saved") == 1
+    assert "saved again" not in told
 
 
 # --- what it costs ---

@@ -86,7 +86,7 @@ VERBS = (
         ("metrics nginx", 4, r"^$", r"^unitmem: no unit nginx\.service is loaded"),
         ("metrics --textfile /nonexistent/x.prom", 1, r"^$", r"^unitmem: /nonexistent/\S*: No such file or directory\n$"),
         ("watch", 2, r"^$", r"missing argument 'POLICY'"),
-        ("watch x.yaml --listen localhost", 2, r"^$", r"^unitmem: 'localhost' is no address to listen on\nWrite a port \(9797\)"),
+        ("watch x.yaml --listen localhost", 2, r"^$", r"^unitmem: 'localhost' is not PORT or ADDRESS:PORT\nWrite a port \(9797\)"),
         ("watch /nonexistent.yaml", 78, r"^$", r"^/nonexistent\.yaml: No such file"),
         ("guard", 2, r"^$", r"^unitmem: missing option '--pss'\nSee `unitmem guard --help`\.\n$"),
         ("guard true", 2, r"^$", r"missing option '--pss'"),

@@ -198,6 +198,7 @@ def test_importing_the_package_costs_next_to_nothing_until_a_name_of_it_is_used(
 def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
     """They would stay in its memory for all its life; metrics are for a watch that is asked for them."""
     unwanted = {"typer", "click", "rich", "pydantic", "prometheus_client", "http", "wsgiref", "socketserver"}
+    unwanted |= {"statistics", "fractions", "decimal"}  # half a megabyte for one median
     assert loaded_by("import unitmem.daemon.loop, unitmem.report.failure") & unwanted == set()
 
 

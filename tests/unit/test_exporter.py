@@ -53,7 +53,7 @@ def publish(exporter, at=0.0, anon=7):
         under_way=0,
         to_set_back=0,
     )
-    return sorted(news)
+    return sorted(f"{entry.priority.name}: {entry.message}" for entry in news)
 
 
 def anon_in(text, parse=parse_text):
@@ -88,7 +88,7 @@ def test_addresses(text, address):
         assert parse_address(text) == address
         assert text.endswith(str(address).removeprefix("127.0.0.1:"))
     else:
-        with pytest.raises(UsageError, match="is no address to listen on") as caught:
+        with pytest.raises(UsageError, match="is not PORT or ADDRESS:PORT") as caught:
             parse_address(text)
         assert caught.value.hint
 
@@ -155,11 +155,13 @@ def test_what_can_t_be_written_is_told_once_and_tried_again(tmp_path):
     directory = tmp_path / "later"
     exporter = Exporter("web", directory / "web.prom")
     assert publish(exporter) == [
-        f"metrics can't be written to {directory}/web.prom, {AGAIN}: no such file or directory"
+        f"WARNING: metrics can't be written to {directory}/web.prom, {AGAIN}: no such file or directory"
     ]
     assert publish(exporter, WRITE_EVERY) == []
     directory.mkdir()
-    assert publish(exporter, 2 * WRITE_EVERY) == []
+    again = f"NOTICE: metrics are written to {directory}/web.prom again"
+    assert publish(exporter, 2 * WRITE_EVERY) == [again]
+    assert publish(exporter, 3 * WRITE_EVERY) == []
     assert anon_in((directory / "web.prom").read_text()) == 7
     exporter.close()
 
@@ -174,8 +176,8 @@ def test_what_fails_again_is_told_again(tmp_path):
         elif directory.exists():
             (directory / "web.prom").unlink()
             directory.rmdir()
-        told.append(len(publish(exporter, tick * WRITE_EVERY)))
-    assert told == [1, 0, 0, 0, 1, 0]
+        told.append([line.partition(":")[0] for line in publish(exporter, tick * WRITE_EVERY)])
+    assert told == [["WARNING"], [], ["NOTICE"], [], ["WARNING"], []]
 
 
 @pytest.mark.parametrize("name", ["web.prom", "web.txt"])
@@ -347,10 +349,10 @@ def test_an_address_that_is_taken_is_told_once_and_tried_again(monkeypatch):
         port = other.getsockname()[1]
         exporter = Exporter("web", listen=f"127.0.0.1:{port}")
         assert publish(exporter) == [
-            f"127.0.0.1:{port} can't be listened on, {AGAIN}: address already in use"
+            f"WARNING: 127.0.0.1:{port} can't be listened on, {AGAIN}: address already in use"
         ]
         assert publish(exporter, LISTEN_AGAIN) == []
-    assert publish(exporter, 2 * LISTEN_AGAIN) == []
+    assert publish(exporter, 2 * LISTEN_AGAIN) == [f"NOTICE: metrics are served on 127.0.0.1:{port} now"]
     assert anon_in(get(port)[0]) == 7
     exporter.close()
     with pytest.raises(OSError):
@@ -361,7 +363,7 @@ def test_what_is_no_address_is_told_and_stops_nothing():
     exporter = Exporter("web", listen="localhost:9797")
     (told,) = publish(exporter)
     assert told.startswith(
-        "metrics are not served: 'localhost:9797' is no address to listen on: write a port"
+        "WARNING: metrics are not served: 'localhost:9797' is not PORT or ADDRESS:PORT: write a port"
     )
     assert publish(exporter, LISTEN_AGAIN) == []
     exporter.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,10 @@ from samples import sample_of
 
 from unitmem.kernel.host import Host
 from unitmem.measure.sample import UnitSample
+from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.reader import parse
+from unitmem.report.plan import plan_document, print_plan
+from unitmem.report.terminal import console_on
 from unitmem.simulate.plan import PolicyPlan, plan, started_by, stopped_with
 from unitmem.unit import Invocation, Unit
 
@@ -223,3 +228,25 @@ def test_what_cannot_act_here_comes_with_the_reason(arguments, idle):
     arguments = dict(arguments)
     planning = planned(*arguments.pop("units", []), **arguments)
     assert [(each.step, reason) for each in planning.idle for reason in each.reasons] == idle
+
+
+# --- how a condition is shown ------------------------------------------------------------------
+
+
+def joined(terms: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Conditions of one or two others, in parentheses or not."""
+    term = terms | terms.map("({})".format)
+    two = st.tuples(term, st.sampled_from(["and", "or"]), term).map(" ".join)
+    return two | terms.map("not ({})".format)
+
+
+@given(st.recursive(st.sampled_from(["anon > 1M", "swap > 80% of limit", "file > 0B"]), joined, max_leaves=8))
+def test_what_plan_shows_reads_back_as_the_same_condition(text):
+    condition = parse_condition(text)
+    only = planned(steps=f'[{{when: "{text}", do: log}}]')
+    (policy,) = plan_document([only])["policies"]
+    assert parse_condition(policy["steps"][0]["when"]) == condition
+    printed = StringIO()
+    print_plan([only], console_on(printed))
+    shown = printed.getvalue().partition("step 1: ")[2].partition(": log\n")[0]
+    assert parse_condition(shown) == condition

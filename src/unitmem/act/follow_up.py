@@ -7,14 +7,13 @@ resort is taken, if there is one.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError, OutOfReachError
+from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError, OutOfReachError, reason_of
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.process import (
     PAGE_SIZE,
@@ -318,7 +317,7 @@ def _follow_reclaim(pending: Pending, action: Reclaim, now: float) -> Outcome | 
     elif isinstance(work.error, FileNotFoundError):
         detail = "there is no memory.reclaim: it takes Linux 5.19 and MemoryAccounting=yes"
     else:
-        detail = f"memory.reclaim: {os.strerror(work.error.errno or 0).lower()}"
+        detail = f"memory.reclaim: {reason_of(work.error)}"
     return Outcome(decision, Result.FAILED, detail, now)
 
 
@@ -329,7 +328,7 @@ def follow_set(pending: Pending, action: SetProperties, now: float) -> Outcome |
         try:
             effective = pending.cgroup.limit(_FILE_OF_PROPERTY[name])
         except OSError as error:
-            wrong.append(f"{_FILE_OF_PROPERTY[name]}: {os.strerror(error.errno or 0).lower()}")
+            wrong.append(f"{_FILE_OF_PROPERTY[name]}: {reason_of(error)}")
             continue
         if effective != (None if size is None else size // PAGE_SIZE * PAGE_SIZE):
             wrong.append(f"{_FILE_OF_PROPERTY[name]} is {format_size(effective, missing='max')}")
@@ -349,7 +348,7 @@ def follow_freezer(pending: Pending, now: float) -> Outcome | Pending:
         if pending.cgroup.is_frozen() is freezes:
             return Outcome(pending.decision, Result.VERIFIED, f"all its processes are {state}", now)
     except OSError as error:
-        why = os.strerror(error.errno or 0).lower()
+        why = reason_of(error)
         detail = f"whether it is {state} is unknown (cgroup.events: {why})"
         return Outcome(pending.decision, Result.FAILED, detail, now)
     if now < pending.deadline:

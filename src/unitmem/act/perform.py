@@ -138,7 +138,7 @@ def _act(
         case Run(command, timeout):
             # several units may be decided on at once, which their cgroups' numbers tell apart
             moment = f"{int(decision.at * 1000)}-{decision.invocation.cgroup_inode}"
-            name = f"unitmem-run-{decision.policy}-{decision.step + 1}-{moment}.service"
+            name = f"unitmem-run-{decision.policy}-{decision.step_number}-{moment}.service"
             required(manager).start_command(name, command, environment_of(decision), timeout)
             # the manager enforces the timeout; what is added is for the manager itself
             return Pending(decision, cgroup, now + timeout + END_WAIT, command_unit=name)

@@ -15,11 +15,12 @@ from unitmem.errors import PolicyFileError, UnitmemError
 from unitmem.measure.sample import Sample
 from unitmem.policy.model import PolicyFile
 from unitmem.policyfile import reader as config
-from unitmem.policyfile.nodes import PolicyProblemsError
+from unitmem.policyfile.nodes import PolicyProblemsError, Problem
 from unitmem.policyfile.reader import Checked
-from unitmem.report.document import dump
+from unitmem.report.document import emit
 from unitmem.report.failure import say, tell
 from unitmem.simulate.lint import review
+from unitmem.text import plural
 
 
 def check_policies(
@@ -46,26 +47,20 @@ def check_policies(
         except PolicyFileError as error:
             bad[path] = error
     sample = _sample(Machine.of(context), [checked.file for checked in good.values()], user=user)
-    findings: list[dict[str, Any]] = []
-    doubted = False
-    for path in dict.fromkeys(policies):
-        if path in bad:
-            findings += _mistakes(path, bad[path])
-            if not as_json:
-                tell(bad[path])
-            continue
-        for warning in review(good[path], sample):
-            doubted = True
-            findings.append({"file": str(path), "severity": "warning", **asdict(warning)})
-            if not as_json:
-                say(f"{path}:{warning.line}:{warning.column}: warning: {warning.message} [{warning.code}]")
-        if not as_json:
-            typer.echo(f"{path}: ok, {_summary(good[path].file)}")
+    doubts = {path: review(checked, sample) for path, checked in good.items()}
     if as_json:
-        typer.echo(dump({"problems": findings}))
+        findings = {path: _doubts(path, doubts[path]) for path in good}
+        findings |= {path: _mistakes(path, error) for path, error in bad.items()}
+        emit({"problems": [finding for path in dict.fromkeys(policies) for finding in findings[path]]})
+    else:
+        for path in dict.fromkeys(policies):
+            if path in bad:
+                tell(bad[path])
+            else:
+                _print(path, good[path].file, doubts[path])
     if bad:
         raise typer.Exit(PolicyFileError.exit_status)
-    if strict and doubted:
+    if strict and any(doubts.values()):
         raise typer.Exit(UnitmemError.exit_status)
 
 
@@ -75,6 +70,16 @@ def _mistakes(path: Path, error: PolicyFileError) -> list[dict[str, Any]]:
     if isinstance(error, PolicyProblemsError):
         return [{**finding, **asdict(problem)} for problem in error.problems]
     return [{**finding, "line": None, "column": None, "message": str(error), "code": None}]
+
+
+def _doubts(path: Path, warnings: Iterable[Problem]) -> list[dict[str, Any]]:
+    return [{"file": str(path), "severity": "warning", **asdict(warning)} for warning in warnings]
+
+
+def _print(path: Path, file: PolicyFile, warnings: Iterable[Problem]) -> None:
+    for warning in warnings:
+        say(f"{path}:{warning.line}:{warning.column}: warning: {warning.message} [{warning.code}]")
+    typer.echo(f"{path}: ok, {_summary(file)}")
 
 
 def _sample(machine: Machine, files: Iterable[PolicyFile], *, user: bool) -> Sample | None:
@@ -90,6 +95,4 @@ def _sample(machine: Machine, files: Iterable[PolicyFile], *, user: bool) -> Sam
 
 def _summary(file: PolicyFile) -> str:
     policies, steps = len(file.policies), sum(len(policy.steps) for policy in file.policies)
-    return (
-        f"{policies} {'policy' if policies == 1 else 'policies'}, {steps} {'step' if steps == 1 else 'steps'}"
-    )
+    return f"{plural(policies, 'policy', 'policies')}, {plural(steps, 'step')}"

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unitmem.errors import CommandNotExecutableError, CommandNotFoundError, UnitmemError
+from unitmem.errors import CommandNotExecutableError, CommandNotFoundError, UnitmemError, reason_of
 
 # what a program can't wait for, or what is about the very program it is sent to
 _OWN = {
@@ -75,7 +75,7 @@ class Command:
         except ValueError as error:  # a null byte
             raise CommandNotExecutableError(f"{words[0]!r}: {error}") from None
         except OSError as error:
-            text = f"{words[0]}: {os.strerror(error.errno or errno.EIO).lower()}"
+            text = f"{words[0]}: {reason_of(error)}"
             if error.errno in (errno.EAGAIN, errno.ENOMEM):
                 raise UnitmemError(text) from None
             raise CommandNotExecutableError(text) from None

@@ -19,7 +19,7 @@ from unitmem.errors import NoSuchUnitError, UnitmemError, UsageError
 from unitmem.explain.attribution import attribute
 from unitmem.explain.journalctl import read_entries
 from unitmem.record.history import Event, History, HistoryError, find_histories
-from unitmem.report.document import dump
+from unitmem.report.document import emit
 from unitmem.report.explain import Story, print_overview, print_story, story_document
 from unitmem.report.failure import say, tell
 from unitmem.report.terminal import console_on
@@ -107,7 +107,7 @@ def _tell_all(past: _Past, since: str, *, as_json: bool) -> None:
         for unit in sorted({event.unit for event in events})
     ]
     if as_json:
-        typer.echo(dump({"units": [story_document(story) for story in stories]}))
+        emit({"units": [story_document(story) for story in stories]})
     elif stories:
         print_overview(stories, console_on(sys.stdout))
     elif not past.problems:
@@ -123,14 +123,12 @@ def _tell_one(unit: str, past: _Past, machine: Machine, since: str, *, user: boo
         _require_loaded(unit, machine, since, user=user)
     story = Story(unit, events, endings)
     if as_json:
-        typer.echo(dump(story_document(story)))
-        return
-    known = (
-        "no end of it is on record"
-        if past.problems
-        else "nothing was done to it, and no end of it is on record"
-    )
-    print_story(story, past.series, console_on(sys.stdout), otherwise=f"{known}, in the last {since}")
+        emit(story_document(story))
+    else:
+        known = "no end of it is on record"
+        if not past.problems:
+            known = f"nothing was done to it, and {known}"
+        print_story(story, past.series, console_on(sys.stdout), otherwise=f"{known}, in the last {since}")
 
 
 def _require_loaded(unit: str, machine: Machine, since: str, *, user: bool) -> None:

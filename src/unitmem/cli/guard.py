@@ -20,6 +20,7 @@ from unitmem.errors import UnitmemError, UsageError
 from unitmem.guard.process_guard import GuardEnd, ProcessGuard
 from unitmem.quantity import QuantityError, format_size, parse_size
 from unitmem.report.failure import say
+from unitmem.text import signal_name
 
 _SHOWN_EVERY = 1.0
 """Seconds from one progress to the next."""
@@ -211,7 +212,7 @@ class _Voice(logging.Handler):
             self._tell(f"{guard.label}: ended, and what it left running is guarded no longer")
         status = command.returncode or 0
         if command.ended_by is not None:
-            self._tell(f"{guard.label}: ended by {_name(command.ended_by)}, not by its limit")
+            self._tell(f"{guard.label}: ended by {signal_name(command.ended_by)}, not by its limit")
         elif self._is_terminal:
             self._tell(f"{guard.label}: exited with status {status}")
 
@@ -249,10 +250,3 @@ def _is_in_foreground() -> bool:
     with suppress(OSError):
         return os.tcgetpgrp(2) == os.getpgrp()
     return False
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -11,7 +11,7 @@ from unitmem.cli.completion import unit_names
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import Json, User, sort_option
-from unitmem.report.document import dump, units_document
+from unitmem.report.document import emit, units_document
 from unitmem.report.failure import say
 from unitmem.report.terminal import console_on
 from unitmem.report.units import DEFAULT_SORT, SORT_FIELDS, print_units, sort_units
@@ -55,7 +55,7 @@ def list_units(
     )
     units = sort_units(sample.units.values(), sort)
     if as_json:
-        typer.echo(dump(units_document(sample, units)))
+        emit(units_document(sample, units))
     elif units:
         print_units(sample, units, console_on(sys.stdout), with_pss=pss)
     else:

@@ -15,7 +15,7 @@ from unitmem.cli.notes import note_refused
 from unitmem.cli.options import Json, User
 from unitmem.errors import NoSuchUnitError
 from unitmem.policyfile import reader as config
-from unitmem.report.document import dump
+from unitmem.report.document import emit
 from unitmem.report.plan import plan_document, print_plan
 from unitmem.report.terminal import console_on
 from unitmem.simulate.plan import plan
@@ -53,7 +53,7 @@ def plan_policies(
 
         plans = plan(file, sample, active.__contains__, dependents)
     if as_json:
-        typer.echo(dump(plan_document(plans)))
+        emit(plan_document(plans))
     else:
         print_plan(plans, console_on(sys.stdout))
     note_refused((unit.sample for each in plans for unit in each.units), "that are unknown")

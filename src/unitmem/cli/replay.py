@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from unitmem.policy.decision import Decision
 from unitmem.policyfile import reader as config
 from unitmem.quantity import format_span
 from unitmem.record.history import read_samples
-from unitmem.report.document import dump
+from unitmem.report.document import emit
 from unitmem.report.failure import say
 from unitmem.simulate.replay import Replayed, decisions
 from unitmem.tell.wording import decision_entry
@@ -37,29 +38,30 @@ def replay_policy(
     """
     checked = config.load(policy)
     replayed = Replayed()
-    made = []
-    for decision in decisions(checked.file, read_samples(history), replayed):
-        made.append(decision)
-        if not as_json:
-            typer.echo(f"{_time(decision, replayed):>12}  {decision_entry(decision).message}")
+    made = decisions(checked.file, read_samples(history), replayed)
     if as_json:
-        document = {"samples": replayed.samples, "decisions": [_document(d, replayed) for d in made]}
-        typer.echo(dump(document))
-        return
-    say(_summary(replayed, made))
+        documents = [_document(decision, replayed) for decision in made]
+        emit({"samples": replayed.samples, "decisions": documents})
+    else:
+        _print(made, replayed)
+
+
+def _print(made: Iterable[Decision], replayed: Replayed) -> None:
+    counts: Counter[str] = Counter()
+    for decision in made:
+        typer.echo(f"{_time(decision, replayed):>12}  {decision_entry(decision).message}")
+        counts["withheld" if decision.refusal is not None else action_name(decision.action)] += 1
+    say(_summary(replayed, counts))
 
 
 def _time(decision: Decision, replayed: Replayed) -> str:
     return "+" + format_span(decision.at - (replayed.first or 0.0), accuracy=0.001)
 
 
-def _summary(replayed: Replayed, made: list[Decision]) -> str:
+def _summary(replayed: Replayed, counts: Counter[str]) -> str:
     if not replayed.samples:
         return "there are no samples in it"
     span = format_span((replayed.last or 0.0) - (replayed.first or 0.0))
-    counts = Counter(
-        "withheld" if decision.refusal is not None else action_name(decision.action) for decision in made
-    )
     what = (
         ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing would have been done"
     )
@@ -73,7 +75,7 @@ def _document(decision: Decision, replayed: Replayed) -> dict[str, Any]:
         "unit": decision.unit,
         "invocation_id": decision.invocation.invocation_id,
         "policy": decision.policy,
-        "step": decision.step + 1,
+        "step": decision.step_number,
         "action": action_name(decision.action),
         "obstacle": None if decision.refusal is None else decision.refusal.obstacle,
         "held": decision.held,

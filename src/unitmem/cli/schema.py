@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from unitmem.policyfile.schema import policy_file_schema
-from unitmem.report.document import dump
+from unitmem.report.document import emit
 
 
 def print_schema() -> None:
@@ -14,4 +12,4 @@ def print_schema() -> None:
     With yaml-language-server, write it to a file and begin a policy file with
     "# yaml-language-server: $schema=FILE". It knows less than `unitmem check`, which reads conditions.
     """
-    typer.echo(dump(policy_file_schema()))
+    emit(policy_file_schema())

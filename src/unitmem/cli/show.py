@@ -12,7 +12,7 @@ from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import Json, User
 from unitmem.errors import UnitmemError, UsageError
-from unitmem.report.document import dump, unit_document
+from unitmem.report.document import emit, unit_document
 from unitmem.report.terminal import console_on
 from unitmem.report.unit import print_sources, print_unit
 from unitmem.unit import is_glob
@@ -55,7 +55,7 @@ def show_unit(
     if unit is None:
         raise UnitmemError(f"{name} stopped while it was being read", hint="try again")
     if as_json:
-        typer.echo(dump(unit_document(sample, unit)))
+        emit(unit_document(sample, unit))
     elif explain:
         print_sources(sample, unit, console_on(sys.stdout), machine.cgroups)
     else:

@@ -11,7 +11,7 @@ import typer
 from unitmem.cli.machine import Machine
 from unitmem.cli.options import Json, User
 from unitmem.errors import UnitmemError
-from unitmem.report.document import dump
+from unitmem.report.document import emit
 from unitmem.report.status import print_statuses
 from unitmem.report.terminal import console_on
 from unitmem.tell.status import read_statuses
@@ -40,6 +40,6 @@ def show_status(
         start = f"systemctl {'--user ' if user else ''}start unitmem@{instance or 'NAME'}.service"
         raise UnitmemError(f"{which} runs here as a service", hint=f"start one with `{start}`")
     if as_json:
-        typer.echo(dump({"watches": documents}))
+        emit({"watches": documents})
     else:
         print_statuses(documents, time.time(), console_on(sys.stdout))

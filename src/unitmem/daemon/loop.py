@@ -50,6 +50,7 @@ from unitmem.tell.journal import Journal, Priority
 from unitmem.tell.reporter import Teller
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
 from unitmem.tell.status import Watched, status_document
+from unitmem.text import plural
 from unitmem.unit import Invocation, ManagerKind
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Watch:
         self._keeper = Keeper(Store(directories.state), self._teller)
         self._wakeup = -1
         self._alive_at = 0.0
-        self._troubles: dict[str, frozenset[str]] = {}
+        self._unopened: frozenset[str] = frozenset()
         self._tracker = Tracker(self._governs, own_cgroup())
         self._pending: list[Pending] = []
         self.has_looked = False
@@ -152,7 +153,6 @@ class Watch:
         self._reloading = False
         self._is_loaded = True
         self._missed = 0
-        self._overrun_told = False
         self._events_from = 0.0
         self._selector = selectors.DefaultSelector()
         self._connection = Connection(
@@ -275,9 +275,9 @@ class Watch:
         try:
             host = read_host()
         except (OSError, UnsupportedSystemError) as error:
-            self._tell_troubles("host", f"nothing is decided, as the machine can't be read: {error}")
+            self._teller.once("host", f"nothing is decided, as the machine can't be read: {error}")
             return Sample(now, is_complete=False)
-        self._tell_troubles("host")
+        self._teller.once("host", None, "the machine can be read again")
         machine = Sample(now, host=host_values(host))
         units = {}
         seen: dict[str, Level] = {}
@@ -444,28 +444,22 @@ class Watch:
                 self._directories.runtime / STATUS_FILE, json.dumps(document), durable=False, mode=0o644
             )
         except OSError as error:
-            self._tell_troubles("status", f"`unitmem status` shows an old state, or nothing: {error}")
+            self._teller.once("status", f"`unitmem status` shows an old state, or nothing: {error}")
         else:
-            self._tell_troubles("status")
+            self._teller.once("status", None, "status is written again")
 
     def _tell_unseen(self) -> None:
-        refusal = self._tracker.refusal
-        self._tell_troubles(
-            "unseen",
-            *([] if refusal is None else [f"which units there are is not known: {refusal}"]),
-            *(
-                f"{unit}: nothing of it is seen, as its cgroup can't be opened: {why}"
-                for unit, why in self._tracker.unopened.items()
-            ),
-        )
-
-    def _tell_troubles(self, kind: str, *troubles: str) -> None:
-        """Say what is wrong by now, and was not the last time that this kind of trouble was looked for."""
-        told = self._troubles.get(kind, frozenset())
-        self._troubles[kind] = frozenset(troubles)
-        for trouble in troubles:
-            if trouble not in told:
-                self._teller.say(Priority.WARNING, trouble)
+        refusal, unopened = self._tracker.refusal, self._tracker.unopened
+        unlisted = None if refusal is None else f"which units there are is not known: {refusal}"
+        self._teller.once("units", unlisted, "which units there are is known again")
+        for unit in sorted(self._unopened | unopened.keys()):
+            why, tracked = unopened.get(unit), self._tracker.find(unit)
+            unseen = f"{unit}: nothing of it is seen, as its cgroup can't be opened: {why}"
+            # else it has stopped, or is governed no more
+            is_open = tracked is not None and tracked.cgroup is not None
+            again = f"{unit}: its cgroup can be opened again" if is_open else None
+            self._teller.once(("cgroup", unit), None if why is None else unseen, again)
+        self._unopened = frozenset(unopened)
 
     def _tell_metrics(self, sample: Sample, took: float) -> None:
         if self._exporter is None:
@@ -481,19 +475,17 @@ class Watch:
             under_way=len(self._pending),
             to_set_back=len(self._keeper.spelled()),
         )
-        for message in news:
-            self._teller.say(Priority.WARNING, message)
+        for entry in news:
+            self._teller.say(entry.priority, entry.message)
 
     def _tell_overrun(self, missed: int) -> None:
         """Say once that ticks are missed, until they are kept again."""
         self._missed += max(0, missed)
-        if missed > 0 and not self._overrun_told:
-            self._teller.say(
-                Priority.WARNING,
-                f"a tick took longer than the interval of {format_span(self.file.interval)}: "
-                f"{missed} were skipped; choose a longer `interval`, or fewer process measures",
-            )
-        self._overrun_told = missed > 0
+        overrun = (
+            f"a tick took longer than the interval of {format_span(self.file.interval)}: "
+            f"{missed} were skipped; choose a longer `interval`, or fewer process measures"
+        )
+        self._teller.once("overrun", overrun if missed > 0 else None, by_words=False)
 
 
 def _raise_file_limit() -> None:
@@ -539,4 +531,4 @@ def _unreadable(tracked: Tracked, cgroup: Cgroup, error: OSError) -> UnitSample:
 
 
 def _summary(policies: tuple[Policy, ...]) -> str:
-    return f"{len(policies)} {'policy' if len(policies) == 1 else 'policies'}"
+    return plural(len(policies), "policy", "policies")

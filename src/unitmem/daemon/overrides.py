@@ -29,7 +29,6 @@ class Keeper:
         self._teller = teller
         self._holds: list[Hold] = []
         self._stuck: dict[tuple[str, str], _Stuck] = {}
-        self._is_saving = True
 
     def recall(self, policies: Sequence[Policy]) -> State:
         """The state from where the last watch of this name ended; a new one where nothing is kept."""
@@ -52,14 +51,11 @@ class Keeper:
         try:
             self._store.save(Remembered(state, tuple(self._holds)), policies, Instant.now(now), ahead=ahead)
         except OSError as error:
-            if self._is_saving:
-                self._teller.say(
-                    Priority.ERROR,
-                    f"cooldowns, budgets and open episodes can't be saved, and end with this watch: {error}",
-                )
-            self._is_saving = False
+            trouble = f"cooldowns, budgets and open episodes can't be saved, and end with this watch: {error}"
+            self._teller.once("state", trouble, priority=Priority.ERROR, by_words=False)
         else:
-            self._is_saving = True
+            if not ahead:  # that file alone doesn't outlive the machine
+                self._teller.once("state", None, "the state is saved again")
 
     def hold(self, decision: Decision, manager: Manager | None) -> Hold | None:
         """What `decision` will have to set back, to be saved before it is performed."""

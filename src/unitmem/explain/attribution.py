@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from unitmem.explain.runs import LATE, NEAR, SLOW, Deed, Event, Kill, Kind, Run, read, signal_number
-from unitmem.text import printable
+from unitmem.text import printable, signal_name
 from unitmem.unit import unit_kind
 
 #: After these a process is expected to end.
@@ -146,7 +146,7 @@ def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Seq
     if (request := _request_behind(run, onset)) is not None:
         return (
             Cause.SIGNAL_REQUEST,
-            f"{_signal_name(request.number)} sent by systemctl kill",
+            f"{signal_name(request.number or 0)} sent by systemctl kill",
             [request, *exits[-1:]],
         )
     if end.kind is Kind.FAILURE:
@@ -226,16 +226,9 @@ def _crash(end: Event, exits: Sequence[Event]) -> str:
     whose = "" if last.kind is Kind.MAIN_EXIT else " of a control process"
     if last.value == "exited":
         return f"exit status {last.number}{whose}"
-    return f"{_signal_name(last.number)}{whose}{', core dumped' if last.value == 'dumped' else ''}"
+    return f"{signal_name(last.number or 0)}{whose}{', core dumped' if last.value == 'dumped' else ''}"
 
 
 def _evidence(events: Iterable[Event]) -> tuple[str, ...]:
     ordered = sorted(events, key=lambda event: event.clock)
     return tuple(dict.fromkeys(event.message for event in ordered if event.message))
-
-
-def _signal_name(number: int | None) -> str:
-    try:
-        return signal.Signals(number or 0).name
-    except ValueError:
-        return f"signal {number}"

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from unitmem.errors import UnsupportedSystemError
+from unitmem.errors import UnsupportedSystemError, reason_of
 from unitmem.kernel.cgroup import parse_self_cgroup
 from unitmem.kernel.files import PROC_ROOT, parse_counter, parse_flat_keyed
 from unitmem.kernel.host import Host, read_host
@@ -460,5 +460,5 @@ def _read(path: Path) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        return f"{os.strerror(error.errno or errno.EIO).lower()}{where}"
+        return f"{reason_of(error)}{where}"
     return str(error)

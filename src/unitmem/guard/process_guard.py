@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from unitmem.errors import UnsupportedSystemError
+from unitmem.errors import UnsupportedSystemError, reason_of
 from unitmem.kernel.pidfd import Child, duplicate, has_ended, open_child, open_pid, pin
 from unitmem.kernel.process import Process, ProcessGoneError
-from unitmem.kernel.process_tree import ProcessTree, words
+from unitmem.kernel.process_tree import ProcessTree
 from unitmem.quantity import format_size, format_span, seconds
 from unitmem.text import printable
 
@@ -491,9 +491,7 @@ class ProcessGuard:
             self._report("SIGKILL was sent, and it has not ended since")
         for process, error in delivery.refused[:1]:
             more = f" (and {len(delivery.refused) - 1} more)" if len(delivery.refused) > 1 else ""
-            trouble = (
-                f"{number.name} could not be sent to {process.label}{more}: {words(error)}; it is tried again"
-            )
+            trouble = f"{number.name} could not be sent to {process.label}{more}: {reason_of(error)}; it is tried again"
             self._report(f"{killing.breach}, but {trouble}", trouble)
         if killing.sent is None:
             self._killing = None

@@ -6,8 +6,9 @@ Reference: Documentation/admin-guide/cgroup-v2.rst, Documentation/accounting/psi
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
+
+from unitmem.errors import reason_of
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC_ROOT = Path("/proc")
@@ -85,5 +86,5 @@ def why_unread(name: str, error: Exception) -> str:
     if isinstance(error, OSError):
         if error.errno == errno.EOPNOTSUPP and name == "memory.pressure":
             return _MISSING[name]
-        return os.strerror(error.errno or errno.EIO).lower()
+        return reason_of(error)
     return str(error)

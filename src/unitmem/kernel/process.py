@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from unitmem.errors import reason_of
 from unitmem.kernel.files import PROC_ROOT
 from unitmem.text import printable
 
@@ -430,5 +431,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         if error.errno in (errno.EACCES, errno.EPERM):
             return "permission denied (it takes root, or CAP_SYS_PTRACE)"
-        return os.strerror(error.errno or errno.EIO).lower()
+        return reason_of(error)
     return str(error)

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unitmem.errors import reason_of
 from unitmem.kernel.files import PROC_ROOT
 from unitmem.kernel.process import (
     PinnedProcess,
@@ -82,7 +83,7 @@ class ProcessTree:
             except ProcessGoneError:
                 continue
             except OSError as error:
-                weighed.append(replace(process, unknown=words(error)))
+                weighed.append(replace(process, unknown=reason_of(error)))
         return weighed
 
     def _weigh(self, process: Process) -> Process:
@@ -221,8 +222,3 @@ def _children_by_parent(proc: Path) -> dict[int, list[int]]:
                 text = (proc / entry / "stat").read_bytes().decode(errors="replace")
                 children.setdefault(parse_stat(text).parent, []).append(int(entry))
     return children
-
-
-def words(error: OSError) -> str:
-    """What went wrong, in the middle of a sentence."""
-    return (error.strerror or str(error)).lower()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Collection, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from unitmem.errors import reason_of
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.files import PROC_ROOT
 from unitmem.kernel.host import Host
@@ -68,7 +67,7 @@ def collect(
     except CgroupGoneError:
         raise
     except OSError as error:
-        reason = f"not every process of it can be found: {os.strerror(error.errno or errno.EIO).lower()}"
+        reason = f"not every process of it can be found: {reason_of(error)}"
         return replace(sample, unknown={**sample.unknown, **dict.fromkeys(PROCESS_NAMES, reason)})
 
 

@@ -6,16 +6,14 @@ instead (`manager.tracker`), because listing units is dear to PID 1.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from errno import EIO
 from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from unitmem.errors import NoSuchUnitError
+from unitmem.errors import NoSuchUnitError, reason_of
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
 from unitmem.kernel.host import read_host
@@ -160,7 +158,7 @@ class Sampler:
         except CgroupGoneError:
             return None
         except OSError as error:
-            return _unknown(unit, os.strerror(error.errno or EIO).lower())
+            return _unknown(unit, reason_of(error))
 
     def read(self, unit: Unit, cgroup: Cgroup) -> UnitSample:
         """Sample `unit` through its open `cgroup`, with the command lines of the processes that are read.

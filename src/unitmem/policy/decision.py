@@ -15,6 +15,7 @@ from unitmem.policy.actions import (
     Log,
 )
 from unitmem.policy.condition import Finding
+from unitmem.policy.model import step_number
 from unitmem.unit import Invocation
 
 
@@ -63,7 +64,7 @@ class Decision:
     """When, by the monotonic clock of the sample."""
     policy: str
     step: int
-    """The step's place in its policy, from 0."""
+    """The step's index in its policy; `step_number` counts from 1."""
     action: Action
     invocation: Invocation
     held: float
@@ -81,6 +82,10 @@ class Decision:
     @property
     def unit(self) -> str:
         return self.invocation.unit
+
+    @property
+    def step_number(self) -> int:
+        return step_number(self.step)
 
     @property
     def acts(self) -> bool:
@@ -121,7 +126,7 @@ def environment_of(decision: Decision) -> dict[str, str]:
     variables = {
         "UNITMEM_UNIT": decision.unit,
         "UNITMEM_POLICY": decision.policy,
-        "UNITMEM_STEP": str(decision.step + 1),
+        "UNITMEM_STEP": str(decision.step_number),
         "UNITMEM_HELD_USEC": str(int(decision.held * 1_000_000)),
     }
     if decision.invocation.invocation_id is not None:

@@ -43,7 +43,7 @@ from unitmem.policy.actions import Action, Log, Signal, Target, ends_the_unit
 from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
-from unitmem.policy.state import Key, Ladder, Phase, State, StepState, budget_left, unjudged
+from unitmem.policy.state import Key, Ladder, Phase, State, StepState, budget_left, counted, unjudged
 from unitmem.policy.trends import UnitFacts, extend
 from unitmem.quantity import format_span
 from unitmem.unit import Invocation
@@ -143,8 +143,8 @@ class _Tick:
                 self.trails[name] = trail
 
     def state(self) -> State:
-        spent = {key: self._within(self.budgets.get(key[0]), times) for key, times in self.spent.items()}
-        in_all = {mode: self._within(self.budget, times) for mode, times in self.spent_in_all.items()}
+        spent = {key: counted(self.budgets.get(key[0]), times, self.now) for key, times in self.spent.items()}
+        in_all = {mode: counted(self.budget, times, self.now) for mode, times in self.spent_in_all.items()}
         return State(
             self.ladders,
             self.cooling,
@@ -273,9 +273,6 @@ class _Tick:
         cooldown = self.cooldowns.get(key[0], 0.0)
         if ladder.episode_since is not None and cooldown > 0:
             self.cooling[key] = self.now + cooldown
-
-    def _within(self, budget: Budget | None, times: tuple[float, ...]) -> tuple[float, ...]:
-        return () if budget is None else tuple(at for at in times if at > self.now - budget.per)
 
 
 def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tuple[StepState, bool]:

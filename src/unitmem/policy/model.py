@@ -9,6 +9,7 @@ from enum import StrEnum
 from unitmem.policy.actions import Action
 from unitmem.policy.condition import Condition, measures_of
 from unitmem.quantity import format_span
+from unitmem.text import plural
 from unitmem.unit import matches
 
 DEFAULT_INTERVAL = 2.0
@@ -30,7 +31,7 @@ class Budget:
     """Seconds."""
 
     def __str__(self) -> str:
-        return f"{self.actions} {'action' if self.actions == 1 else 'actions'} per {format_span(self.per)}"
+        return f"{plural(self.actions, 'action')} per {format_span(self.per)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Step:
     """Seconds after which it fires again in the same episode, while the condition holds; None is never."""
     line: int | None = field(default=None, compare=False)
     """Where in its file it stands, counted from 1; a step that has moved is still the same."""
+
+
+def step_number(index: int) -> int:
+    """How people, journal fields and labels count the step at `index` of its policy: from 1."""
+    return index + 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from unitmem.policy.actions import ends_the_unit
 from unitmem.policy.decision import Decision, Refusal
-from unitmem.policy.model import Budget, Mode, Policy
+from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
 from unitmem.policy.trends import Trail
 from unitmem.unit import Invocation
 
@@ -131,6 +131,11 @@ def lapse(state: State, key: Key, steps: Collection[int]) -> State:
     return replace(state, ladders={**state.ladders, key: replace(ladder, steps=kept)})
 
 
+def step_state(ladder: Ladder | None, index: int) -> StepState:
+    """Where the step at `index` stands; idle where nothing is remembered of it."""
+    return StepState() if ladder is None or index >= len(ladder.steps) else ladder.steps[index]
+
+
 def is_open(state: State, key: Key) -> bool:
     """Whether that policy has an open episode for that unit."""
     ladder = state.ladders.get(key)
@@ -163,9 +168,38 @@ def carry_over(state: State, old: Sequence[Policy], new: Sequence[Policy], now: 
     )
 
 
+def cooldown_left(state: State, key: Key, now: float) -> float | None:
+    """Seconds for which no episode begins yet; None where one may begin."""
+    until = state.cooling.get(key)
+    return None if until is None or until <= now else until - now
+
+
+def cooling_absent(state: State, present: Collection[str], now: float) -> list[tuple[Key, float]]:
+    """The cooldowns, by `cooldown_left`, of units that are not `present`."""
+    left = [(key, cooldown_left(state, key, now)) for key in sorted(state.cooling) if key[1] not in present]
+    return [(key, seconds) for key, seconds in left if seconds is not None]
+
+
+def counted(budget: Budget | None, spent: Sequence[float], now: float) -> tuple[float, ...]:
+    """Those of the times `spent` that count against `budget` still."""
+    return () if budget is None else tuple(at for at in spent if at > now - budget.per)
+
+
 def budget_left(budget: Budget, spent: Sequence[float], now: float) -> int:
     """How many actions may still be decided, after those at the times `spent`."""
-    return max(0, budget.actions - sum(1 for at in spent if at > now - budget.per))
+    return max(0, budget.actions - len(counted(budget, spent, now)))
+
+
+def unit_budget_left(policy: Policy, state: State, unit: str, now: float) -> int | None:
+    """What is left of the budget of `policy` for `unit`; None where it has none."""
+    spent = state.spent.get((policy.name, unit), ())
+    return None if policy.budget is None else budget_left(policy.budget, spent, now)
+
+
+def file_budget_left(file: PolicyFile, state: State, now: float) -> int | None:
+    """What is left of the file's budget for policies that act; None where it has none."""
+    spent = state.spent_in_all.get(Mode.ACT, ())
+    return None if file.budget is None else budget_left(file.budget, spent, now)
 
 
 def _given_back(spent: Mapping[_T, tuple[float, ...]], key: _T, at: float) -> Mapping[_T, tuple[float, ...]]:

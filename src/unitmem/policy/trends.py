@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from math import inf
-from statistics import median
 
 from unitmem.measure.catalogue import EVENT_NAMES
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, UnitSample
@@ -81,8 +80,10 @@ def slope_of(points: Points) -> float | None:
     """The median slope between any two of `points`, in units a second; None of too few."""
     if len(points) < MIN_POINTS:
         return None
-    slopes = [(late - early) / (end - start) for (start, early), (end, late) in combinations(points, 2)]
-    return median(slopes)
+    pairs = combinations(points, 2)
+    slopes = sorted((late - early) / (end - start) for (start, early), (end, late) in pairs)
+    middle = len(slopes) // 2
+    return slopes[middle] if len(slopes) % 2 else (slopes[middle - 1] + slopes[middle]) / 2
 
 
 class UnitFacts:

@@ -27,7 +27,8 @@ from unitmem.policy.actions import (
     Target,
     Thaw,
 )
-from unitmem.policyfile.nodes import NULL_TAG, NodeReader, close_to, quoted
+from unitmem.policyfile.nodes import NULL_TAG, NodeReader
+from unitmem.text import close_to, quoted
 from unitmem.unit import CGROUP_KINDS
 
 ACTIONS = ("log", "reclaim", "set", "signal", "freeze", "thaw", "run", "restart", "stop", "kill")

@@ -20,6 +20,7 @@ from typing import NamedTuple, NoReturn
 from unitmem.measure.catalogue import MEASURES, Dimension, Trait
 from unitmem.policy.condition import ETA_TARGETS, All, AnyOf, Comparison, Condition, Derivation, Not
 from unitmem.quantity import QuantityError, format_span, parse_percent, parse_rate, parse_size, parse_span
+from unitmem.text import closest
 
 DEFAULT_ETA_SPAN = 600.0
 """Seconds over which `eta(limit)` takes its slope where it names no span."""
@@ -405,13 +406,9 @@ _FOREIGN_NAMES = {
 
 
 def _suggestion(name: str) -> str:
-    import difflib  # noqa: PLC0415 - only where there is an error to explain
-
     lowered = name.lower()
     if lowered in _DERIVED_FORM:
         return f"did you mean `{_DERIVED_FORM[Derivation(lowered)]}`?"
-    close = [_FOREIGN_NAMES[lowered]] if lowered in _FOREIGN_NAMES else []
-    close = close or difflib.get_close_matches(lowered, MEASURES, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
+    if close := _FOREIGN_NAMES.get(lowered) or closest(lowered, MEASURES):
+        return f"did you mean {close!r}?"
     return "see unitmem.yaml(5) for the list, which starts with workingset, unreclaimable, pss, limit"

@@ -16,6 +16,7 @@ import yaml
 from unitmem.errors import PolicyFileError
 from unitmem.policyfile.warnings import Code
 from unitmem.quantity import QuantityError, parse_size, parse_span
+from unitmem.text import close_to, quoted
 
 MAX_DEPTH = 50
 MAX_ALIASES = 200  # what they stand for multiplies, list within list
@@ -288,17 +289,6 @@ def _yaml_hint(what: str, context: str, line: str, column: int) -> str | None:
     return None
 
 
-def quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
 def called(what: str) -> str:
     """A key as a key, and the rest as it reads."""
     return what if " " in what else f"`{what}`"
-
-
-def close_to(name: str, names: Sequence[str]) -> str:
-    import difflib  # noqa: PLC0415 - only where there is an error to explain
-
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f" (did you mean `{close[0]}`?)" if close else ""

@@ -30,11 +30,11 @@ from unitmem.policyfile.nodes import (
     beyond_policies,
     column_within,
     is_plain,
-    quoted,
     yaml_problem,
 )
 from unitmem.policyfile.warnings import Code, Ignore, ignores
 from unitmem.quantity import format_span
+from unitmem.text import quoted
 from unitmem.unit import CGROUP_KINDS, is_glob, is_unit_name, unit_kind
 
 FILE_KEYS = ("interval", "budget", "policies")

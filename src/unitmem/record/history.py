@@ -25,7 +25,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self
 
-from unitmem.errors import UnitmemError
+from unitmem.errors import UnitmemError, reason_of
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.unit import Invocation, Unit
 
@@ -166,7 +166,7 @@ def _open(path: Path) -> BufferedReader:
     except PermissionError:
         raise HistoryError(f"{path}: permission denied", hint="run it as root") from None
     except OSError as error:
-        raise HistoryError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_HINT) from None
+        raise HistoryError(f"{path}: {reason_of(error)}", hint=_HINT) from None
 
 
 def find_histories(root: Path) -> list[Path]:
@@ -180,9 +180,7 @@ def find_histories(root: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise HistoryError(
-            f"{root}: {(error.strerror or str(error)).lower()}", hint="run it as root"
-        ) from None
+        raise HistoryError(f"{root}: {reason_of(error)}", hint="run it as root") from None
     return [path for directory in directories if _may_exist(path := Path(directory, FILE_NAME))]
 
 

@@ -192,7 +192,7 @@ def _event_about(decision: Decision, kind: Kind, message: str, realtime: float) 
         message=message,
         run=decision.invocation.invocation_id,
         policy=decision.policy,
-        step=decision.step + 1,
+        step=decision.step_number,
         action=action_name(decision.action),
     )
 

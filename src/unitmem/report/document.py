@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,9 +27,11 @@ from unitmem.report.unit import by_size
 NOT_ASKED = "not read: it takes --pss"
 
 
-def dump(document: Any) -> str:
-    """`document` as text, in UTF-8's whole range and indented, since people read it too."""
-    return json.dumps(document, indent=2, ensure_ascii=False)
+def emit(document: Any) -> None:
+    """Print `document` on stdout: indented, since people read it too, and with escapes where that isn't UTF-8."""
+    is_unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    # at once, so that a reader who has gone away is noticed here
+    print(json.dumps(document, indent=2, ensure_ascii=not is_unicode), flush=True)  # noqa: T201 - for all verbs
 
 
 def units_document(machine: Sample, units: Sequence[UnitSample]) -> dict[str, Any]:

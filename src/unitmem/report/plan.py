@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from unitmem.policy.actions import action_name
-from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Finding, Not
-from unitmem.policy.model import Mode, Step
+from unitmem.policy.condition import Finding
+from unitmem.policy.model import Mode, Step, step_number
 from unitmem.quantity import format_span
 from unitmem.report.table import GAP, print_line
 from unitmem.simulate.plan import Dependent, PolicyPlan, UnitPlan
@@ -52,7 +52,7 @@ def _print_policy(plan: PolicyPlan, console: Console) -> None:
     for reason in idle.get(None, ()):
         print_line(console, Text(f"{_INDENT}can't act here: {reason}", "yellow"))
     for index, step in enumerate(policy.steps):
-        print_line(console, f"{_INDENT}step {index + 1}: {_spelled(step)}")
+        print_line(console, f"{_INDENT}step {step_number(index)}: {_spelled(step)}")
         for reason in idle.get(index, ()):
             print_line(console, Text(f"{_INDENT * 2}can't act here: {reason}", "yellow"))
 
@@ -60,24 +60,7 @@ def _print_policy(plan: PolicyPlan, console: Console) -> None:
 def _spelled(step: Step) -> str:
     """`workingset > 85% of limit for 30s: stop within 1min 30s`."""
     hold = f" for {format_span(step.hold)}" if step.hold else ""
-    return f"{_condition(step.when)}{hold}: {step.action}"
-
-
-def _condition(condition: Condition) -> str:
-    """As a policy may write it, with the parentheses that it needs."""
-    match condition:
-        case Comparison():
-            return str(condition)
-        case Not(Comparison() as term):
-            return f"not {term}"
-        case Not(term):
-            return f"not ({_condition(term)})"
-        case All(terms):
-            return " and ".join(
-                f"({_condition(term)})" if isinstance(term, AnyOf) else _condition(term) for term in terms
-            )
-        case AnyOf(terms):
-            return " or ".join(map(_condition, terms))
+    return f"{step.when}{hold}: {step.action}"
 
 
 def _print_unit(unit: UnitPlan, console: Console) -> None:
@@ -85,7 +68,7 @@ def _print_unit(unit: UnitPlan, console: Console) -> None:
     title.append(f"  {unit.sample.unit.state}", "default not bold")
     print_line(console, title)
     for index, verdict in enumerate(unit.verdicts):
-        line = Text(f"{_INDENT * 2}step {index + 1} ")
+        line = Text(f"{_INDENT * 2}step {step_number(index)} ")
         line.append(_TRUTH[verdict.truth], _STYLE[verdict.truth])
         line.append(f": {'; '.join(map(str, verdict.findings))}")
         print_line(console, line)
@@ -114,7 +97,7 @@ def _policy(plan: PolicyPlan) -> dict[str, Any]:
         "mode": str(policy.mode),
         "steps": [
             {
-                "when": _condition(step.when),
+                "when": str(step.when),
                 "for": step.hold,
                 "do": action_name(step.action),
                 "action": str(step.action),
@@ -123,7 +106,7 @@ def _policy(plan: PolicyPlan) -> dict[str, Any]:
         ],
         "units": [_unit(unit) for unit in plan.units],
         "idle": [
-            {"step": None if each.step is None else each.step + 1, "reasons": list(each.reasons)}
+            {"step": None if each.step is None else step_number(each.step), "reasons": list(each.reasons)}
             for each in plan.idle
         ],
     }

@@ -22,7 +22,7 @@ from unitmem.quantity import format_percent, format_size, format_span
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
 from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used
-from unitmem.text import printable
+from unitmem.text import plural, printable
 from unitmem.unit import Invocation
 
 SORT_FIELDS = ("unit", *(name for name in FIELDS if name != "pss"), "growth", "eta")
@@ -489,7 +489,7 @@ def _machine(look: Look) -> Text:
 
 def _summary(view: View, look: Look) -> Text:
     count, shown = len(look.machine.units), len(view.rows)
-    line = f"{count} {'unit' if count == 1 else 'units'}"
+    line = plural(count, "unit")
     if view.filter:
         line += f", {shown} with {view.filter!r}"
     if shown > view.page:

@@ -11,6 +11,7 @@ from rich.text import Text
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.quantity import format_percent, format_size
 from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.text import plural
 
 NEAR, VERY_NEAR = 75.0, 90.0  # percent of the limit
 PRESSED, VERY_PRESSED = 10.0, 40.0  # percent of time that tasks waited for memory
@@ -118,7 +119,7 @@ def _alarm(value: float, high: float, very_high: float) -> str:
 
 
 def _legend(machine: Sample, units: Sequence[UnitSample]) -> Text:
-    count = f"{len(units)} {'unit' if len(units) == 1 else 'units'}"
+    count = plural(len(units), "unit")
     return Text(f"{count}; this machine: {format_host(machine.host)}.", "dim")
 
 

@@ -33,6 +33,7 @@ from unitmem.policyfile.nodes import Problem
 from unitmem.policyfile.reader import Checked, is_silenced, never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.quantity import format_size
+from unitmem.text import closest, listed
 from unitmem.unit import CORE_UNITS, is_glob, matches
 
 _SEVERITY: dict[type[Action], int] = {
@@ -103,7 +104,7 @@ class _Review:
         if core and is_glob(pattern):
             yield self.doubt(
                 Code.CORE_UNIT,
-                f"{pattern} reaches {_listed(core)}, which can't be done without: "
+                f"{pattern} reaches {listed(core, _MOST_NAMED)}, which can't be done without: "
                 "write a narrower pattern, or list what isn't meant under `except`",
                 *("units", index),
             )
@@ -396,7 +397,8 @@ def _odd_ignores(
     for ignore in ignores:
         for code in ignore.codes:
             if code not in set(Code):
-                message = f"there is no warning {code!r}{_close(code)}: unitmem.yaml(5) lists them"
+                close = f" (did you mean {meant}?)" if (meant := closest(code, Code)) else ""
+                message = f"there is no warning {code!r}{close}: unitmem.yaml(5) lists them"
                 yield Problem(ignore.line, ignore.column, message, Code.UNKNOWN_CODE)
             elif (
                 code not in (Code.UNKNOWN_CODE, Code.UNUSED_IGNORE)
@@ -418,16 +420,3 @@ def _is_judged(code: Code, machine: Sample | None) -> bool:
             return machine is not None and machine.host.swap_total is not None
         case _:
             return True
-
-
-def _close(code: str) -> str:
-    import difflib  # noqa: PLC0415 - only where there is a mistake to explain
-
-    close = difflib.get_close_matches(code, list(Code), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _listed(names: list[str]) -> str:
-    """`a, b, c and 4 more`."""
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

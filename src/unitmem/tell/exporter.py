@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitmem import __version__
-from unitmem.errors import UsageError
+from unitmem.errors import UsageError, reason_of
 from unitmem.files import replace_file
 from unitmem.kernel.process import ProcessGoneError, read_process, with_pss
 from unitmem.measure.sample import Sample
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.policy.model import PolicyFile
 from unitmem.policy.state import State
+from unitmem.tell.journal import Entry
+from unitmem.tell.once import Once
 from unitmem.tell.openmetrics import (
     Cost,
     Counts,
@@ -74,7 +76,7 @@ def parse_address(text: str) -> Address:
     if not 0 < number < 1 << 16 or not _is_numeric(host, is_bracketed=is_bracketed):
         # `:9797` as well: with others it means every address of the machine
         raise UsageError(
-            f"{text!r} is no address to listen on",
+            f"{text!r} is not PORT or ADDRESS:PORT",
             hint="write a port (9797), which is one of 127.0.0.1, or ADDRESS:PORT (192.0.2.7:9797, [::1]:9797)",
         )
     return Address(host, number)
@@ -122,7 +124,7 @@ class Exporter:
         self._write_at = 0.0
         self._listen_at = 0.0
         self._listener: Listener | None = None
-        self._told: dict[str, str | None] = {}
+        self._once = Once()
 
     def close(self) -> None:
         """Listen no more, and remove the file, or leave the last of it."""
@@ -153,8 +155,8 @@ class Exporter:
         is_file_loaded: bool,
         under_way: int,
         to_set_back: int,
-    ) -> Collection[str]:
-        """Take what a tick has seen; what there is to be told about publishing it, once while it lasts.
+    ) -> Collection[Entry]:
+        """Take what a tick has seen; return what there is to tell about publishing it, once while it lasts.
 
         Args:
             file: the policies in force.
@@ -184,28 +186,29 @@ class Exporter:
             under_way=under_way,
             to_set_back=to_set_back,
         )
-        return [*self._write_if_due(sample.at), *self._listen_if_due(sample.at)]
+        news = self._write_if_due(sample.at), self._listen_if_due(sample.at)
+        return [entry for entry in news if entry is not None]
 
     def current(self) -> Page:
         """The page of the last tick, with what the watch costs now."""
         return {} if self._seen is None else page(self._seen, own_cost())
 
-    def _write_if_due(self, now: float) -> list[str]:
-        """What is in the way of it, if it's news."""
+    def _write_if_due(self, now: float) -> Entry | None:
+        """Write the text file if it is due; return an error the first time it occurs, and the end of it."""
         if self._textfile is None or now < self._write_at:
-            return []
+            return None
         self._write_at = now + WRITE_EVERY
         trouble = None
         try:
             self._write(self._textfile)
         except OSError as error:
-            trouble = f"metrics can't be written to {self._textfile}, {_AGAIN}: {_reason(error)}"
-        return self._news("file", trouble)
+            trouble = f"metrics can't be written to {self._textfile}, {_AGAIN}: {reason_of(error)}"
+        return self._once.news("file", trouble, f"metrics are written to {self._textfile} again")
 
-    def _listen_if_due(self, now: float) -> list[str]:
-        """Likewise."""
+    def _listen_if_due(self, now: float) -> Entry | None:
+        """Open the HTTP listener if it is due; return an error the first time it occurs, and the end of it."""
         if self._listen is None or self._listener is not None or now < self._listen_at:
-            return []
+            return None
         self._listen_at = now + LISTEN_AGAIN
         trouble = None
         try:
@@ -219,14 +222,8 @@ class Exporter:
             # of the service's environment, say: no reason to let units go unguarded
             trouble = f"metrics are not served: {error}: {error.hint}"
         except OSError as error:
-            trouble = f"{self._listen} can't be listened on, {_AGAIN}: {_reason(error)}"
-        return self._news("listener", trouble)
-
-    def _news(self, way: str, trouble: str | None) -> list[str]:
-        """`trouble`, unless it's what was told of that way last; None where all is well again."""
-        news = [] if trouble is None or trouble == self._told.get(way) else [trouble]
-        self._told[way] = trouble
-        return news
+            trouble = f"{self._listen} can't be listened on, {_AGAIN}: {reason_of(error)}"
+        return self._once.news("listener", trouble, f"metrics are served on {self._listen} now")
 
     def _write(self, path: Path) -> None:
         replace_file(path, render(self.current(), format_of(path)), durable=False, mode=0o644)
@@ -239,10 +236,6 @@ class Exporter:
 
 
 _AGAIN = "which is tried again and again (see METRICS in unitmem@.service(8))"
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def own_cost() -> Cost:

@@ -21,8 +21,17 @@ from unitmem.measure.catalogue import MEASURES, Dimension, Measure, Scope
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Log, action_name
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Result
-from unitmem.policy.model import Mode, Policy, PolicyFile, Step
-from unitmem.policy.state import Ladder, Phase, State, StepState, budget_left, is_open
+from unitmem.policy.model import Mode, Policy, PolicyFile, Step, step_number
+from unitmem.policy.state import (
+    Phase,
+    State,
+    cooldown_left,
+    cooling_absent,
+    file_budget_left,
+    is_open,
+    step_state,
+    unit_budget_left,
+)
 from unitmem.policy.trends import NOT_YET_WATCHED
 
 UNITS_REMEMBERED = 200
@@ -316,11 +325,11 @@ def _count(counts: Counts, unit: str, family: Family, labels: Labels) -> Counts:
 
 
 def _action_labels(decision: Decision) -> Labels:
-    return _labels_of(decision.policy, decision.step, action_name(decision.action), decision.unit)
+    return _labels_of(decision.policy, decision.step_number, action_name(decision.action), decision.unit)
 
 
 def _labels_of(policy: str, step: int, action: str, unit: str) -> Labels:
-    return ("policy", policy), ("step", str(step + 1)), ("action", action), ("unit", unit)
+    return ("policy", policy), ("step", str(step)), ("action", action), ("unit", unit)
 
 
 # --- a page ------------------------------------------------------------------------------------
@@ -374,34 +383,30 @@ class _Filled:
             self.add(POLICY_INFO, 1, (of_policy, ("mode", str(policy.mode))))
             for index, step in enumerate(policy.steps):
                 about = ("action", action_name(step.action)), ("when", str(step.when))
-                self.add(STEP_INFO, 1, (of_policy, ("step", str(index + 1)), *about))
+                self.add(STEP_INFO, 1, (of_policy, ("step", str(step_number(index))), *about))
             for unit in seen.sample.units:
                 if policy.governs(unit):
                     self._ladder(policy, unit, state, now)
-        for (name, unit), until in state.cooling.items():
-            if until > now and unit not in seen.sample.units:
-                self.add(COOLDOWN, until - now, (("policy", name), ("unit", unit)))
-        if file.budget is not None:
-            spent = state.spent_in_all.get(Mode.ACT, ())
-            self.add(FILE_BUDGET_LEFT, budget_left(file.budget, spent, now))
+        for (name, unit), left in cooling_absent(state, seen.sample.units, now):
+            self.add(COOLDOWN, left, (("policy", name), ("unit", unit)))
+        if (file_left := file_budget_left(file, state, now)) is not None:
+            self.add(FILE_BUDGET_LEFT, file_left)
 
     def _ladder(self, policy: Policy, unit: str, state: State, now: float) -> None:
         key = policy.name, unit
         of_policy, of_unit = ("policy", policy.name), ("unit", unit)
         ladder = state.ladders.get(key)
         for index in range(len(policy.steps)):
-            step = _step_state(ladder, index)
-            labels = of_policy, ("step", str(index + 1)), of_unit
+            step = step_state(ladder, index)
+            labels = of_policy, ("step", str(step_number(index))), of_unit
             for phase in Phase:
                 self.add(STEP_PHASE, int(step.phase is phase), (*labels, ("phase", str(phase))))
             blind = sum(1 for why in step.unknown.values() if why != NOT_YET_WATCHED)
             self.add(STEP_UNKNOWN, blind, labels)
         self.add(EPISODE_OPEN, int(is_open(state, key)), (of_policy, of_unit))
         if policy.cooldown > 0 or key in state.cooling:
-            left = max(0.0, state.cooling.get(key, now) - now)
-            self.add(COOLDOWN, left, (of_policy, of_unit))
-        if policy.budget is not None:
-            left = budget_left(policy.budget, state.spent.get(key, ()), now)
+            self.add(COOLDOWN, cooldown_left(state, key, now) or 0.0, (of_policy, of_unit))
+        if (left := unit_budget_left(policy, state, unit, now)) is not None:
             self.add(BUDGET_LEFT, left, (of_policy, of_unit))
 
     def counts(self, seen: Seen) -> None:
@@ -447,15 +452,11 @@ def _in_base_unit(family: Family, value: float) -> float:
     return round(value / 100, 6) if family.unit == "ratio" else value
 
 
-def _step_state(ladder: Ladder | None, index: int) -> StepState:
-    return StepState() if ladder is None or index >= len(ladder.steps) else ladder.steps[index]
-
-
 def _countable(policy: Policy, file: PolicyFile, unit: UnitSample) -> Iterator[CountKey]:
     """What may be counted of `unit` under `policy`."""
     name = unit.unit.name
     for index, step in enumerate(policy.steps):
-        labels = _labels_of(policy.name, index, action_name(step.action), name)
+        labels = _labels_of(policy.name, step_number(index), action_name(step.action), name)
         yield ACTIONS.name, labels
         for result in _results(policy, step):
             yield OUTCOMES.name, (*labels, ("result", str(result)))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
 from unitmem.policy.decision import Decision, Hold, Outcome
+from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.record.history import Event, Kind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Entry, Journal, Priority
+from unitmem.tell.once import Once
 from unitmem.tell.wording import decision_entry, outcome_entry, unit_fields
 from unitmem.unit import Invocation, ManagerKind
 
@@ -39,11 +41,24 @@ class Teller:
         self._kind = kind
         self._exporter = exporter
         self._told_unknown: set[_Blind] = set()
-        self._told_trouble: str | None = None
+        self._once = Once()
 
     def say(self, priority: Priority, message: str) -> None:
         """Something about the watch itself."""
         self._journal.say(priority, message)
+
+    def once(
+        self,
+        key: Hashable,
+        trouble: str | None,
+        well: str | None = None,
+        priority: Priority = Priority.WARNING,
+        *,
+        by_words: bool = True,
+    ) -> None:
+        """What is wrong with the watch itself, once while it lasts, and that it's well again; see `Once.news`."""
+        if (entry := self._once.news(key, trouble, well, priority, by_words=by_words)) is not None:
+            self._journal.write(entry)
 
     def decided(self, decision: Decision) -> str:
         """Say what is about to be done, or why it is not, before that and at once; the sentence, for `record`."""
@@ -102,12 +117,7 @@ class Teller:
 
     def trouble(self) -> None:
         """Once, why nothing is recorded, and that it is again."""
-        trouble = self._recorder.trouble
-        if trouble is not None and trouble != self._told_trouble:
-            self._journal.say(Priority.WARNING, trouble)
-        elif trouble is None and self._told_trouble is not None:
-            self._journal.say(Priority.NOTICE, "the history is written again")
-        self._told_trouble = trouble
+        self.once("history", self._recorder.trouble, "the history is written again")
 
     def flush(self) -> None:
         """Send what journald had no room for."""
@@ -126,7 +136,7 @@ class Teller:
                     if why != NOT_YET_WATCHED
                 ]
                 if reasons:
-                    blind[_Blind(policy, index + 1, ladder.invocation)] = "; ".join(reasons)
+                    blind[_Blind(policy, step_number(index), ladder.invocation)] = "; ".join(reasons)
         news = [(key, why) for key, why in blind.items() if key not in self._told_unknown]
         # told once a run, even if it comes and goes
         running = {ladder.invocation for ladder in state.ladders.values()}

@@ -15,8 +15,17 @@ from typing import Any
 
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.condition import measures_of
-from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
-from unitmem.policy.state import Ladder, Phase, State, StepState, budget_left
+from unitmem.policy.model import Budget, Policy, PolicyFile, Step, step_number
+from unitmem.policy.state import (
+    Ladder,
+    Phase,
+    State,
+    cooldown_left,
+    cooling_absent,
+    file_budget_left,
+    step_state,
+    unit_budget_left,
+)
 
 FILE_NAME = "status.json"
 
@@ -56,7 +65,7 @@ def status_document(
         "at": realtime,
         "interval": watched.interval,
         "manager_reachable": watched.is_manager_reachable,
-        "budget": _file_budget(file.budget, state, now),
+        "budget": _budget(file.budget, file_budget_left(file, state, now)),
         "to_set_back": list(watched.held),
         "policies": [{"policy": policy.name, "mode": policy.mode} for policy in file.policies],
         "units": [
@@ -66,9 +75,8 @@ def status_document(
             if policy.governs(name)
         ],
         "cooling": [
-            {"policy": policy, "unit": unit, "left": until - now}
-            for (policy, unit), until in sorted(state.cooling.items())
-            if until > now and unit not in sample.units
+            {"policy": policy, "unit": unit, "left": left}
+            for (policy, unit), left in cooling_absent(state, sample.units, now)
         ],
     }
 
@@ -93,7 +101,6 @@ def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watche
     key = policy.name, name
     ladder = state.ladders.get(key)
     wanted = sorted({measure for condition in policy.conditions for measure in measures_of(condition)})
-    until = state.cooling.get(key)
     return {
         "unit": name,
         "policy": policy.name,
@@ -110,8 +117,8 @@ def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watche
         if ladder is None or ladder.episode_since is None
         else now - ladder.episode_since,
         "clear": None if policy.clear is None else str(policy.clear),
-        "cooldown_left": None if until is None or until <= now else until - now,
-        "budget": None if policy.budget is None else _budget(policy.budget, state.spent.get(key, ()), now),
+        "cooldown_left": cooldown_left(state, key, now),
+        "budget": _budget(policy.budget, unit_budget_left(policy, state, name, now)),
         "steps": [
             _step(index, step, ladder, now) | {"under_way": watched.under_way.get((*key, index))}
             for index, step in enumerate(policy.steps)
@@ -120,7 +127,7 @@ def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watche
 
 
 def _step(index: int, step: Step, ladder: Ladder | None, now: float) -> dict[str, Any]:
-    state = StepState() if ladder is None or index >= len(ladder.steps) else ladder.steps[index]
+    state = step_state(ladder, index)
     held = None if state.since is None else now - state.since
     timers = [] if held is None else [step.hold - held]
     if state.not_before is not None:
@@ -130,7 +137,7 @@ def _step(index: int, step: Step, ladder: Ladder | None, now: float) -> dict[str
         if step.repeat is not None and held is not None and state.fired_at is not None:
             timers = [step.repeat - (now - state.fired_at), step.hold - held]
     return {
-        "step": index + 1,
+        "step": step_number(index),
         "when": str(step.when),
         "for": step.hold,
         "action": str(step.action),
@@ -143,9 +150,5 @@ def _step(index: int, step: Step, ladder: Ladder | None, now: float) -> dict[str
     }
 
 
-def _budget(budget: Budget, spent: Sequence[float], now: float) -> dict[str, Any]:
-    return {"actions": budget.actions, "per": budget.per, "left": budget_left(budget, spent, now)}
-
-
-def _file_budget(budget: Budget | None, state: State, now: float) -> dict[str, Any] | None:
-    return None if budget is None else _budget(budget, state.spent_in_all.get(Mode.ACT, ()), now)
+def _budget(budget: Budget | None, left: int | None) -> dict[str, Any] | None:
+    return None if budget is None else {"actions": budget.actions, "per": budget.per, "left": left}

@@ -89,7 +89,7 @@ def _fields(decision: Decision, manager: ManagerKind) -> dict[str, str | int]:
     fields: dict[str, str | int] = {
         **unit_fields(decision.unit, manager),
         "UNITMEM_POLICY": decision.policy,
-        "UNITMEM_STEP": decision.step + 1,
+        "UNITMEM_STEP": decision.step_number,
         "UNITMEM_ACTION": action_name(decision.action),
         "UNITMEM_RESULT": _foregone_result(decision),
     }
@@ -203,4 +203,4 @@ def _noun(action: Action) -> str:
 
 
 def _origin(decision: Decision) -> str:
-    return f"policy {decision.policy}, step {decision.step + 1}"
+    return f"policy {decision.policy}, step {decision.step_number}"
