@@ -22,9 +22,10 @@ from typing import Any, Self
 
 from unitmem.errors import UnsupportedSystemError
 from unitmem.guard.sampler import seconds
+from unitmem.kernel.files import words
 from unitmem.kernel.pidfd import Child, duplicate, has_ended, open_child, open_pid, pin
 from unitmem.kernel.process import Process, ProcessGoneError
-from unitmem.kernel.process_tree import ProcessTree, words
+from unitmem.kernel.process_tree import ProcessTree
 from unitmem.quantity import format_size, format_span
 from unitmem.text import printable
 

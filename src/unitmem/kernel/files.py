@@ -78,6 +78,11 @@ def parse_natural(text: str) -> int:
     return int(text)
 
 
+def words(error: OSError) -> str:
+    """Return what went wrong, for the middle of a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
 def why_unread(name: str, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return _MISSING.get(name, "the file is missing (MemoryAccounting=no?)")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unitmem.kernel.files import PROC_ROOT
+from unitmem.kernel.files import PROC_ROOT, words
 from unitmem.kernel.process import (
     PinnedProcess,
     Process,
@@ -221,8 +221,3 @@ def _children_by_parent(proc: Path) -> dict[int, list[int]]:
                 text = (proc / entry / "stat").read_bytes().decode(errors="replace")
                 children.setdefault(parse_stat(text).parent, []).append(int(entry))
     return children
-
-
-def words(error: OSError) -> str:
-    """What went wrong, in the middle of a sentence."""
-    return (error.strerror or str(error)).lower()
