@@ -377,10 +377,11 @@ def weigh(pinned: PinnedProcess, process: Process) -> Process:
         if process.rss == 0 and isinstance(error, ProcessLookupError):
             return replace(process, pss=0, uss=0, swap_pss=0)  # a kernel thread has no memory of its own
         return replace(process, unknown=_reason(error))
+    private = [sizes.get(key) for key in ("Private_Clean", "Private_Dirty", "Private_Hugetlb")]
     return replace(
         process,
         pss=sizes["Pss"],
-        uss=sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0) + sizes.get("Private_Hugetlb", 0),
+        uss=None if None in private else sum(size for size in private if size is not None),
         swap_pss=sizes.get("SwapPss"),
     )
 

@@ -8,16 +8,14 @@ from unitmem.kernel.cgroup import EVENT_KINDS, CgroupReading
 from unitmem.kernel.files import PRESSURE_KINDS, PRESSURE_WINDOWS
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import headroom, tightest_high, tightest_limit
-from unitmem.kernel.process import (
-    Process,
-)
+from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import PROCESS_SIZES
 
 # --- formulas ----------------------------------------------------------------------------------
 
 
 def unit_values(reading: CgroupReading, host: Host) -> tuple[dict[str, float], dict[str, str]]:
-    """(values, unknown) of every measure that comes from a unit's cgroup and the host."""
+    """Return (values, unknown) of every measure that comes from a unit's cgroup and the host."""
     values: dict[str, float] = {}
     unknown: dict[str, str] = {}
 
@@ -63,15 +61,18 @@ def unit_values(reading: CgroupReading, host: Host) -> tuple[dict[str, float], d
 
 
 def kernel_memory(stat: Mapping[str, int]) -> int | None:
-    """Bytes the kernel holds for the unit: `kernel` of memory.stat, which is there since Linux 5.18."""
+    """Return the bytes that the kernel holds for the unit: `kernel` of memory.stat (Linux 5.18), or the sum of its parts.
+
+    None where a part is missing: a kernel may charge what it doesn't show, as page tables before Linux 5.11.
+    """
     if "kernel" in stat:
         return stat["kernel"]
     parts = ("slab", "kernel_stack", "pagetables", "percpu")
-    return sum(stat.get(part, 0) for part in parts) if "slab" in stat else None
+    return sum(stat[part] for part in parts) if stat.keys() >= set(parts) else None
 
 
 def unreclaimable(stat: Mapping[str, int], kernel: int | None) -> int | None:
-    """Bytes that no reclaim gives back without swap: anonymous memory, tmpfs, and what the kernel pins."""
+    """Return the bytes that no reclaim gives back without swap: anonymous memory, tmpfs, and what the kernel pins."""
     if kernel is None or not {"anon", "shmem", "slab_reclaimable"} <= stat.keys():
         return None
     return stat["anon"] + stat["shmem"] + max(0, kernel - stat["slab_reclaimable"])
@@ -80,9 +81,10 @@ def unreclaimable(stat: Mapping[str, int], kernel: int | None) -> int | None:
 def process_values(
     processes: Sequence[Process],
 ) -> tuple[dict[str, float], dict[str, str], dict[str, int]]:
-    """(values, unknown, at_most) of the sums over `processes` and of the largest of them.
+    """Return (values, unknown, at_most) of the sums over all processes of a unit, and of the largest of them.
 
-    A sum that lacks one process is no sum: one that can't be read makes the measure unknown.
+    A sum that lacks one process is no sum: one that can't be read makes the measure unknown. Without any
+    process all are 0, so `processes` is never a list that could not be made.
     """
     values: dict[str, float] = {}
     unknown: dict[str, str] = {}
@@ -94,9 +96,11 @@ def process_values(
             values[f"process.{size}"] = max(known, default=0)
             continue
         refused = [process for process in processes if process.unknown is not None]
-        reason = (
-            f"{len(refused)} of {len(processes)} processes: {refused[0].unknown}" if refused else "not read"
-        )
+        reason = "not read"
+        if refused:
+            reason = f"{len(refused)} of {len(processes)} processes: {refused[0].unknown}"
+        elif all(process.pss is not None for process in processes):
+            reason = "smaps_rollup lacks it on this kernel"
         unknown[size] = unknown[f"process.{size}"] = reason
         bounds = [process.pss_at_most for process in processes]
         # not of USS: it counts huge pages, and RSS does not
