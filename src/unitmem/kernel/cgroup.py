@@ -26,7 +26,7 @@ from unitmem.kernel.files import (
 )
 from unitmem.kernel.limits import Level
 
-# How far a walk through a subtree goes, at some 50 µs a cgroup; the whole of a machine with a thousand containers is less.
+# How far the listing of a subtree goes. It takes some 100 µs a cgroup; a machine with a thousand containers has fewer.
 _DEEPEST = 64
 _MOST_CGROUPS = 5_000
 _REMOVED = (errno.ENOENT, errno.ENODEV)
@@ -39,7 +39,7 @@ class CgroupGoneError(Exception):
 
 
 def parse_self_cgroup(text: str) -> str | None:
-    """The path in the v2 hierarchy of /proc/PID/cgroup; None when the process is only in v1 hierarchies."""
+    """Return the path in the v2 hierarchy from /proc/PID/cgroup; None when the process is only in v1 hierarchies."""
     for line in text.splitlines():
         if line.startswith("0::"):
             return line.removeprefix("0::").removesuffix(" (deleted)")
@@ -120,7 +120,7 @@ class Cgroup:
         self.close()
 
     def read_file(self, name: str) -> str:
-        """The text of one file of this cgroup.
+        """Return the text of one file of this cgroup.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -134,14 +134,14 @@ class Cgroup:
             raise
 
     def exists(self) -> bool:
-        """Whether the cgroup of this very inode is still at its path."""
+        """Return whether the cgroup of this very inode is still at its path."""
         try:
             return os.stat(self.root / self.path.lstrip("/")).st_ino == self.inode
         except OSError:
             return False
 
     def open_file(self, name: str) -> int:
-        """A file descriptor of one file of this cgroup, to be closed by the caller.
+        """Open one file of this cgroup; the caller closes the descriptor.
 
         Raises:
             OSError: there is no such file, or the cgroup is removed.
@@ -149,7 +149,7 @@ class Cgroup:
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
 
     def limit(self, name: str) -> int | None:
-        """What a file such as memory.high allows, in bytes; None is no limit.
+        """Return what a file such as memory.high allows, in bytes; None is no limit.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -158,7 +158,7 @@ class Cgroup:
         return parse_counter(self.read_file(name))
 
     def is_frozen(self) -> bool:
-        """Whether every process of the subtree stands still.
+        """Return whether every process of the subtree is frozen.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -176,7 +176,7 @@ class Cgroup:
         self._write_file("cgroup.kill", "1")
 
     def reclaim(self, size: int) -> None:
-        """Have the kernel take `size` bytes back; returns when it has, however long that is. Since Linux 5.19.
+        """Write memory.reclaim; blocks until the kernel is done. Since Linux 5.19.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -186,7 +186,7 @@ class Cgroup:
         self._write_file("memory.reclaim", str(size))
 
     def read(self, seen: MutableMapping[str, Level] | None = None) -> CgroupReading:
-        """Every memory file of this cgroup and the limits of its ancestors.
+        """Read every memory file of this cgroup and the limits of its ancestors.
 
         Args:
             seen: ancestors that were read at this instant, by path, and are not read again; those read
@@ -235,7 +235,7 @@ class Cgroup:
         return list(listing.pids)
 
     def contains(self, pid: int, proc: Path = PROC_ROOT) -> bool:
-        """Whether the process `pid` is in this cgroup or below it, now."""
+        """Return whether the process `pid` is in this cgroup or below it, now."""
         try:
             # whoever may make cgroups may call one any bytes
             path = parse_self_cgroup(os.fsdecode((proc / str(pid) / "cgroup").read_bytes()))
@@ -409,7 +409,7 @@ def _read(directory: int, name: str) -> str:
 
 
 def own_cgroup(proc: Path = PROC_ROOT) -> str | None:
-    """The cgroup path of this very process; None where it has none in the v2 hierarchy."""
+    """Return the cgroup path of this very process; None where it has none in the v2 hierarchy."""
     try:
         return parse_self_cgroup((proc / "self/cgroup").read_text())
     except OSError:

@@ -362,7 +362,7 @@ def with_pss(process: Process, proc: Path = PROC_ROOT) -> Process:
 
 
 def weigh(pinned: PinnedProcess, process: Process) -> Process:
-    """`process`, which is the one that is pinned, with PSS, USS and SwapPss; where they can't be read, with the reason.
+    """Return `process`, which is the pinned one, with PSS, USS and SwapPss; where they can't be read, with the reason.
 
     Raises:
         ProcessGoneError: it ended, or became a zombie.
