@@ -19,12 +19,13 @@ import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1, FakeUnit
 
+from unitmem.act import perform as perform_module
 from unitmem.act.follow_up import END_WAIT, Pending, follow_up
 from unitmem.act.overrides import prepare, undo
 from unitmem.act.perform import perform
 from unitmem.errors import BusError
 from unitmem.kernel.cgroup import Cgroup, own_cgroup
-from unitmem.kernel.process import read_process
+from unitmem.kernel.process import Process, read_process
 from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import (
     Action,
@@ -493,6 +494,31 @@ def test_the_largest_needs_no_manager(start: Callable[..., Running], child: Call
     assert isinstance(outcome, Outcome)
     assert outcome.result is Result.VERIFIED
     assert one.heard() == ["SIGUSR1"]
+
+
+@pytest.mark.parametrize("how", ["hidden", "unreadable"])
+def test_no_process_is_taken_for_the_largest_of_a_list_that_lacks_some(
+    start: Callable[..., Running], child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, how: str
+):
+    one = child()
+    running = start(one.pid, path=OWN_CGROUP or "/system.slice/a.service")
+    hidden = Process(one.pid + 1, start_time=0, name="", unknown="hidden from this user")
+    if how == "hidden":
+        monkeypatch.setattr(perform_module, "read_processes", lambda cgroup: [read_process(one.pid), hidden])
+    else:
+        procs = running.cgroup.root / running.path.lstrip("/") / "cgroup.procs"
+        procs.unlink()
+        procs.mkdir()
+    decision = running.decision(Signal(Signals.SIGUSR1, Target.LARGEST))
+    outcome = perform(decision, running.cgroup, None, 1)
+    assert isinstance(outcome, Outcome)
+    assert outcome.result is Result.FAILED
+    if how == "hidden":
+        assert outcome.detail == (
+            f"which process is the largest is unknown ({hidden.label}: hidden from this user): "
+            "nothing was signalled"
+        )
+    assert one.heard() == []
 
 
 @with_processes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from unitmem.daemon import loop as daemon
 from unitmem.daemon.loop import Directories, Watch
 from unitmem.errors import BusLostError, UsageError
+from unitmem.manager.tracker import Tracker
 from unitmem.policy.actions import Log
 from unitmem.policy.decision import Decision, Outcome, Result
 from unitmem.policyfile import reader as config
@@ -117,3 +120,47 @@ def test_metrics_are_asked_for_by_options_or_by_the_environment(options, environ
         return
     exporter = daemon._exporter("web", *options, keep=False)
     assert (exporter and (exporter._textfile, exporter._listen)) == asked
+
+
+SMALL = """
+policies:
+  - name: large
+    units: ["web.service"]
+    mode: observe
+    steps: [{when: "pss > 1K", do: stop}]
+  - name: small
+    units: ["web.service"]
+    steps: [{when: "pss < 1K", do: stop}, {when: "process.uss < 1K", do: stop}]
+"""
+
+
+@pytest.mark.parametrize("how", ["nested", "unreadable", "listed"])
+def test_a_unit_whose_processes_can_not_be_listed_is_not_taken_for_small(
+    systemd, manager, cgroups, tmp_path, monkeypatch, how
+):
+    """Users build the cgroups below their own units; none may be made to look small that way."""
+    monkeypatch.setattr(daemon, "Tracker", partial(Tracker, root=cgroups.root))
+    directory = cgroups.make("/system.slice/web.service", os.getpid())
+    systemd.add("web.service", control_group="/system.slice/web.service", directory=directory)
+    if how == "nested":  # deeper than a path can tell
+        within = os.open(directory, os.O_RDONLY)
+        for _ in range(80):
+            os.mkdir("x" * 250, dir_fd=within)
+            parent, within = within, os.open("x" * 250, os.O_RDONLY, dir_fd=within)
+            os.close(parent)
+        os.close(within)
+    elif how == "unreadable":
+        (Path(directory) / "cgroup.procs").unlink()
+        (Path(directory) / "cgroup.procs").mkdir()
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    with Watch(path, config.load(path), manager, Directories()) as watch:
+        for _ in range(3):
+            watch.tick(time.monotonic())
+        sample = watch._sample(time.monotonic()).units["web.service"]
+    assert systemd.calls("StopUnit", "KillUnit") == []
+    if how == "listed":
+        assert sample.values["pss"] > 1 << 10
+    else:
+        assert "pss" not in sample.values
+        assert sample.unknown["pss"].startswith("not every process of it can be found: ")

@@ -740,3 +740,9 @@ def test_it_goes_on_after_a_stop(session):
     assert not termios.tcgetattr(live.terminal)[3] & termios.ICANON
     live.type("n")
     live.shows("by unit")
+
+
+def test_a_unit_whose_processes_can_not_be_listed_is_not_shown_as_having_none():
+    reason = "not every process of it can be found: too many open files"
+    look = Look(sample_of(*UNITS, host=HOST), opened=replace(UNITS[0], processes=(), unknown={"pss": reason}))
+    assert f"PSS unknown: {reason}" in screen(View(opened=UNITS[0].unit.name), look, size(100, 12))

@@ -157,6 +157,52 @@ def test_a_threaded_subtree_is_counted(host):
         host.run("systemctl kill --signal=SIGKILL e2e-delegated.service; systemctl reset-failed")
 
 
+NEST = """
+import os, sys
+cgroup, pid, depth, length = sys.argv[1:]
+os.chdir(cgroup)
+for level in range(int(depth)):
+    os.mkdir(str(level).zfill(int(length)))
+    os.chdir(str(level).zfill(int(length)))
+with open("cgroup.procs", "w") as procs:
+    procs.write(pid)
+"""
+
+
+@pytest.mark.parametrize(
+    ("depth", "length", "is_found"),
+    [
+        pytest.param(5, 1, True, id="several levels"),
+        pytest.param(18, 240, True, id="longer than a path may be"),
+        pytest.param(70, 1, False, id="deeper than is looked"),
+    ],
+)
+def test_processes_in_cgroups_of_the_units_own_user(host, unit, eventually, python, depth, length, is_found):
+    """The user of a delegated unit nests cgroups as he likes; he can't make its processes look like none."""
+    nested = unit("steady", "--size", "24M", name="e2e-deep.service", Delegate="yes", User="vagrant")
+    path, pid = f"/sys/fs/cgroup{nested.get('ControlGroup')}", nested.get("MainPID")
+    try:
+        host.check_output(
+            "sudo -u vagrant %s -c %s %s %s %s %s", python, NEST, path, pid, str(depth), str(length)
+        )
+        assert nested.read("cgroup.procs") == ""
+        shown = unitmem(host, "show", nested.name)
+        assert shown["measures"]["current"] > 24 * 2**20
+        if is_found:
+            assert [process["pid"] for process in shown["processes"]] == [int(pid)]
+            assert shown["measures"]["pss"] > 24 * 2**20
+        else:
+            assert shown["measures"]["pss"] is None
+            assert "nested deeper than 64 levels" in shown["unknown"]["pss"]
+    finally:
+        # systemd can't remove what no path leads to
+        host.run("systemctl kill --signal=SIGKILL %s; kill -KILL %s", nested.name, pid)
+        eventually(
+            lambda: host.run("find %s -depth -type d -delete; test ! -d %s", path, path).rc == 0,
+            f"{path} is removed",
+        )
+
+
 def test_a_unit_without_accounting_is_unknown_with_the_reason(host, odd_units):
     shown = unitmem(host, "show", "e2e-noaccounting.service")
     if shown["measures"]["current"] is None:

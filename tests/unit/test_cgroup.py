@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unitmem.errors import UnsupportedSystemError
+from unitmem.kernel import cgroup as cgroup_module
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError, parse_self_cgroup, require_memory_controller
-from unitmem.kernel.files import parse_counter, parse_flat_keyed, parse_pressure
+from unitmem.kernel.files import PROC_ROOT, parse_counter, parse_flat_keyed, parse_pressure
 from unitmem.kernel.host import Host, parse_meminfo, read_host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.memory_events import MemoryEvents
@@ -490,10 +493,91 @@ def test_the_processes_are_those_of_the_whole_subtree_each_once(tree):
         assert sorted(cgroup.pids()) == [10, 11, 12, 13]
 
 
-def test_a_process_of_a_foreign_pid_namespace_is_left_out(tree):
-    tree.add(WEB, pids=[0, 5, 0])
+def nest(tree, names, pids=()):
+    """Cgroups in WEB, each in the one before, with `pids` in the deepest; the path may be of any length."""
+    tree.add(WEB, pids=[1])
+    directory = os.open(tree.root / WEB[1:], os.O_RDONLY)
+    for name in names:
+        os.mkdir(name, dir_fd=directory)
+        parent, directory = directory, os.open(name, os.O_RDONLY, dir_fd=directory)
+        os.close(parent)
+        procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CREAT, dir_fd=directory)
+        os.write(procs, "".join(f"{pid}\n" for pid in (pids if name is names[-1] else ())).encode())
+        os.close(procs)
+    os.close(directory)
+
+
+def list_pids(tree, proc=PROC_ROOT):
     with Cgroup(WEB, tree.root) as cgroup:
-        assert cgroup.pids() == [5]
+        return cgroup.pids(proc)
+
+
+@pytest.mark.parametrize("length", [1, 250])
+def test_processes_are_found_however_long_the_path_of_their_cgroup(tree, length):
+    nest(tree, [f"{level:0{length}}" for level in range(9 if length == 1 else 60)], pids=[7])
+    assert list_pids(tree) == [1, 7]
+
+
+def test_processes_that_are_nested_too_deep_to_look_for_are_not_left_out_silently(tree):
+    nest(tree, [str(level) for level in range(64)], pids=[7])
+    assert list_pids(tree) == [1, 7]
+    tree.remove(WEB)
+    nest(tree, [str(level) for level in range(65)])
+    before = open_descriptors()
+    with pytest.raises(OSError, match="cgroups in it are nested deeper than 64 levels"):
+        list_pids(tree)
+    assert open_descriptors() == before
+
+
+def test_more_cgroups_than_are_looked_into_are_not_left_out_silently(tree, monkeypatch):
+    monkeypatch.setattr(cgroup_module, "_MOST_CGROUPS", 50)
+    tree.add(WEB, pids=[5])
+    for number in range(49):
+        tree.add(f"{WEB}/{number}")
+    assert list_pids(tree) == [5]
+    tree.add(f"{WEB}/one-more", pids=[6])
+    with pytest.raises(OSError, match="there are more than 50 cgroups in it"):
+        list_pids(tree)
+
+
+def test_without_descriptors_to_look_deeper_not_all_processes_are_known(tree):
+    nest(tree, [str(level) for level in range(40)], pids=[7])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = open_descriptors()
+    free = os.dup(0)
+    os.close(free)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 20, hard))
+        with pytest.raises(OSError) as caught:
+            list_pids(tree)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("where", [WEB, f"{WEB}/child"])
+def test_a_list_of_processes_that_can_not_be_read_is_not_an_empty_one(tree, where):
+    tree.add(WEB)
+    tree.add(f"{WEB}/child")
+    (tree.root / where[1:] / "cgroup.procs").unlink()
+    (tree.root / where[1:] / "cgroup.procs").mkdir()
+    with pytest.raises(IsADirectoryError):
+        list_pids(tree)
+
+
+def test_a_missing_list_of_processes_is_not_an_empty_one(tree):
+    tree.add(WEB)
+    (tree.root / WEB[1:] / "cgroup.procs").unlink()
+    with pytest.raises(FileNotFoundError):
+        list_pids(tree)
+
+
+def test_a_process_of_a_foreign_pid_namespace_is_not_left_out_silently(tree):
+    """The kernel lists it as 0; a sum over the others would be too small."""
+    tree.add(WEB, pids=[0, 5, 0])
+    with pytest.raises(OSError, match="some are in a pid namespace that can't be seen from this one"):
+        list_pids(tree)
 
 
 def test_a_cgroup_within_that_goes_meanwhile_takes_only_its_own_processes_along(tree):
@@ -504,20 +588,64 @@ def test_a_cgroup_within_that_goes_meanwhile_takes_only_its_own_processes_along(
         assert cgroup.pids() == [5]
 
 
-def test_a_part_that_may_not_be_looked_at_is_not_left_out_silently(tree, monkeypatch):
+@pytest.fixture
+def opening(monkeypatch):
+    """opening(path, happen): calls `happen` whenever the walk opens what ends with that path."""
+    calls = {}
+
+    def open_after(name, *args, dir_fd=None, **kwargs):
+        path = str(name) if dir_fd is None else f"{Path(f'/proc/self/fd/{dir_fd}').readlink()}/{name}"
+        for end, happen in calls.items():
+            if path.endswith(end):
+                happen()
+        return opened(name, *args, dir_fd=dir_fd, **kwargs)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", open_after)
+    return calls.__setitem__
+
+
+def fail(number):
+    def happen():
+        raise OSError(number, os.strerror(number))
+
+    return happen
+
+
+def test_a_part_that_may_not_be_looked_at_is_not_left_out_silently(tree, opening):
     """A user to whom a part of the tree was handed over may close it; who asks for all must not get some."""
     tree.add(WEB, pids=[5])
     tree.add(f"{WEB}/closed", pids=[6])
-    scandir = os.scandir
+    opening("/closed", fail(errno.EACCES))
+    with pytest.raises(PermissionError):
+        list_pids(tree)
 
-    def refuse(path):
-        if str(path).endswith("/closed"):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with Cgroup(WEB, tree.root) as cgroup, pytest.raises(PermissionError):
-        cgroup.pids()
+def test_a_cgroup_that_is_removed_before_it_is_opened_had_no_process(tree, opening):
+    tree.add(WEB, pids=[5])
+    tree.add(f"{WEB}/empty")
+    tree.add(f"{WEB}/other", pids=[6])
+    opening("/empty", lambda: (tree.root / WEB[1:] / "empty").rename(tree.root / "removed"))
+    assert list_pids(tree) == [5, 6]
+
+
+def test_the_processes_of_a_threaded_cgroup_are_listed_at_its_domain(tree, opening):
+    tree.add(WEB)
+    tree.add(f"{WEB}/domain", pids=[5])
+    tree.add(f"{WEB}/domain/pool", {"cgroup.threads": 6})
+    opening("/pool/cgroup.procs", fail(errno.EOPNOTSUPP))
+    assert list_pids(tree) == [5]
+
+
+@pytest.mark.parametrize("name", ["worker", "\rTgid:\t1"])
+def test_the_processes_of_a_threaded_unit_are_those_of_all_threads_in_it(tree, proc, opening, name):
+    tree.add(WEB, {"cgroup.threads": "5\n6"})
+    tree.add(f"{WEB}/pool", {"cgroup.threads": "7\n8"})
+    for thread, process in ((5, 5), (6, 5), (7, 7)):  # and 8 is hidden, or has ended
+        proc.add(thread)
+        (proc.root / f"{thread}/status").write_bytes(f"Name:\t{name}\nTgid:\t{process}\n".encode())
+    opening("/cgroup.procs", fail(errno.EOPNOTSUPP))
+    assert list_pids(tree, proc.root) == [5, 7, 8]
 
 
 def test_a_cgroup_below_may_be_called_anything(tree, proc):

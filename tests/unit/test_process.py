@@ -212,9 +212,16 @@ def test_pss_uss_and_swap_come_from_the_rollup(proc):
 
 
 def test_a_kernel_without_swap_pss_leaves_only_that_unknown(proc):
-    proc.add(42, rollup={"Pss": 2048, "Private_Dirty": 1024})
+    proc.add(42, rollup={"Pss": 2048, "Private_Clean": 0, "Private_Dirty": 1024, "Private_Hugetlb": 0})
     process = with_pss(read_process(42, proc.root), proc.root)
     assert (process.pss, process.uss, process.swap_pss, process.unknown) == (2048, 1024, None, None)
+
+
+@pytest.mark.parametrize("missing", ["Private_Clean", "Private_Dirty", "Private_Hugetlb"])
+def test_without_one_of_its_parts_uss_is_unknown(proc, missing):
+    rollup = {"Pss": 2048, "Private_Clean": 1024, "Private_Dirty": 1024, "Private_Hugetlb": 1024}
+    proc.add(42, rollup={key: size for key, size in rollup.items() if key != missing})
+    assert with_pss(read_process(42, proc.root), proc.root).uss is None
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -97,6 +99,45 @@ def test_what_can_not_be_read_is_none_and_stays_a_member(proc, tree_of):
     weighed = tree.weigh(tree.look())
     assert [process.pss for process in weighed] == [1024, None]
     assert weighed[1].unknown == "no such file or directory"
+
+
+def test_a_child_that_can_not_be_read_is_not_left_out_silently(proc, tree_of, monkeypatch):
+    """Its memory is not in the sum, so its parent's carries the reason, until it can be read."""
+    proc.add(10, rss=PAGE, rollup={"Pss": 1024})
+    proc.add(11, parent=10, rollup={"Pss": 2048})
+    proc.add(12, parent=10, rollup={"Pss": 4096})
+    tree = tree_of(10)
+
+    def refuse(process):
+        if process.pid == 11:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read_stat(process)
+
+    read_stat = PinnedProcess.read_stat
+    with monkeypatch.context() as patch:
+        patch.setattr(PinnedProcess, "read_stat", refuse)
+        weighed = tree.weigh(tree.look())
+    why = "not all its children can be read: too many open files"
+    assert [(process.pid, process.pss, process.unknown) for process in weighed] == [
+        (10, 1024, why),
+        (12, 4096, None),
+    ]
+    again = tree.weigh(tree.look())
+    assert sorted((process.pid, process.unknown) for process in again) == [(10, None), (11, None), (12, None)]
+
+
+def test_children_that_can_not_be_listed_are_not_taken_for_none(proc, tree_of, monkeypatch):
+    proc.add(10, rss=PAGE, rollup={"Pss": 1024})
+    (proc.root / "10/task/10").mkdir(parents=True)
+    (proc.root / "10/task/10/children").write_text("")
+    tree = tree_of(10)
+    assert [process.unknown for process in tree.look()] == [None]
+    monkeypatch.setattr(
+        PinnedProcess, "list_children", Mock(side_effect=PermissionError(13, "Permission denied"))
+    )
+    assert [(process.rss, process.unknown) for process in tree.look()] == [
+        (PAGE, "not all its children can be read: permission denied")
+    ]
 
 
 def test_who_ends_between_look_and_weighing_is_left_out(proc, tree_of):

@@ -202,9 +202,17 @@ def _find_process(decision: Decision, to: Target, cgroup: Cgroup, manager: Manag
 
 
 def _largest(cgroup: Cgroup) -> Process:
-    """The process with the most PSS; by RSS where PSS can't be read."""
+    """Return the process with the most PSS; by RSS where PSS can't be read.
+
+    Raises:
+        _NoVictimError: it has none, or one whose size is unknown, which may be the largest.
+        OSError: not all of them can be listed.
+    """
     sized = []
     for process in read_processes(cgroup):
+        if process.rss is None:
+            why = f"{process.label}: {process.unknown}"
+            raise _NoVictimError(f"which process is the largest is unknown ({why}): nothing was signalled")
         try:
             sized.append(with_pss(process))
         except ProcessGoneError:

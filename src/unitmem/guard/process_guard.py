@@ -86,7 +86,7 @@ class GuardReading:
     processes: int
     """How many live."""
     unknown: str | None
-    """Why PSS was asked for and can't be read, of one or of all; `pss` is the sum of the others."""
+    """Why PSS was asked for and can't be read, of one or of all, or children of one can't; `pss` is the sum of the others."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +26,11 @@ from unitmem.kernel.files import (
 )
 from unitmem.kernel.limits import Level
 
+# How far the listing of a subtree goes. It takes some 100 µs a cgroup; a machine with a thousand containers has fewer.
+_DEEPEST = 64
+_MOST_CGROUPS = 5_000
+_REMOVED = (errno.ENOENT, errno.ENODEV)
+
 EVENT_KINDS = ("high", "max", "oom", "oom_kill")
 _LEVEL_FILES = ("memory.max", "memory.high", "memory.current")
 """What a `Level` is made of."""
@@ -35,7 +41,7 @@ class CgroupGoneError(Exception):
 
 
 def parse_self_cgroup(text: str) -> str | None:
-    """The path in the v2 hierarchy of /proc/PID/cgroup; None when the process is only in v1 hierarchies."""
+    """Return the path in the v2 hierarchy from /proc/PID/cgroup; None when the process is only in v1 hierarchies."""
     for line in text.splitlines():
         if line.startswith("0::"):
             return line.removeprefix("0::").removesuffix(" (deleted)")
@@ -118,23 +124,28 @@ class Cgroup:
         self.close()
 
     def read_file(self, name: str) -> str:
-        """The text of one file of this cgroup.
+        """Return the text of one file of this cgroup.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
             OSError: the kernel has no such file, or it may not be read.
         """
-        return self._read_file(self._fd, name)
+        try:
+            return _read(self._fd, name)
+        except OSError as error:
+            if self._is_removal(error):
+                raise CgroupGoneError(self.path) from None
+            raise
 
     def exists(self) -> bool:
-        """Whether the cgroup of this very inode is still at its path."""
+        """Return whether the cgroup of this very inode is still at its path."""
         try:
             return os.stat(self.root / self.path.lstrip("/")).st_ino == self.inode
         except OSError:
             return False
 
     def open_file(self, name: str) -> int:
-        """A file descriptor of one file of this cgroup, to be closed by the caller.
+        """Open one file of this cgroup; the caller closes the descriptor.
 
         Raises:
             OSError: there is no such file, or the cgroup is removed.
@@ -142,7 +153,7 @@ class Cgroup:
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
 
     def limit(self, name: str) -> int | None:
-        """What a file such as memory.high allows, in bytes; None is no limit.
+        """Return what a file such as memory.high allows, in bytes; None is no limit.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -151,7 +162,7 @@ class Cgroup:
         return parse_counter(self.read_file(name))
 
     def is_frozen(self) -> bool:
-        """Whether every process of the subtree stands still.
+        """Return whether every process of the subtree is frozen.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -169,7 +180,7 @@ class Cgroup:
         self._write_file("cgroup.kill", "1")
 
     def reclaim(self, size: int) -> None:
-        """Have the kernel take `size` bytes back; returns when it has, however long that is. Since Linux 5.19.
+        """Write memory.reclaim; blocks until the kernel is done. Since Linux 5.19.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -209,35 +220,28 @@ class Cgroup:
             unknown=unknown,
         )
 
-    def pids(self) -> list[int]:
-        """Every process of the whole subtree, in delegated and threaded cgroups too, each once.
+    def pids(self, proc: Path = PROC_ROOT) -> list[int]:
+        """Return every process of the whole subtree, in delegated and threaded cgroups too, each once.
+
+        Args:
+            proc: where /proc is, which says whose the threads of a threaded cgroup are.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
-            OSError: a part of it may not be looked at, so that not all are known.
+            OSError: not all of them can be listed; says why.
         """
-        found: dict[int, None] = {}
-        for directory in self._subtree():
-            try:
-                text = (directory / "cgroup.procs").read_text()
-            except OSError as error:
-                if error.errno == errno.EOPNOTSUPP:
-                    # a threaded cgroup: its processes are listed at the domain above it,
-                    # which is within the subtree unless the unit itself is threaded
-                    if directory == self.root / self.path.lstrip("/"):
-                        found.update(dict.fromkeys(self._processes_of_threads(directory)))
-                    continue
-                if error.errno in (errno.ENOENT, errno.ENODEV):
-                    continue
+        listing = _Listing(proc)
+        try:
+            listing.add(self._fd)
+        except OSError:
+            if self.exists():
                 raise
-            # a process of another pid namespace reads as 0
-            found.update(dict.fromkeys(pid for pid in map(int, text.split()) if pid))
-        if not self.exists():  # the walk went by path: it may have read a successor's processes
+        if not self.exists():
             raise CgroupGoneError(self.path)
-        return list(found)
+        return list(listing.pids)
 
     def contains(self, pid: int, proc: Path = PROC_ROOT) -> bool:
-        """Whether the process `pid` is in this cgroup or below it, now."""
+        """Return whether the process `pid` is in this cgroup or below it, now."""
         try:
             # whoever may make cgroups may call one any bytes
             path = parse_self_cgroup(os.fsdecode((proc / str(pid) / "cgroup").read_bytes()))
@@ -275,27 +279,6 @@ class Cgroup:
                     raise CgroupGoneError(self.path) from None
             yield seen[path]
 
-    def _subtree(self) -> Iterator[Path]:
-        top = self.root / self.path.lstrip("/")
-
-        def refuse(error: OSError) -> None:
-            if error.errno not in (errno.ENOENT, errno.ENODEV):  # removed meanwhile
-                raise error
-
-        for directory, _, _ in os.walk(top, onerror=refuse):
-            yield Path(directory)
-
-    @staticmethod
-    def _processes_of_threads(directory: Path) -> Iterator[int]:
-        for thread in (directory / "cgroup.threads").read_text().split():
-            try:
-                status = (PROC_ROOT / thread / "status").read_text(errors="replace")
-            except OSError:
-                continue
-            for line in status.splitlines():
-                if line.startswith("Tgid:"):
-                    yield int(line.split()[1])
-
     def _counter(self, name: str, unknown: dict[str, str]) -> int | None:
         try:
             return parse_counter(self.read_file(name))
@@ -325,36 +308,104 @@ class Cgroup:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            if error.errno == errno.ENODEV or (error.errno == errno.ENOENT and not self.exists()):
+            if self._is_removal(error):
                 raise CgroupGoneError(self.path) from None
             raise
 
-    def _read_file(self, directory: int, name: str) -> str:
+    def _is_removal(self, error: OSError) -> bool:
+        return error.errno == errno.ENODEV or (error.errno == errno.ENOENT and not self.exists())
+
+
+class _Listing:
+    """The processes of a cgroup and of all below it, where a part that can't be listed is an error.
+
+    Each cgroup is opened relative to its parent: no path gets too long, and nothing outside the subtree is
+    read. Users build the trees that are delegated to them, so the walk has limits; it holds one open
+    descriptor a level.
+    """
+
+    def __init__(self, proc: Path) -> None:
+        self.pids: dict[int, None] = {}
+        self._proc = proc
+        self._cgroups = 0
+        self._is_threaded = False
+
+    def add(self, parent: int, name: str = ".", depth: int = 0) -> None:
+        """Add what is in the cgroup `name` of the open directory `parent`, and below it.
+
+        Raises:
+            OSError: not all of it can be listed.
+        """
+        self._cgroups += 1
+        if self._cgroups > _MOST_CGROUPS:
+            raise OSError(f"there are more than {_MOST_CGROUPS} cgroups in it")
+        if depth > _DEEPEST:
+            raise OSError(f"cgroups in it are nested deeper than {_DEEPEST} levels")
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-        except FileNotFoundError:
-            if not self.exists():
-                raise CgroupGoneError(self.path) from None
-            raise
+            directory = os.open(
+                name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent
+            )
+            try:
+                self._add_processes(directory, depth)
+                for child in _children(directory):
+                    self.add(directory, child, depth + 1)
+            finally:
+                os.close(directory)
         except OSError as error:
-            if error.errno == errno.ENODEV:
-                raise CgroupGoneError(self.path) from None
-            raise
+            # one below that is removed meanwhile has no process
+            if not (depth and error.errno in _REMOVED):
+                raise
+
+    def _add_processes(self, directory: int, depth: int) -> None:
         try:
-            chunks = []
-            while chunk := os.read(descriptor, 65536):
-                chunks.append(chunk)
+            pids = list(map(int, _read(directory, "cgroup.procs").split()))
         except OSError as error:
-            if error.errno == errno.ENODEV:
-                raise CgroupGoneError(self.path) from None
-            raise
-        finally:
-            os.close(descriptor)
-        return b"".join(chunks).decode(errors="replace")
+            if depth and error.errno in _REMOVED:
+                return
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            # a threaded cgroup: its processes are listed at the domain above it, which is within
+            # the subtree unless the unit itself is threaded
+            self._is_threaded = self._is_threaded or depth == 0
+            threads = _read(directory, "cgroup.threads").split() if self._is_threaded else []
+            pids = [self._process_of(int(thread)) for thread in threads]
+        if 0 in pids:
+            raise OSError("some are in a pid namespace that can't be seen from this one")
+        self.pids.update(dict.fromkeys(pids))
+
+    def _process_of(self, thread: int) -> int:
+        """Return the pid of a thread's process, or the thread's own id where that can't be read.
+
+        To be told from a process that has ended, one that is hidden must stay in the list.
+        """
+        try:
+            status = (self._proc / str(thread) / "status").read_bytes()
+        except OSError:
+            return thread
+        # not splitlines(): the name may hold a carriage return
+        found = (line.split()[1] for line in status.split(b"\n") if line.startswith(b"Tgid:"))
+        return int(next(found, thread))
+
+
+def _children(directory: int) -> list[str]:
+    with os.scandir(directory) as entries:
+        names = (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        return list(islice(names, _MOST_CGROUPS))
+
+
+def _read(directory: int, name: str) -> str:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        chunks = []
+        while chunk := os.read(descriptor, 65536):
+            chunks.append(chunk)
+    finally:
+        os.close(descriptor)
+    return b"".join(chunks).decode(errors="replace")
 
 
 def own_cgroup(proc: Path = PROC_ROOT) -> str | None:
-    """The cgroup path of this very process; None where it has none in the v2 hierarchy."""
+    """Return the cgroup path of this very process; None where it has none in the v2 hierarchy."""
     try:
         return parse_self_cgroup((proc / "self/cgroup").read_text())
     except OSError:

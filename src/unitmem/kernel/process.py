@@ -363,7 +363,7 @@ def with_pss(process: Process, proc: Path = PROC_ROOT) -> Process:
 
 
 def weigh(pinned: PinnedProcess, process: Process) -> Process:
-    """`process`, which is the one that is pinned, with PSS, USS and SwapPss; where they can't be read, with the reason.
+    """Return `process`, which is the pinned one, with PSS, USS and SwapPss; where they can't be read, with the reason.
 
     Raises:
         ProcessGoneError: it ended, or became a zombie.
@@ -378,10 +378,11 @@ def weigh(pinned: PinnedProcess, process: Process) -> Process:
         if process.rss == 0 and isinstance(error, ProcessLookupError):
             return replace(process, pss=0, uss=0, swap_pss=0)  # a kernel thread has no memory of its own
         return replace(process, unknown=_reason(error))
+    private = [sizes.get(key) for key in ("Private_Clean", "Private_Dirty", "Private_Hugetlb")]
     return replace(
         process,
         pss=sizes["Pss"],
-        uss=sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0) + sizes.get("Private_Hugetlb", 0),
+        uss=None if None in private else sum(size for size in private if size is not None),
         swap_pss=sizes.get("SwapPss"),
     )
 

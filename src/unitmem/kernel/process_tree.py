@@ -111,7 +111,10 @@ class ProcessTree:
     # --- who belongs to it -------------------------------------------------------------------------
 
     def _walk(self) -> list[tuple[Process, Stat | None]]:
-        """Everyone that lives, with what /proc says of them; None where it can't be read."""
+        """Return everyone that lives, with what /proc says of them; None where it can't be read.
+
+        One whose children can't all be read says so in `unknown`: those are not in the list.
+        """
         family = None if self._lists_children else _children_by_parent(self._proc)
         found: dict[int, tuple[Process, Stat | None]] = {}
         queue = deque(self._known)
@@ -124,18 +127,28 @@ class ProcessTree:
                     stat = pinned.read_stat()
                     if stat.start_time != process.start_time or stat.has_ended:
                         continue
-                    found[process.pid] = replace(process, name=stat.name, rss=pinned.read_rss()), stat
-                    pids = pinned.list_children() if family is None else family.get(process.pid, ())
-                    queue.extend(child for pid in pids if (child := self._child(pid, pinned)))
+                    alive = replace(process, name=stat.name, rss=pinned.read_rss(), unknown=None)
+                    found[process.pid] = alive, stat
+                    for pid in pinned.list_children() if family is None else family.get(process.pid, ()):
+                        try:
+                            if child := self._child(pid, pinned):
+                                queue.append(child)
+                        except (OSError, ValueError, ProcessHiddenError) as error:
+                            found[process.pid] = _with_unknown_children(alive, error), stat
             except ProcessGoneError:
                 found.pop(process.pid, None)
-            except (OSError, ValueError, ProcessHiddenError):
-                found.setdefault(process.pid, (replace(process, rss=None), None))
+            except (OSError, ValueError, ProcessHiddenError) as error:
+                read, stat_or_none = found.get(process.pid, (replace(process, rss=None), None))
+                found[process.pid] = _with_unknown_children(read, error), stat_or_none
         self._known = tuple(process for process, _ in found.values())
         return list(found.values())
 
     def _child(self, pid: int, parent: PinnedProcess) -> Process | None:
-        """The child `pid` of `parent`; None if it has ended, or is another's by now."""
+        """Return the child `pid` of `parent`; None if it has ended, or is another's by now.
+
+        Raises:
+            OSError, ValueError, ProcessHiddenError: it can't be read.
+        """
         try:
             with PinnedProcess(pid, self._proc) as pinned:
                 stat = pinned.read_stat()
@@ -143,7 +156,7 @@ class ProcessTree:
                     return None
                 parent.read_stat()  # while it is not waited for, its pid is its own
                 return Process(pid, stat.start_time, stat.name)
-        except (OSError, ValueError, ProcessGoneError, ProcessHiddenError):
+        except ProcessGoneError:
             return None
 
     def _lives(self, process: Process) -> bool:
@@ -222,3 +235,10 @@ def _children_by_parent(proc: Path) -> dict[int, list[int]]:
                 text = (proc / entry / "stat").read_bytes().decode(errors="replace")
                 children.setdefault(parse_stat(text).parent, []).append(int(entry))
     return children
+
+
+def _with_unknown_children(process: Process, error: Exception) -> Process:
+    why = reason_of(error) if isinstance(error, OSError) else str(error)
+    if isinstance(error, ProcessHiddenError):
+        why = "hidden from this user (/proc is mounted with hidepid)"
+    return replace(process, unknown=f"not all its children can be read: {why}")

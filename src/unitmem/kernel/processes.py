@@ -15,15 +15,15 @@ from unitmem.kernel.process import (
 
 
 def read_processes(cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
-    """Every process of `cgroup` with its RSS; one that /proc hides from us is there, and unknown.
+    """Return every process of `cgroup` with its RSS; one that /proc hides from us is there, and unknown.
 
     Raises:
         CgroupGoneError: the unit stopped, or was started anew.
-        OSError: not every process of it can be found.
+        OSError: not all of them can be listed; says why.
     """
     processes = []
     missing = set()
-    for pid in cgroup.pids():
+    for pid in cgroup.pids(proc):
         try:
             processes.append(read_process(pid, proc))
         except ProcessGoneError:
@@ -32,7 +32,7 @@ def read_processes(cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
             processes.append(_hidden(pid))
     if missing:
         # what ended has left the cgroup as well, as a zombie has; what has not is only hidden
-        processes += [_hidden(pid) for pid in cgroup.pids() if pid in missing]
+        processes += [_hidden(pid) for pid in cgroup.pids(proc) if pid in missing]
     return processes
 
 

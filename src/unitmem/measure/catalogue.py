@@ -267,11 +267,11 @@ def _workingset(unit: CgroupReading, _: Host) -> float | None:
 
 
 def _kernel(stat: Mapping[str, int]) -> int | None:
-    # `kernel` is there since Linux 5.18
+    # `kernel` is there since Linux 5.18. A kernel may charge a part that it doesn't show, as page tables before 5.11
     if "kernel" in stat:
         return stat["kernel"]
     parts = ("slab", "kernel_stack", "pagetables", "percpu")
-    return sum(stat.get(part, 0) for part in parts) if "slab" in stat else None
+    return sum(stat[part] for part in parts) if stat.keys() >= set(parts) else None
 
 
 def _unreclaimable(stat: Mapping[str, int]) -> int | None:

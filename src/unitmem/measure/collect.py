@@ -11,12 +11,7 @@ from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.files import PROC_ROOT
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
-from unitmem.kernel.process import (
-    Process,
-    ProcessGoneError,
-    with_command,
-    with_pss,
-)
+from unitmem.kernel.process import Process, ProcessGoneError, with_command, with_pss
 from unitmem.kernel.processes import read_processes
 from unitmem.measure.catalogue import COUNTER_FILES, PROCESS_NAMES
 from unitmem.measure.formulas import process_values, unit_values
@@ -38,7 +33,7 @@ def collect(
     proc: Path = PROC_ROOT,
     seen: MutableMapping[str, Level] | None = None,
 ) -> UnitSample:
-    """`unit` sampled through its open `cgroup`: all that is cheap, and processes if `wanted` asks for them.
+    """Return a sample of `unit`, read through its open `cgroup`: all that is cheap, and processes if `wanted` asks for them.
 
     Args:
         unit: as its manager describes it.
@@ -67,23 +62,29 @@ def collect(
     except CgroupGoneError:
         raise
     except OSError as error:
-        reason = f"not every process of it can be found: {reason_of(error)}"
-        return replace(sample, unknown={**sample.unknown, **dict.fromkeys(PROCESS_NAMES, reason)})
+        return _without_processes(sample, f"not every process of it can be found: {reason_of(error)}")
 
 
 def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
-    """`sample` with PSS, USS and SwapPss of every process of it that still runs."""
+    """Return `sample` with PSS, USS and SwapPss of every process of it that still runs.
+
+    Where none were listed there is nothing to add: it has none, or why they are unknown is there already.
+    """
+    if not sample.processes:
+        return sample
     processes = []
     for process in sample.processes:
         try:
             processes.append(process if process.unknown else with_pss(process, proc))
         except ProcessGoneError:
             continue
+    if not processes:  # what has taken their place was not listed
+        return _without_processes(sample, "all its processes ended while they were read")
     return _with_processes(sample, processes)
 
 
 def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
-    """The largest few processes of a unit, for the record: with PSS, unless to read it would take long, and command lines.
+    """Return the largest few processes of a unit, for the record, with command lines, and PSS unless that takes long to read.
 
     What `sample` has of them is taken as it is.
     """
@@ -103,6 +104,12 @@ def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) ->
         except ProcessGoneError:
             continue
     return weighed
+
+
+def _without_processes(sample: UnitSample, reason: str) -> UnitSample:
+    values = {name: value for name, value in sample.values.items() if name not in PROCESS_NAMES}
+    unknown = {**sample.unknown, **dict.fromkeys(PROCESS_NAMES, reason)}
+    return replace(sample, processes=(), values=values, unknown=unknown, at_most={})
 
 
 def _with_processes(sample: UnitSample, processes: Sequence[Process]) -> UnitSample:

@@ -42,9 +42,10 @@ def _why(measure: Measure, unknown: Mapping[str, str]) -> str:
 def process_values(
     processes: Sequence[Process],
 ) -> tuple[dict[str, float], dict[str, str], dict[str, int]]:
-    """Return (values, unknown, at_most) of the sums over `processes` and of the largest of them.
+    """Return (values, unknown, at_most) of the sums over all processes of a unit, and of the largest of them.
 
-    A sum that lacks one process is no sum: one that can't be read makes the measure unknown.
+    A sum that lacks one process is no sum: one that can't be read makes the measure unknown. Without any
+    process all are 0, so `processes` is never a list that could not be made.
     """
     values: dict[str, float] = {}
     unknown: dict[str, str] = {}
@@ -56,9 +57,12 @@ def process_values(
         if len(known) == len(processes):
             values[measure.name] = _aggregate(measure, known)
             continue
-        unknown[measure.name] = (
-            f"{len(refused)} of {len(processes)} processes: {refused[0].unknown}" if refused else NOT_READ
-        )
+        reason = NOT_READ
+        if refused:
+            reason = f"{len(refused)} of {len(processes)} processes: {refused[0].unknown}"
+        elif all(process.pss is not None for process in processes):
+            reason = "smaps_rollup lacks it on this kernel"
+        unknown[measure.name] = reason
         # not of USS: it counts huge pages, and RSS does not
         if measure.size == "pss" and not refused and len(bounds) == len(processes):
             at_most[measure.name] = _aggregate(measure, bounds)

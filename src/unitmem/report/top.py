@@ -515,7 +515,7 @@ def _opened(view: View, look: Look, size: os.terminal_size) -> tuple[list[Text],
 
 def _unknown(sample: UnitSample) -> str | None:
     reason = sample.unknown.get("pss")
-    return f"PSS unknown: {reason}" if reason and sample.processes else None
+    return f"PSS unknown: {reason}" if reason else None
 
 
 def _numbers(look: Look, sample: UnitSample) -> Text:
