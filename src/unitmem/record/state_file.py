@@ -22,7 +22,7 @@ from typing import Any
 
 from unitmem.files import replace_file
 from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
-from unitmem.policy.decision import Hold
+from unitmem.policy.decision import Override
 from unitmem.policy.model import Mode, Policy
 from unitmem.policy.state import Ladder, Phase, State, StepState
 from unitmem.unit import Invocation
@@ -66,7 +66,7 @@ class Remembered:
     """What is kept."""
 
     state: State = field(default_factory=State)
-    holds: tuple[Hold, ...] = ()
+    overrides: tuple[Override, ...] = ()
 
 
 # --- as JSON ------------------------------------------------------------------------------------
@@ -102,8 +102,8 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
         "spent": [[*key, list(times)] for key, times in sorted(state.spent.items())],
         "spent_in_all": {mode: list(times) for mode, times in sorted(state.spent_in_all.items())},
         "holds": [
-            {"policy": hold.policy, "unit": hold.unit, "former": dict(hold.former)}
-            for hold in remembered.holds
+            {"policy": override.policy, "unit": override.unit, "former": dict(override.former)}
+            for override in remembered.overrides
         ],
     }
 
@@ -144,15 +144,15 @@ def decode(document: Mapping[str, Any], policies: Sequence[Policy], shift: float
         },
         spent_in_all={Mode(mode): _moved(times, shift) for mode, times in document["spent_in_all"].items()},
     )
-    holds = tuple(
-        Hold(
+    overrides = tuple(
+        Override(
             str(entry["policy"]),
             str(entry["unit"]),
             {str(name): None if size is None else int(size) for name, size in entry["former"].items()},
         )
         for entry in document["holds"]
     )
-    return Remembered(state, holds)
+    return Remembered(state, overrides)
 
 
 def fingerprint(policy: Policy) -> str:

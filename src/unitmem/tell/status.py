@@ -31,7 +31,7 @@ class Watched:
     is_manager_reachable: bool
     under_way: Mapping[tuple[str, str, int], str]
     """Actions whose outcome is not seen yet, by policy, unit and step."""
-    held: Sequence[str]
+    overrides: Sequence[str]
     """Properties that are to be set back."""
 
 
@@ -57,7 +57,7 @@ def status_document(
         "interval": watched.interval,
         "manager_reachable": watched.is_manager_reachable,
         "budget": _file_budget(file.budget, state, now),
-        "to_set_back": list(watched.held),
+        "to_set_back": list(watched.overrides),
         "policies": [{"policy": policy.name, "mode": policy.mode} for policy in file.policies],
         "units": [
             _unit(policy, unit, state, watched, now)

@@ -12,7 +12,7 @@ import pytest
 
 from unitmem.files import replace_file
 from unitmem.policy.actions import END_WAIT, Log, Signal, Stop
-from unitmem.policy.decision import Hold
+from unitmem.policy.decision import Override
 from unitmem.policy.model import Mode, Policy, Step
 from unitmem.policy.state import Ladder, Phase, State, StepState
 from unitmem.policyfile.expression import parse_condition
@@ -58,7 +58,7 @@ REMEMBERED = Remembered(
         spent={KEY: (980.0, 990.0)},
         spent_in_all={Mode.ACT: (990.0,)},
     ),
-    (Hold("p", "a.service", {"MemoryHigh": None, "MemoryMax": 2**20}),),
+    (Override("p", "a.service", {"MemoryHigh": None, "MemoryMax": 2**20}),),
 )
 
 
@@ -67,9 +67,9 @@ def through_json(remembered, policies=(POLICY,), shift=0.0):
 
 
 def test_what_is_kept_is_read_back():
-    """Open episodes with what fired in them, cooldowns, budgets and holds; what only held starts anew."""
+    """Open episodes with what fired in them, cooldowns, budgets and overrides; what only held starts anew."""
     kept = through_json(REMEMBERED)
-    assert kept.holds == REMEMBERED.holds
+    assert kept.overrides == REMEMBERED.overrides
     assert kept.state == State(
         ladders={
             KEY: Ladder(
@@ -95,7 +95,7 @@ def test_a_changed_policy_keeps_cooldown_and_budget_only():
     kept = through_json(REMEMBERED, (changed,))
     assert kept.state.ladders == {}
     assert (kept.state.cooling, kept.state.spent) == (REMEMBERED.state.cooling, REMEMBERED.state.spent)
-    assert kept.holds == REMEMBERED.holds
+    assert kept.overrides == REMEMBERED.overrides
 
 
 def test_a_policy_that_has_only_moved_in_its_file_is_the_same():
@@ -168,9 +168,9 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         store.save(Remembered(), (POLICY,), NOW)
     monkeypatch.undo()
-    assert Store(tmp_path).load((POLICY,), NOW).holds == REMEMBERED.holds
+    assert Store(tmp_path).load((POLICY,), NOW).overrides == REMEMBERED.overrides
     store.save(Remembered(), (POLICY,), NOW)
-    assert Store(tmp_path).load((POLICY,), NOW).holds == ()
+    assert Store(tmp_path).load((POLICY,), NOW).overrides == ()
 
 
 def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path):
@@ -201,7 +201,7 @@ def test_what_a_crash_has_left_is_not_in_the_way(tmp_path):
 
 # --- ahead of an action ---
 
-OTHER = Remembered(holds=(Hold("p", "b.service", {"MemoryHigh": 1}),))
+OTHER = Remembered(overrides=(Override("p", "b.service", {"MemoryHigh": 1}),))
 
 
 def later(seconds, boot="one"):
@@ -220,7 +220,7 @@ def test_what_was_written_when_the_action_was_under_way_counts_more(tmp_path):
     store.save(REMEMBERED, (POLICY,), NOW)
     store.save(OTHER, (POLICY,), later(1), ahead=True)
     store.save(REMEMBERED, (POLICY,), later(1))
-    assert Store(tmp_path).load((POLICY,), later(2)).holds == REMEMBERED.holds
+    assert Store(tmp_path).load((POLICY,), later(2)).overrides == REMEMBERED.overrides
     (tmp_path / FILE_NAME).write_text("rubbish")
     with pytest.raises(DamagedStateError):  # and nothing older is taken for what was lost
         Store(tmp_path).load((POLICY,), later(3))
@@ -231,9 +231,9 @@ def test_what_a_crash_of_the_machine_left_of_it_is_passed_over(tmp_path, text):
     store = Store(tmp_path)
     store.save(REMEMBERED, (POLICY,), NOW)
     (tmp_path / AHEAD_NAME).write_text(text)
-    assert Store(tmp_path).load((POLICY,), later(2)).holds == REMEMBERED.holds
+    assert Store(tmp_path).load((POLICY,), later(2)).overrides == REMEMBERED.overrides
     store.save(OTHER, (POLICY,), later(3), ahead=True)
-    assert Store(tmp_path).load((POLICY,), later(4, boot="two")).holds == REMEMBERED.holds
+    assert Store(tmp_path).load((POLICY,), later(4, boot="two")).overrides == REMEMBERED.overrides
 
 
 def test_ahead_of_an_action_no_disk_is_waited_for(tmp_path, monkeypatch):
