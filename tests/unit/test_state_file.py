@@ -16,11 +16,11 @@ from unitmem.policy.decision import Override
 from unitmem.policy.model import Mode, Policy, Step
 from unitmem.policy.state import Ladder, Phase, State, StepState
 from unitmem.policyfile.expression import parse_condition
+from unitmem.record.clock import Instant
 from unitmem.record.state_file import (
     AHEAD_NAME,
     FILE_NAME,
     DamagedStateError,
-    Instant,
     Remembered,
     Store,
     decode,

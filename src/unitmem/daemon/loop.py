@@ -43,8 +43,9 @@ from unitmem.policy.state import carry_over, rearm, retry_all
 from unitmem.policyfile import reader as config
 from unitmem.policyfile.reader import Checked
 from unitmem.quantity import format_span
+from unitmem.record.clock import Instant
 from unitmem.record.recorder import Recorder
-from unitmem.record.state_file import Instant, Store
+from unitmem.record.state_file import Store
 from unitmem.tell.journal import Journal, Priority
 from unitmem.tell.reporter import Teller
 from unitmem.tell.status import FILE_NAME as STATUS_FILE

@@ -13,7 +13,8 @@ from unitmem.policy.actions import SetProperties, spell_property
 from unitmem.policy.decision import Decision, Override
 from unitmem.policy.model import Policy
 from unitmem.policy.state import RETRY_AFTER, State, is_open, lapse
-from unitmem.record.state_file import DamagedStateError, Instant, Remembered, Store
+from unitmem.record.clock import Instant
+from unitmem.record.state_file import DamagedStateError, Remembered, Store
 from unitmem.tell.journal import Priority
 from unitmem.tell.reporter import Teller
 

@@ -13,7 +13,6 @@ What was about to fire is not kept: a condition has to hold at every tick, and n
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,40 +24,16 @@ from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Override
 from unitmem.policy.model import Mode, Policy
 from unitmem.policy.state import Ladder, Phase, State, StepState
+from unitmem.record.clock import Instant
 from unitmem.unit import Invocation
 
 FILE_NAME = "state.json"
 AHEAD_NAME = "state.ahead.json"
 VERSION = 1
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class DamagedStateError(Exception):
     """The file can't be understood; it was set aside, and `str()` says where."""
-
-
-@dataclass(frozen=True, slots=True)
-class Instant:
-    """One moment by both clocks, and the boot that the monotonic one counts from."""
-
-    monotonic: float
-    realtime: float
-    boot_id: str
-
-    @classmethod
-    def now(cls, monotonic: float | None = None) -> Instant:
-        try:
-            boot_id = BOOT_ID.read_text().strip()
-        except OSError:
-            boot_id = ""
-        return cls(time.monotonic() if monotonic is None else monotonic, time.time(), boot_id)
-
-    def shift_from(self, then: Instant) -> float:
-        """What to add to monotonic times of `then` to have them on this clock."""
-        if then.boot_id == self.boot_id:
-            return 0.0
-        passed = max(0.0, self.realtime - then.realtime)
-        return self.monotonic - passed - then.monotonic
 
 
 @dataclass(frozen=True, slots=True)
