@@ -164,7 +164,7 @@ class Watch:
         )
         for warning in checked.warnings:
             self._teller.say(Priority.WARNING, warning.at(str(path)))
-        self.state = self._keeper.recall(checked.file.policies)
+        self.state = self._keeper.recall(checked.file.policies, checked.file.budget)
 
     def __enter__(self) -> Self:
         return self

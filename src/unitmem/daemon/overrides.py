@@ -11,7 +11,7 @@ from unitmem.errors import BusError, BusLostError
 from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import SetProperties, spell_property
 from unitmem.policy.decision import Decision, Override
-from unitmem.policy.model import Policy
+from unitmem.policy.model import Budget, Policy
 from unitmem.policy.state import RETRY_AFTER, State, is_open, lapse
 from unitmem.record.clock import Instant
 from unitmem.record.state_file import DamagedStateError, Remembered, Store
@@ -32,15 +32,17 @@ class Keeper:
         self._stuck: dict[tuple[str, str], _Stuck] = {}
         self._is_saving = True
 
-    def recall(self, policies: Sequence[Policy]) -> State:
+    def recall(self, policies: Sequence[Policy], budget: Budget | None = None) -> State:
         """The state from where the last watch of this name ended; a new one where nothing is kept."""
         try:
-            remembered = self._store.load(policies, Instant.now())
+            remembered = self._store.load(policies, Instant.now(), budget)
         except DamagedStateError as error:
             self._teller.say(Priority.ERROR, str(error))
         except OSError as error:
             self._teller.say(Priority.ERROR, f"what the last watch left can't be read: {error}")
         else:
+            if remembered.trouble is not None:
+                self._teller.say(Priority.WARNING, remembered.trouble)
             self._overrides = list(remembered.overrides)
             return remembered.state
         return State()

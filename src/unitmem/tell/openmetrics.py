@@ -22,7 +22,7 @@ from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Log, action_name
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Result
 from unitmem.policy.model import Mode, Policy, PolicyFile, Step
-from unitmem.policy.state import Ladder, Phase, State, StepState, budget_left, is_open
+from unitmem.policy.state import Ladder, Phase, State, StepState, budget_left, cools_until, is_open
 from unitmem.policy.trends import NOT_YET_WATCHED
 
 UNITS_REMEMBERED = 200
@@ -401,8 +401,9 @@ class _Filled:
             blind = sum(1 for why in step.unknown.values() if why != NOT_YET_WATCHED)
             self.add(STEP_UNKNOWN, blind, labels)
         self.add(EPISODE_OPEN, int(is_open(state, key)), (of_policy, of_unit))
-        if policy.cooldown > 0 or key in state.cooling:
-            left = max(0.0, state.cooling.get(key, now) - now)
+        until = cools_until(state.cooling, key)
+        if policy.cooldown > 0 or until is not None:
+            left = 0.0 if until is None else max(0.0, until - now)
             self.add(COOLDOWN, left, (of_policy, of_unit))
         if policy.budget is not None:
             left = budget_left(policy.budget, state.spent.get(key, ()), now)

@@ -16,7 +16,7 @@ from typing import Any
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.condition import measures_of
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
-from unitmem.policy.state import Ladder, Phase, State, StepState, budget_left
+from unitmem.policy.state import Ladder, Phase, State, StepState, budget_left, cools_until
 
 FILE_NAME = "status.json"
 
@@ -93,7 +93,7 @@ def _unit(policy: Policy, unit: UnitSample, state: State, watched: Watched, now:
     key = policy.name, name
     ladder = state.ladders.get(key)
     wanted = sorted({measure for condition in policy.conditions for measure in measures_of(condition)})
-    until = state.cooling.get(key)
+    until = cools_until(state.cooling, key)
     return {
         "unit": name,
         "policy": policy.name,
