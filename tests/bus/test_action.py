@@ -43,7 +43,7 @@ from unitmem.policy.actions import (
     Thaw,
 )
 from unitmem.policy.condition import Comparison, Finding
-from unitmem.policy.decision import Decision, Hold, Obstacle, Outcome, Refusal, Result
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Override, Refusal, Result
 from unitmem.unit import Invocation
 
 NAME = "a.service"
@@ -72,7 +72,7 @@ BY_THE_MANAGER = {
     name: action for name, action in ACTIONS.items() if name not in ("signal largest", "reclaim")
 }
 TO_A_RUN = {name: action for name, action in BY_THE_MANAGER.items() if name != "run"}
-FORMER = Hold("p", NAME, {"MemoryHigh": None})
+FORMER = Override("p", NAME, {"MemoryHigh": None})
 
 
 class Running:
@@ -961,11 +961,13 @@ def test_what_a_set_has_to_set_back(systemd: FakeSystemd1, manager: Manager, sta
     """The values of before are read before anything is set."""
     running = start(sizes={"MemoryHigh": 7 * 2**20})
     decision = running.decision(SetProperties((("MemoryHigh", 2**20), ("MemoryMax", 2**21))))
-    hold = prepare(decision, manager)
-    assert hold == Hold("p", NAME, {"MemoryHigh": 7 * 2**20, "MemoryMax": None})
+    override = prepare(decision, manager)
+    assert override == Override("p", NAME, {"MemoryHigh": 7 * 2**20, "MemoryMax": None})
     assert acts(systemd) == []
-    perform(decision, running.cgroup, manager, 0, hold)
-    assert undo(hold, manager) == "set back to MemoryHigh=7.0M, MemoryMax=infinity, as the episode is over"
+    perform(decision, running.cgroup, manager, 0, override)
+    assert (
+        undo(override, manager) == "set back to MemoryHigh=7.0M, MemoryMax=infinity, as the episode is over"
+    )
     unit = systemd.unit(NAME)
     assert unit is not None
     assert unit.sizes == {"MemoryHigh": 7 * 2**20, "MemoryMax": 2**64 - 1}

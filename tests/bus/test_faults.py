@@ -25,6 +25,7 @@ from unitmem.manager.tracker import Tracker
 from unitmem.policy.actions import Stop
 from unitmem.policy.decision import Decision
 from unitmem.policyfile import reader as config
+from unitmem.record.state_file import FILE_NAME as STATE_FILE
 from unitmem.unit import Invocation
 
 NAME = "web.service"
@@ -400,3 +401,26 @@ def test_a_set_that_is_tried_again_owes_no_more_than_before(start, systemd, web)
         watch.tick(now + 60 * count)
     assert len(systemd.calls("SetProperties")) == 3, "as the budget has it"
     assert len(watch._keeper.spelled()) == 1
+
+
+# --- another watch, another file, another version ---
+
+COOLDOWN = "}]\n    cooldown: 10min  # "  # what follows an action in POLICY is in the comment
+
+
+@pytest.mark.parametrize("action", ["freeze", "{freeze: {timeout: 9s}}"], ids=["the same", "edited"])
+def test_what_was_done_before_a_restart_is_not_done_again(start, systemd, web, action):
+    ticks(start("freeze" + COOLDOWN), 2)
+    ticks(start(action + COOLDOWN), 2)
+    assert len(systemd.calls("Freeze")) == 1
+
+
+def test_what_a_newer_version_has_left_restrains_and_is_told_once(start, systemd, web, tmp_path, capsys):
+    ticks(start())
+    path = tmp_path / "state" / STATE_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2, "picked": []}))
+    ticks(start("freeze" + COOLDOWN), 2)
+    assert systemd.calls("Freeze") == []
+    ticks(start("freeze" + COOLDOWN))
+    assert systemd.calls("Freeze") == []
+    assert capsys.readouterr().err.count("(version 2) can't be understood in part (picked)") == 1

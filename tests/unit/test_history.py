@@ -66,13 +66,21 @@ def test_only_what_is_wanted_or_always_kept_is_written(recorder, tmp_path):
     assert "anon" in with_trait(Trait.RECORDED)
 
 
-def test_time_goes_on_over_a_reboot(tmp_path):
-    for boot, clocks in (("one", (500.0, 502.0)), ("two", (3.0, 5.0))):
+@pytest.mark.parametrize(
+    ("off", "until"),
+    [(0.0, 503.0), (36_000.0, 36_502.0), (-7200.0, 503.0)],
+    ids=["at once", "hours later", "the wall clock set back"],
+)
+def test_time_goes_on_over_a_reboot_by_the_wall_clock(tmp_path, off, until):
+    """Never backwards: at least a moment passes."""
+    for boot, clocks in (("one", (500.0, 502.0)), ("two", (3.0, 5.0)), ("three", (4.0,))):
         recorder = Recorder(tmp_path, boot)
         for clock in clocks:
-            recorder.tick(sample(clock, anon=1), 1000.0, [])
+            realtime = {"one": 1000.0, "two": 1000.0 + off, "three": 1010.0 + off}[boot]
+            recorder.tick(sample(clock, anon=1), realtime, [])
         recorder.close()
-    assert [read.at for read in read_samples(tmp_path / FILE_NAME)] == [500.0, 502.0, 503.0, 505.0]
+    times = [read.at for read in read_samples(tmp_path / FILE_NAME)]
+    assert times == pytest.approx([500.0, 502.0, until, until + 2, until + 12])
 
 
 def test_decisions_and_outcomes_keep_their_inputs(recorder, tmp_path):

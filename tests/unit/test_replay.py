@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Log, Stop
 from unitmem.policy.engine import evaluate
@@ -90,3 +92,19 @@ def test_what_was_not_recorded_is_unknown_for_that_reason():
 def test_the_same_samples_give_the_same_decisions_again():
     first, second = (list(decisions(FILE, samples(), Replayed())) for _ in range(2))
     assert first == second != []
+
+
+@pytest.mark.parametrize(("off", "acts"), [(36_000.0, 2), (1800.0, 1)])
+def test_what_was_spent_before_a_reboot_is_given_back_by_the_wall_clock(tmp_path, off, acts):
+    """One stop within an hour: the machine was off for longer, or for less."""
+    ladder = Policy(
+        "p", ("*.service",), (Step(parse_condition("anon > 1M"), Stop()),), budget=Budget(1, 3600)
+    )
+    for boot, clock, realtime in (("one", 9000.0, 1e6), ("two", 20.0, 1e6 + off)):
+        run = Invocation("a.service", f"{clock:032.0f}", 1)
+        recorder = Recorder(tmp_path, boot)
+        units = {"a.service": UnitSample(Unit("a.service"), run, values={"anon": 2 * M})}
+        recorder.tick(Sample(clock, units), realtime, [])
+        recorder.close()
+    told = list(decisions(PolicyFile((ladder,)), read_samples(tmp_path / FILE_NAME), Replayed()))
+    assert [decision.refusal is None for decision in told].count(True) == acts

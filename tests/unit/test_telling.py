@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from unitmem.policy.decision import Hold
+from unitmem.policy.decision import Override
 from unitmem.policy.state import Ladder, State, StepState
 from unitmem.record.recorder import Recorder
 from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Journal
@@ -52,7 +52,9 @@ def test_a_guard_that_sees_nothing_says_so_once_a_run(told):
 
 
 def test_what_was_set_back_is_told(told):
-    told.teller.set_back(Hold("p", "a.service", {"MemoryHigh": None}), "set back to MemoryHigh=infinity", 1.0)
+    told.teller.set_back(
+        Override("p", "a.service", {"MemoryHigh": None}), "set back to MemoryHigh=infinity", 1.0
+    )
     (entry,) = told.entries()
     assert entry["MESSAGE_ID"] == SET_BACK_MESSAGE_ID
     assert (entry["OBJECT_SYSTEMD_UNIT"], entry["UNITMEM_POLICY"]) == ("a.service", "p")

@@ -46,12 +46,12 @@ from unitmem.policy.actions import (
     Target,
     Thaw,
 )
-from unitmem.policy.decision import Decision, Hold, Outcome, Result, environment_of
+from unitmem.policy.decision import Decision, Outcome, Override, Result, environment_of
 from unitmem.quantity import format_size
 
 
 def perform(
-    decision: Decision, cgroup: Cgroup, manager: Manager | None, now: float, hold: Hold | None = None
+    decision: Decision, cgroup: Cgroup, manager: Manager | None, now: float, override: Override | None = None
 ) -> Outcome | Pending:
     """Do what `decision` says, or say why not.
 
@@ -60,7 +60,7 @@ def perform(
         cgroup: the cgroup that was sampled for it.
         manager: the unit's manager; None while the bus is away.
         now: seconds of the decision's clock.
-        hold: for a `set`, what `prepare` gave.
+        override: for a `set`, what `prepare` gave.
     """
     if decision.refusal is not None:
         return Outcome(decision, Result.REFUSED, decision.refusal.reason, now)
@@ -71,7 +71,7 @@ def perform(
     if not cgroup.exists():
         return _invocation_gone(decision, now)
     try:
-        return _act(decision, cgroup, manager, now, hold)
+        return _act(decision, cgroup, manager, now, override)
     except (InvocationGoneError, NoSuchUnitError, CgroupGoneError):
         return _invocation_gone(decision, now)
     except ProcessGoneError:
@@ -101,7 +101,7 @@ def _may_be_repeated(action: Action) -> bool:
 
 
 def _act(
-    decision: Decision, cgroup: Cgroup, manager: Manager | None, now: float, hold: Hold | None
+    decision: Decision, cgroup: Cgroup, manager: Manager | None, now: float, override: Override | None
 ) -> Outcome | Pending:
     unit, run = decision.unit, decision.invocation.invocation_id
     match decision.action:
@@ -125,7 +125,7 @@ def _act(
         case Reclaim(size, timeout):
             return Pending(decision, cgroup, now + timeout, reclaiming=Reclaiming(cgroup, size))
         case SetProperties(properties):
-            if hold is None and required(manager):
+            if override is None and required(manager):
                 raise BusError("what the properties are now can't be read, so nothing was set")
             required(manager).set_size_properties(unit, dict(properties), run)
             return follow_set(Pending(decision, cgroup, now + END_WAIT), decision.action, now)

@@ -44,8 +44,9 @@ from unitmem.policy.state import carry_over, rearm, retry_all
 from unitmem.policyfile import reader as config
 from unitmem.policyfile.reader import Checked
 from unitmem.quantity import format_span
+from unitmem.record.clock import Instant
 from unitmem.record.recorder import Recorder
-from unitmem.record.state_file import Instant, Store
+from unitmem.record.state_file import Store
 from unitmem.tell.journal import Journal, Priority
 from unitmem.tell.reporter import Teller
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
@@ -164,7 +165,7 @@ class Watch:
         )
         for warning in checked.warnings:
             self._teller.say(Priority.WARNING, warning.at(str(path)))
-        self.state = self._keeper.recall(checked.file.policies)
+        self.state = self._keeper.recall(checked.file.policies, checked.file.budget)
 
     def __enter__(self) -> Self:
         return self
@@ -305,10 +306,12 @@ class Watch:
 
     def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
         """Perform what was decided; what must not be decided again after a crash is kept before that."""
-        holds = [self._keeper.hold(decision, self._connection.answering(now)) for decision in decisions]
+        overrides = [
+            self._keeper.prepare(decision, self._connection.answering(now)) for decision in decisions
+        ]
         if decisions:
             self._keeper.save(self.state, self.file.policies, now, ahead=True)
-        for decision, hold in zip(decisions, holds, strict=True):
+        for decision, override in zip(decisions, overrides, strict=True):
             self._alive()
             tracked = self._tracker.find(decision.unit)
             cgroup = None if tracked is None else tracked.cgroup
@@ -316,7 +319,7 @@ class Watch:
             processes: Sequence[Process] = ()
             if cgroup is not None:  # else found gone in this very tick
                 processes = weigh_largest(sample.units[decision.unit], cgroup)
-                outcome = perform(decision, cgroup, self._connection.answering(now), now, hold)
+                outcome = perform(decision, cgroup, self._connection.answering(now), now, override)
             self._teller.record(decision, message, processes)
             if cgroup is not None:
                 self._conclude(outcome, now)
@@ -436,7 +439,7 @@ class Watch:
                 )
                 for pending in self._pending
             },
-            held=self._keeper.spelled(),
+            overrides=self._keeper.spelled(),
         )
         document = status_document(self.file, sample, self.state, watched, time.time())
         try:

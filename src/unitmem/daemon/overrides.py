@@ -10,10 +10,11 @@ from unitmem.act.overrides import prepare, undo
 from unitmem.errors import BusError, BusLostError
 from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import SetProperties, spell_property
-from unitmem.policy.decision import Decision, Hold
-from unitmem.policy.model import Policy
+from unitmem.policy.decision import Decision, Override
+from unitmem.policy.model import Budget, Policy
 from unitmem.policy.state import RETRY_AFTER, State, is_open, lapse
-from unitmem.record.state_file import DamagedStateError, Instant, Remembered, Store
+from unitmem.record.clock import Instant
+from unitmem.record.state_file import DamagedStateError, Remembered, Store
 from unitmem.tell.journal import Priority
 from unitmem.tell.reporter import Teller
 
@@ -22,34 +23,38 @@ _LAST_RETRY = 600.0
 
 
 class Keeper:
-    """The holds of one watch, and its store."""
+    """The overrides of one watch, and its store."""
 
     def __init__(self, store: Store, teller: Teller) -> None:
         self._store = store
         self._teller = teller
-        self._holds: list[Hold] = []
+        self._overrides: list[Override] = []
         self._stuck: dict[tuple[str, str], _Stuck] = {}
 
-    def recall(self, policies: Sequence[Policy]) -> State:
+    def recall(self, policies: Sequence[Policy], budget: Budget | None = None) -> State:
         """The state from where the last watch of this name ended; a new one where nothing is kept."""
         try:
-            remembered = self._store.load(policies, Instant.now())
+            remembered = self._store.load(policies, Instant.now(), budget)
         except DamagedStateError as error:
             self._teller.say(Priority.ERROR, str(error))
         except OSError as error:
             self._teller.say(Priority.ERROR, f"what the last watch left can't be read: {error}")
         else:
-            self._holds = list(remembered.holds)
+            if remembered.trouble is not None:
+                self._teller.say(Priority.WARNING, remembered.trouble)
+            self._overrides = list(remembered.overrides)
             return remembered.state
         return State()
 
     def save(self, state: State, policies: Sequence[Policy], now: float, *, ahead: bool = False) -> None:
-        """Keep `state` and the holds; where they can't be written, that is told, and guarding goes on.
+        """Keep `state` and the overrides; where they can't be written, that is told, and guarding goes on.
 
         `ahead` of an action it has to outlive this process only, and so waits for no disk.
         """
         try:
-            self._store.save(Remembered(state, tuple(self._holds)), policies, Instant.now(now), ahead=ahead)
+            self._store.save(
+                Remembered(state, tuple(self._overrides)), policies, Instant.now(now), ahead=ahead
+            )
         except OSError as error:
             trouble = f"cooldowns, budgets and open episodes can't be saved, and end with this watch: {error}"
             self._teller.once("state", trouble, priority=Priority.ERROR, by_words=False)
@@ -57,76 +62,78 @@ class Keeper:
             if not ahead:  # that file alone doesn't outlive the machine
                 self._teller.once("state", None, "the state is saved again")
 
-    def hold(self, decision: Decision, manager: Manager | None) -> Hold | None:
+    def prepare(self, decision: Decision, manager: Manager | None) -> Override | None:
         """What `decision` will have to set back, to be saved before it is performed."""
-        hold = prepare(decision, manager)
-        if hold is None:
+        override = prepare(decision, manager)
+        if override is None:
             return None
-        former = dict(hold.former)
-        for held in self._holds:
-            if held.unit == hold.unit:  # what we have set ourselves is not what it was
-                former |= {name: size for name, size in held.former.items() if name in former}
-        hold = replace(hold, former=former)
+        former = dict(override.former)
+        for other in self._overrides:
+            if other.unit == override.unit:  # what we have set ourselves is not what it was
+                former |= {name: size for name, size in other.former.items() if name in former}
+        override = replace(override, former=former)
         # one that is tried again owes no more than before
-        self._holds = [held for held in self._holds if held != hold] + [hold]
-        return hold
+        self._overrides = [other for other in self._overrides if other != override] + [override]
+        return override
 
     def set_back(self, state: State, manager: Manager | None, now: float) -> None:
         """Undo what was set in episodes that are over; what the manager refused is tried again with growing pauses."""
         due = [
-            hold
-            for hold in self._holds
-            if not is_open(state, (hold.policy, hold.unit))
-            and ((stuck := self._stuck.get((hold.policy, hold.unit))) is None or now >= stuck.until)
+            override
+            for override in self._overrides
+            if not is_open(state, (override.policy, override.unit))
+            and ((stuck := self._stuck.get((override.policy, override.unit))) is None or now >= stuck.until)
         ]
         self._undo(due, manager, now)
 
     def leave(self, state: State, policies: Sequence[Policy], manager: Manager | None, now: float) -> None:
         """Undo everything, since nobody will when the episodes end, and save."""
-        for hold in self._holds:
+        for override in self._overrides:
             for policy in policies:
-                if policy.name == hold.policy:
+                if policy.name == override.policy:
                     sets = [
                         i for i, step in enumerate(policy.steps) if isinstance(step.action, SetProperties)
                     ]
-                    state = lapse(state, (hold.policy, hold.unit), sets)
-        self._undo(self._holds, manager, now)
+                    state = lapse(state, (override.policy, override.unit), sets)
+        self._undo(self._overrides, manager, now)
         self.save(state, policies, now)
 
     def spelled(self) -> list[str]:
         """`web.service: MemoryHigh=infinity`: what is to be set back, and to what."""
         return [
-            f"{hold.unit}: {spell_property(name, size)}"
-            for hold in self._holds
-            for name, size in hold.former.items()
+            f"{override.unit}: {spell_property(name, size)}"
+            for override in self._overrides
+            for name, size in override.former.items()
         ]
 
-    def _undo(self, holds: Sequence[Hold], manager: Manager | None, now: float) -> None:
-        """Set `holds` back; one that can't be now stays due."""
-        for hold in list(holds):
-            others = [held for held in self._holds if held is not hold and held.unit == hold.unit]
-            still = {name for held in others for name in held.former}
+    def _undo(self, overrides: Sequence[Override], manager: Manager | None, now: float) -> None:
+        """Set `overrides` back; one that can't be now stays due."""
+        for override in list(overrides):
+            others = [
+                other for other in self._overrides if other is not override and other.unit == override.unit
+            ]
+            still = {name for other in others for name in other.former}
             due = replace(
-                hold, former={name: size for name, size in hold.former.items() if name not in still}
+                override, former={name: size for name, size in override.former.items() if name not in still}
             )
             if due.former:
                 if manager is None:
                     continue
                 try:
-                    self._teller.set_back(hold, undo(due, manager), now)
+                    self._teller.set_back(override, undo(due, manager), now)
                 except BusLostError:
                     return  # nor would it answer for the others; once it is back, it is asked again
                 except BusError as error:
-                    key = hold.policy, hold.unit
+                    key = override.policy, override.unit
                     if key not in self._stuck:
-                        self._teller.say(Priority.ERROR, f"{hold.unit}: not set back yet: {error}")
+                        self._teller.say(Priority.ERROR, f"{override.unit}: not set back yet: {error}")
                     pause = (
                         min(2 * self._stuck[key].pause, _LAST_RETRY) if key in self._stuck else RETRY_AFTER
                     )
                     self._stuck[key] = _Stuck(now + pause, pause)
                     continue
-            self._stuck.pop((hold.policy, hold.unit), None)
-            self._holds.remove(hold)
+            self._stuck.pop((override.policy, override.unit), None)
+            self._overrides.remove(override)
 
 
 class _Stuck(NamedTuple):

@@ -111,7 +111,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Override:
     """Properties that a policy has set, and what they were before: to be set back when its episode ends."""
 
     policy: str

@@ -43,7 +43,17 @@ from unitmem.policy.actions import Action, Log, Signal, Target, ends_the_unit
 from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
-from unitmem.policy.state import Key, Ladder, Phase, State, StepState, budget_left, counted, unjudged
+from unitmem.policy.state import (
+    Key,
+    Ladder,
+    Phase,
+    State,
+    StepState,
+    budget_left,
+    cools_until,
+    counted,
+    unjudged,
+)
 from unitmem.policy.trends import UnitFacts, extend
 from unitmem.quantity import format_span
 from unitmem.unit import Invocation
@@ -237,7 +247,7 @@ class _Tick:
         logs = isinstance(action, Log)
         # before protection: a refusal fires, and so would begin an episode within the cooldown.
         # What is left of a cooldown can't concern an open episode: it ended the one before
-        if (until := self.cooling.get(key)) is not None:
+        if (until := cools_until(self.cooling, key)) is not None:
             left = format_span(until - self.now)
             return Refusal(Obstacle.COOLING_DOWN, f"it is cooling down for another {left}", until)
         if not logs and unit.protected is not None and unit.unit.name not in policy.unprotect:
@@ -272,7 +282,7 @@ class _Tick:
     def _end_episode(self, key: Key, ladder: Ladder) -> None:
         cooldown = self.cooldowns.get(key[0], 0.0)
         if ladder.episode_since is not None and cooldown > 0:
-            self.cooling[key] = self.now + cooldown
+            self.cooling[key] = max(self.now + cooldown, self.cooling.get(key, self.now))
 
 
 def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tuple[StepState, bool]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from unitmem.policy.actions import ends_the_unit
 from unitmem.policy.decision import Decision, Refusal
+from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
 from unitmem.policy.trends import Trail
 from unitmem.unit import Invocation
@@ -58,6 +59,8 @@ class Ladder:
 
 Key = tuple[str, str]
 """A policy's name and a unit's."""
+EVERY_UNIT = "*"
+"""In place of a unit's name: where it isn't known which one a cooldown is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,35 +145,50 @@ def is_open(state: State, key: Key) -> bool:
     return ladder is not None and ladder.episode_since is not None
 
 
+def cools_until(cooling: Mapping[Key, float], key: Key) -> float | None:
+    """Until when no episode of `key` begins; None if one may begin now."""
+    return max((cooling[each] for each in (key, (key[0], EVERY_UNIT)) if each in cooling), default=None)
+
+
 def carry_over(state: State, old: Sequence[Policy], new: Sequence[Policy], now: float) -> State:
-    """`state` under a reloaded file: policies that read as before go on, changed ones start anew.
+    """`state` under a reloaded file: `resume`, where the policies that it was made under are at hand."""
+    return resume(state, {policy.name: fingerprint(policy) for policy in old}, new, now)
+
+
+def resume(
+    state: State, former: Mapping[str, Fingerprint | None], policies: Sequence[Policy], now: float
+) -> State:
+    """`state` under `policies`, after a reload as after a restart: those that read as before go on, changed ones start anew.
 
     Cooldowns and budgets stay with the policy's name: to edit a file must not refill them, and an
     episode that an edit cuts short has a cooldown like any other. What was only observed counts for
     nothing once the policy acts.
+
+    Args:
+        state: of the ladders of changed policies, only that they are open counts.
+        former: what each policy said that `state` was made under; None, or none at all, where that isn't known: then
+            it counts as changed, but for its mode.
+        policies: those in force from now on.
+        now: by the clock of `state`.
     """
-    before = {policy.name: policy for policy in old}
-    after = {policy.name: policy for policy in new}
-    kept = {policy.name for policy in old if policy in new}
-    same_mode = {
-        name for name, policy in after.items() if name in before and before[name].mode is policy.mode
-    }
-    cut_short = {
-        key: now + after[key[0]].cooldown
-        for key, ladder in state.ladders.items()
-        if ladder.episode_since is not None and key[0] in same_mode - kept and after[key[0]].cooldown > 0
-    }
+    after = {policy.name: policy for policy in policies}
+    kept = {name for name, policy in after.items() if former.get(name) == fingerprint(policy)}
+    same_mode = {name for name, policy in after.items() if _mode(former.get(name)) in (None, policy.mode)}
+    cooling = {key: until for key, until in state.cooling.items() if key[0] in same_mode}
+    for key, ladder in state.ladders.items():
+        if ladder.episode_since is not None and key[0] in same_mode - kept and after[key[0]].cooldown > 0:
+            cooling[key] = max(now + after[key[0]].cooldown, cooling.get(key, now))
     return replace(
         state,
         ladders={key: ladder for key, ladder in state.ladders.items() if key[0] in kept},
-        cooling={key: until for key, until in state.cooling.items() if key[0] in same_mode} | cut_short,
+        cooling=cooling,
         spent={key: times for key, times in state.spent.items() if key[0] in same_mode},
     )
 
 
 def cooldown_left(state: State, key: Key, now: float) -> float | None:
     """Seconds for which no episode begins yet; None where one may begin."""
-    until = state.cooling.get(key)
+    until = cools_until(state.cooling, key)
     return None if until is None or until <= now else until - now
 
 
@@ -183,6 +201,12 @@ def cooling_absent(state: State, present: Collection[str], now: float) -> list[t
 def counted(budget: Budget | None, spent: Sequence[float], now: float) -> tuple[float, ...]:
     """Those of the times `spent` that count against `budget` still."""
     return () if budget is None else tuple(at for at in spent if at > now - budget.per)
+
+
+def _mode(said: Fingerprint | None) -> Mode | None:
+    """The mode of a policy that said so; None where it isn't one that is known."""
+    mode = None if said is None else said.get("mode", Mode.ACT)
+    return Mode(mode) if mode in list(Mode) else None
 
 
 def budget_left(budget: Budget, spent: Sequence[float], now: float) -> int:

@@ -27,6 +27,7 @@ from typing import Any, Self
 
 from unitmem.errors import UnitmemError, reason_of
 from unitmem.measure.sample import HostSample, Sample, UnitSample
+from unitmem.record.clock import Instant
 from unitmem.unit import Invocation, Unit
 
 FILE_NAME = "history.sqlite"
@@ -36,6 +37,8 @@ _OF_HOST = "host."
 _MAGIC = b"SQLite format 3\0"
 _BATCH = 200
 """Ticks that are read at once: a reader that takes its time must not hold up what the writer has to take back."""
+_MOMENT = 1.0
+"""Seconds that a reboot takes at least, where the wall clock was set back meanwhile."""
 
 
 class Kind(StrEnum):
@@ -117,13 +120,14 @@ class History:
         ]
 
     def samples(self) -> Iterator[Sample]:
-        """Every sample, oldest first; times are those of the daemon's clock, moved on over reboots."""
-        shift, last, boot = 0.0, 0.0, None
-        for clock, row_boot, units in self._ticks():
-            if boot is not None and row_boot != boot:
-                shift = last + 1.0 - clock
-            boot, last = row_boot, clock + shift
-            yield _sample(last, json.loads(units))
+        """Every sample, oldest first; times are those of the first boot's clock, moved on over reboots by the wall clock."""
+        moved, then = 0.0, None
+        for at, clock, boot, units in self._ticks():
+            now = Instant(clock, at, boot)
+            if then is not None:
+                moved -= now.shift_from(then, at_least=_MOMENT)
+            then = now
+            yield _sample(clock + moved, json.loads(units))
 
     def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
         """(wall clock, value) of one measure, oldest first."""
@@ -131,11 +135,12 @@ class History:
         found = ((at, json.loads(units).get(unit, {}).get("values", {}).get(measure)) for at, units in rows)
         return [(at, value) for at, value in found if value is not None]
 
-    def _ticks(self) -> Iterator[tuple[float, str, str]]:
+    def _ticks(self) -> Iterator[tuple[float, float, str, str]]:
         last = -1
         while batch := list(
             self._query(
-                "SELECT id, clock, boot, units FROM ticks WHERE id > ? ORDER BY id LIMIT ?", (last, _BATCH)
+                "SELECT id, at, clock, boot, units FROM ticks WHERE id > ? ORDER BY id LIMIT ?",
+                (last, _BATCH),
             )
         ):
             for _, *tick in batch:

@@ -8,29 +8,55 @@ Times are kept by the monotonic clock, with the boot they belong to; after a reb
 wall clock.
 
 What was about to fire is not kept: a condition has to hold at every tick, and nobody looked meanwhile.
+
+The file may be of another version, older or newer, and its reader never acts more for that:
+
+- What is understood counts, whatever `version` says: cooldowns, budgets, and the open episodes of policies that say the
+  same as before (see `fingerprint`). One that doesn't is a changed policy, and `resume` treats it as a reload would.
+- What isn't understood counts as of now: an episode or a cooldown as if the episode had ended now, a budget as if it had
+  been spent now. Where it isn't known which unit or policy it is about, that goes for all of them. It is told once.
+- What was spent in a mode that isn't known was spent acting.
+- So keys may be added, and are passed over by who doesn't know them. Only a new section that restrains what is done takes
+  a higher `version`: a section of such a document that isn't known restrains every policy by its cooldown.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unitmem.files import replace_file
 from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
-from unitmem.policy.decision import Hold
-from unitmem.policy.model import Mode, Policy
-from unitmem.policy.state import Ladder, Phase, State, StepState
+from unitmem.policy.decision import Override
+from unitmem.policy.fingerprint import Fingerprint, fingerprint
+from unitmem.policy.model import Budget, Mode, Policy
+from unitmem.policy.state import EVERY_UNIT, Key, Ladder, Phase, State, StepState, resume
+from unitmem.record.clock import Instant
 from unitmem.unit import Invocation
 
 FILE_NAME = "state.json"
 AHEAD_NAME = "state.ahead.json"
 VERSION = 1
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_KNOWN = frozenset(
+    [
+        "version",
+        "policies",
+        "ladders",
+        "cooling",
+        "spent",
+        "spent_in_all",
+        "holds",
+        "monotonic",
+        "realtime",
+        "boot_id",
+    ]
+)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+_T = TypeVar("_T")
 
 
 class DamagedStateError(Exception):
@@ -38,35 +64,13 @@ class DamagedStateError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Instant:
-    """One moment by both clocks, and the boot that the monotonic one counts from."""
-
-    monotonic: float
-    realtime: float
-    boot_id: str
-
-    @classmethod
-    def now(cls, monotonic: float | None = None) -> Instant:
-        try:
-            boot_id = BOOT_ID.read_text().strip()
-        except OSError:
-            boot_id = ""
-        return cls(time.monotonic() if monotonic is None else monotonic, time.time(), boot_id)
-
-    def shift_from(self, then: Instant) -> float:
-        """What to add to monotonic times of `then` to have them on this clock."""
-        if then.boot_id == self.boot_id:
-            return 0.0
-        passed = max(0.0, self.realtime - then.realtime)
-        return self.monotonic - passed - then.monotonic
-
-
-@dataclass(frozen=True, slots=True)
 class Remembered:
     """What is kept."""
 
     state: State = field(default_factory=State)
-    holds: tuple[Hold, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    trouble: str | None = None
+    """What could not be understood of it, and what follows; a sentence."""
 
 
 # --- as JSON ------------------------------------------------------------------------------------
@@ -102,66 +106,125 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
         "spent": [[*key, list(times)] for key, times in sorted(state.spent.items())],
         "spent_in_all": {mode: list(times) for mode, times in sorted(state.spent_in_all.items())},
         "holds": [
-            {"policy": hold.policy, "unit": hold.unit, "former": dict(hold.former)}
-            for hold in remembered.holds
+            {"policy": override.policy, "unit": override.unit, "former": dict(override.former)}
+            for override in remembered.overrides
         ],
     }
 
 
-def decode(document: Mapping[str, Any], policies: Sequence[Policy], shift: float = 0.0) -> Remembered:
-    """What `encode` made `document` of, with `shift` seconds added to every time.
+def decode(
+    document: Mapping[str, Any],
+    policies: Sequence[Policy],
+    now: float,
+    *,
+    shift: float = 0.0,
+    budget: Budget | None = None,
+) -> Remembered:
+    """What `encode` made `document` of, as it stands under `policies` now.
 
-    The episodes of a policy that reads differently now are over; its cooldowns and budgets are not.
     An action that was under way is decided again if its time is over and the unit is still there.
 
-    Raises:
-        ValueError, KeyError, TypeError: not such a document.
+    Args:
+        document: of this version or another; see the module's docstring.
+        policies: those in force from now on.
+        now: by the monotonic clock.
+        shift: what to add to every time in `document` to have it on that clock.
+        budget: the file's, for all policies and units together.
     """
-    if document["version"] != VERSION:
-        raise ValueError(f"version {document['version']}")
     by_name = {policy.name: policy for policy in policies}
-    unchanged = {
-        name
-        for name, print_ in document["policies"].items()
-        if name in by_name and print_ == fingerprint(by_name[name])
-    }
-    ladders = {}
-    for entry in document["ladders"]:
-        if entry["policy"] in unchanged:
-            ladder = _ladder(entry, by_name[entry["policy"]], shift)
-            ladders[str(entry["policy"]), str(entry["unit"])] = ladder
+    sections = _Sections(document)
+    former = dict(
+        sections.read("policies", lambda entry: (entry[0], _former(entry[1], by_name.get(entry[0]))))
+    )
+    unchanged = {name: policy for name, policy in by_name.items() if former.get(name) == fingerprint(policy)}
+    in_all: dict[Mode, tuple[float, ...]] = {}
+    for mode, times in sections.read("spent_in_all", lambda entry: (entry[0], _moved(entry[1], shift))):
+        known = Mode.OBSERVE if mode == Mode.OBSERVE else Mode.ACT
+        in_all[known] = (*in_all.get(known, ()), *times)
     state = State(
-        ladders=ladders,
-        cooling={
-            (str(policy), str(unit)): float(until) + shift
-            for policy, unit, until in document["cooling"]
-            if policy in by_name
-        },
-        spent={
-            (str(policy), str(unit)): _moved(times, shift)
-            for policy, unit, times in document["spent"]
-            if policy in by_name
-        },
-        spent_in_all={Mode(mode): _moved(times, shift) for mode, times in document["spent_in_all"].items()},
+        ladders=dict(sections.read("ladders", lambda entry: _ladder(entry, unchanged, shift))),
+        cooling=dict(sections.read("cooling", lambda entry: (_key(*entry[:2]), float(entry[2]) + shift))),
+        spent=dict(sections.read("spent", lambda entry: (_key(*entry[:2]), _moved(entry[2], shift)))),
+        spent_in_all=in_all,
     )
-    holds = tuple(
-        Hold(
-            str(entry["policy"]),
-            str(entry["unit"]),
-            {str(name): None if size is None else int(size) for name, size in entry["former"].items()},
-        )
-        for entry in document["holds"]
+    overrides = tuple(sections.read("holds", _override))
+    state = resume(state, former, policies, now)
+    doubts = [doubt for doubt in sections.doubts if doubt[1] is None or doubt[1][0] in by_name]
+    cooling = dict(state.cooling)
+    for section, key in doubts:
+        for policy in policies if key is None else [by_name[key[0]]]:
+            until = now + _restraint(section, policy, budget)
+            each = (policy.name, EVERY_UNIT) if key is None else key
+            if until > max(now, cooling.get(each, now)):
+                cooling[each] = until
+    return Remembered(replace(state, cooling=cooling), overrides, _trouble(document, doubts))
+
+
+class _Sections:
+    """The sections of a document, each a list or a mapping of entries, and which of those aren't understood."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self.doubts: list[tuple[str, Key | None]] = []
+        """Each a section, and what it is about; None: nobody knows, so it may be about anything."""
+        version = document.get("version")
+        if not isinstance(version, int) or version > VERSION:
+            self.doubts += [(section, None) for section in sorted(document.keys() - _KNOWN)]
+
+    def read(self, section: str, parse: Callable[[Any], _T]) -> Iterator[_T]:
+        """What `parse` makes of each entry that it understands."""
+        found = self._document.get(section)
+        if not isinstance(found, list | dict):
+            self.doubts.append((section, None))
+            return
+        for entry in found.items() if isinstance(found, dict) else found:
+            try:
+                yield parse(entry)
+            except _MALFORMED:
+                self.doubts.append((section, None if isinstance(found, dict) else _about(entry)))
+
+
+def _about(entry: object) -> Key | None:
+    match entry:
+        case {"policy": str(policy), "unit": str(unit)} | [str(policy), str(unit), *_]:
+            return policy, unit
+        case {"policy": str(policy)} | [str(policy), *_]:
+            return policy, EVERY_UNIT
+        case _:
+            return None
+
+
+def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
+    """For how many seconds what isn't understood of `section` may withhold episodes of `policy`."""
+    match section:
+        case "spent":
+            return 0.0 if policy.budget is None else policy.budget.per
+        case "spent_in_all":
+            return 0.0 if budget is None else budget.per
+        case _:
+            return policy.cooldown
+
+
+def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, Key | None]]) -> str | None:
+    if not doubts:
+        return None
+    sections = sorted({section for section, _ in doubts})
+    left = "; properties that it was to set back stay as they are" if "holds" in sections else ""
+    return (
+        f"the saved state (version {document.get('version')}) can't be understood in part ({', '.join(sections)}): "
+        f"the cooldowns and budgets that this may be about run from now on in full{left}"
     )
-    return Remembered(state, holds)
 
 
-def fingerprint(policy: Policy) -> str:
-    """The same for policies that mean the same, in any process."""
-    steps = tuple(replace(step, line=None) for step in policy.steps)
-    return repr((replace(policy, steps=steps, line=None, unprotect=frozenset()), sorted(policy.unprotect)))
+def _key(policy: object, unit: object) -> Key:
+    return str(policy), str(unit)
 
 
-def _ladder(entry: Mapping[str, Any], policy: Policy, shift: float) -> Ladder:
+def _ladder(entry: Mapping[str, Any], unchanged: Mapping[str, Policy], shift: float) -> tuple[Key, Ladder]:
+    key = _key(entry["policy"], entry["unit"])
+    policy = unchanged.get(key[0])
+    if policy is None:  # that an episode is open is all that counts of it
+        return key, Ladder(Invocation(key[1], None, 0), (), 0.0)
     steps = []
     for step, kept in zip(policy.steps, entry["steps"], strict=True):
         not_before = None if kept["not_before"] is None else float(kept["not_before"]) + shift
@@ -175,12 +238,72 @@ def _ladder(entry: Mapping[str, Any], policy: Policy, shift: float) -> Ladder:
         else:
             steps.append(StepState(Phase.FIRED, fired_at=fired_at, not_before=not_before))
     run = entry["invocation_id"]
-    invocation = Invocation(str(entry["unit"]), None if run is None else str(run), int(entry["inode"]))
-    return Ladder(invocation, tuple(steps), float(entry["episode_since"]) + shift)
+    invocation = Invocation(key[1], None if run is None else str(run), int(entry["inode"]))
+    return key, Ladder(invocation, tuple(steps), float(entry["episode_since"]) + shift)
+
+
+def _override(entry: Mapping[str, Any]) -> Override:
+    former = {str(name): None if size is None else int(size) for name, size in entry["former"].items()}
+    return Override(*_key(entry["policy"], entry["unit"]), former)
 
 
 def _moved(times: Iterable[float], shift: float) -> tuple[float, ...]:
     return tuple(float(at) + shift for at in times)
+
+
+# --- fingerprints of 0.1 ------------------------------------------------------------------------
+
+_FIELDS_OF_0_1 = {
+    "Policy": "name units steps excluded unprotect mode clear cooldown budget line",
+    "Step": "when action hold repeat line",
+    "Budget": "actions per",
+    "Comparison": "measure operator threshold of span derivation",
+    "Not": "term",
+    "All": "terms",
+    "AnyOf": "terms",
+    "Log": "",
+    "Signal": "number to timeout otherwise",
+    "Stop": "timeout otherwise",
+    "Restart": "timeout otherwise",
+    "Kill": "timeout",
+    "Reclaim": "size timeout",
+    "SetProperties": "properties",
+    "Freeze": "timeout",
+    "Thaw": "timeout",
+    "Run": "command timeout",
+}
+
+
+def _former(said: object, policy: Policy | None) -> Fingerprint | None:
+    """The fingerprint that `said` is, or stands for; None where it is of a form that isn't known.
+
+    Version 0.1 wrote the `repr` of its classes. It is compared with what 0.1 would have written for `policy`.
+    """
+    if isinstance(said, dict):
+        return said
+    return fingerprint(policy) if policy is not None and said == _fingerprint_of_0_1(policy) else None
+
+
+def _fingerprint_of_0_1(policy: Policy) -> str:
+    steps = tuple(replace(step, line=None) for step in policy.steps)
+    bare = replace(policy, steps=steps, line=None, unprotect=frozenset())
+    return f"({_spelled_by_0_1(bare)}, {sorted(policy.unprotect)})"
+
+
+def _spelled_by_0_1(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_spelled_by_0_1, value))}{',' * (len(value) == 1)})"
+    if not is_dataclass(value):
+        return repr(value)
+    name = type(value).__name__
+    names = _FIELDS_OF_0_1.get(name, "").split()
+    # what 0.1 didn't know makes a difference where it is used
+    names += [
+        each.name
+        for each in fields(value)
+        if each.name not in names and getattr(value, each.name) != each.default
+    ]
+    return f"{name}({', '.join(f'{each}={_spelled_by_0_1(getattr(value, each))}' for each in names)})"
 
 
 # --- on disk ------------------------------------------------------------------------------------
@@ -193,11 +316,11 @@ class Store:
         self._path = None if directory is None else directory / FILE_NAME
         self._saved: dict[str, Any] | None = None
 
-    def load(self, policies: Sequence[Policy], now: Instant) -> Remembered:
-        """What was kept last; nothing where there is no file yet.
+    def load(self, policies: Sequence[Policy], now: Instant, budget: Budget | None = None) -> Remembered:
+        """What was kept last, as it stands under `policies` and the file's `budget`; nothing where there is no file yet.
 
         Raises:
-            DamagedStateError: it can't be understood, and was set aside.
+            DamagedStateError: nothing of it can be understood, and it was set aside.
             OSError: it can't be read.
         """
         if self._path is None:
@@ -206,10 +329,11 @@ class Store:
             # where it is, it is the newer one; but one from before a crash of the machine may be anything
             then, document = _read(self._path.with_name(AHEAD_NAME))
             if then.boot_id == now.boot_id:
-                return decode(document, policies)
+                return decode(document, policies, now.monotonic, budget=budget)
         try:
             then, document = _read(self._path)
-            return decode(document, policies, now.shift_from(then))
+            shift = now.shift_from(then)
+            return decode(document, policies, now.monotonic, shift=shift, budget=budget)
         except FileNotFoundError:
             return Remembered()
         except _MALFORMED as error:
@@ -249,9 +373,6 @@ class Store:
             replace_file(self._path, text, durable=True)
             self._path.with_name(AHEAD_NAME).unlink(missing_ok=True)
             self._saved = document
-
-
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
 
 
 def _read(path: Path) -> tuple[Instant, dict[str, Any]]:

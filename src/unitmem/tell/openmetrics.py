@@ -27,6 +27,7 @@ from unitmem.policy.state import (
     State,
     cooldown_left,
     cooling_absent,
+    cools_until,
     file_budget_left,
     is_open,
     step_state,
@@ -404,7 +405,7 @@ class _Filled:
             blind = sum(1 for why in step.unknown.values() if why != NOT_YET_WATCHED)
             self.add(STEP_UNKNOWN, blind, labels)
         self.add(EPISODE_OPEN, int(is_open(state, key)), (of_policy, of_unit))
-        if policy.cooldown > 0 or key in state.cooling:
+        if policy.cooldown > 0 or cools_until(state.cooling, key) is not None:
             self.add(COOLDOWN, cooldown_left(state, key, now) or 0.0, (of_policy, of_unit))
         if (left := unit_budget_left(policy, state, unit, now)) is not None:
             self.add(BUDGET_LEFT, left, (of_policy, of_unit))

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
-from unitmem.policy.decision import Decision, Hold, Outcome
+from unitmem.policy.decision import Decision, Outcome, Override
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
@@ -81,16 +81,16 @@ class Teller:
         if self._exporter is not None:
             self._exporter.concluded(outcome)
 
-    def set_back(self, hold: Hold, what: str, now: float) -> None:
+    def set_back(self, override: Override, what: str, now: float) -> None:
         """That properties are as they were before."""
-        message = f"{hold.unit}: {what} (policy {hold.policy})"
+        message = f"{override.unit}: {what} (policy {override.policy})"
         fields = {
             "MESSAGE_ID": SET_BACK_MESSAGE_ID,
-            **unit_fields(hold.unit, self._kind),
-            "UNITMEM_POLICY": hold.policy,
+            **unit_fields(override.unit, self._kind),
+            "UNITMEM_POLICY": override.policy,
         }
         self._journal.write(Entry(Priority.NOTICE, message, fields))
-        event = Event(time.time(), Kind.SET_BACK, hold.unit, message, policy=hold.policy)
+        event = Event(time.time(), Kind.SET_BACK, override.unit, message, policy=override.policy)
         self._recorder.event(event, now)
 
     def unknown(self, state: State, now: float) -> None:

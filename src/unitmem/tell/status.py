@@ -40,7 +40,7 @@ class Watched:
     is_manager_reachable: bool
     under_way: Mapping[tuple[str, str, int], str]
     """Actions whose outcome is not seen yet, by policy, unit and step."""
-    held: Sequence[str]
+    overrides: Sequence[str]
     """Properties that are to be set back."""
 
 
@@ -66,7 +66,7 @@ def status_document(
         "interval": watched.interval,
         "manager_reachable": watched.is_manager_reachable,
         "budget": _budget(file.budget, file_budget_left(file, state, now)),
-        "to_set_back": list(watched.held),
+        "to_set_back": list(watched.overrides),
         "policies": [{"policy": policy.name, "mode": policy.mode} for policy in file.policies],
         "units": [
             _unit(policy, sample, unit, state, watched)

@@ -1,0 +1,53 @@
+"""What a policy says, as JSON takes it: the same for policies that mean the same, in any version that knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import Enum, StrEnum
+from functools import lru_cache
+from typing import Any
+
+from unitmem.policy.actions import Action, action_name
+from unitmem.policy.condition import Condition
+from unitmem.policy.model import Budget, Policy, Step
+
+Fingerprint = Mapping[str, Any]
+
+
+@lru_cache(maxsize=256)
+def fingerprint(policy: Policy) -> Fingerprint:
+    """Everything about `policy` that is not the default, except for where it stands in its file.
+
+    So a field that a later version adds changes nothing, as long as nobody uses it. Names of fields and of actions are
+    kept on disk: where one is renamed, its name here has to stay.
+    """
+    return _differences(policy)
+
+
+def _differences(value: Policy | Step | Budget | Action) -> dict[str, Any]:
+    return {
+        field.name: _plain(found)
+        for field in fields(value)
+        if field.compare and (found := getattr(value, field.name)) != field.default
+    }
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case StrEnum():
+            return value.value
+        case Enum():
+            return value.name
+        case None | str() | int() | float():
+            return value
+        case tuple():
+            return [_plain(each) for each in value]
+        case frozenset():
+            return sorted(value)
+        case Step() | Budget():
+            return _differences(value)
+        case _ if isinstance(value, Condition):
+            return str(value)
+        case _:
+            return {"name": action_name(value), **_differences(value)}
