@@ -62,12 +62,12 @@ WATCHES = (
 """What may follow `watch`."""
 CALL = """
 import sys
-import unitmem.daemon.loop
+import unitmem.daemon.main
 def daemon(path, observe=False, once=False, user=False, textfile=None, listen=None):
     print(path, observe, once, user, textfile, listen)
     print(*sorted({'typer', 'rich', 'click'} & sys.modules.keys()))
     return 7
-unitmem.daemon.loop.main = daemon
+unitmem.daemon.main.main = daemon
 from unitmem.__main__ import main
 main()
 """
@@ -83,7 +83,7 @@ def test_a_watch_imports_neither_typer_nor_rich(words, run, monkeypatch):
     assert (done.returncode, imported, done.stderr) == (7, "", "")
     calls = []
     monkeypatch.setattr(
-        "unitmem.daemon.loop.main", lambda path, **given: calls.append((path, *given.values())) or 7
+        "unitmem.daemon.main.main", lambda path, **given: calls.append((path, *given.values())) or 7
     )
     assert run("watch", *words.split()).status == 7
     assert call == " ".join(map(str, calls[0]))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src/unitmem"
+TESTS = Path(__file__).parents[1]
 
 # A room imports only from those above it. A name without a slash is a module of the top level, or a package.
 ROOMS = [
@@ -55,7 +56,6 @@ LONGER = {
     "guard/memory_info.py": "one question over cgroup v1, v2 and none",
     "tell/openmetrics.py": "the list of all metrics",
     "report/top.py": "one screen",
-    "daemon/loop.py": "the loop and all that it ties together",
 }
 """Modules past that length, and why each is one."""
 
@@ -149,6 +149,40 @@ def test_nobody_imports_what_another_module_keeps_to_itself():
                 assert private == [], path
 
 
+def private_names(tree: ast.AST) -> list[str]:
+    """The attributes with a leading underscore that are used of anything, and those that are patched by name."""
+    attributes = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    patched = [
+        str(argument.value).rpartition(".")[2]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr"
+        for argument in node.args
+        if isinstance(argument, ast.Constant)
+    ]
+    return [name for name in attributes + patched if re.match("_[^_]", name)]
+
+
+@pytest.mark.parametrize(
+    ("code", "private"),
+    [
+        ("watch.tick(now); watch.__exit__()", []),
+        ("watch.connection._pause", ["_pause"]),
+        ("setattr(watch, '_late', 1)", ["_late"]),
+        ("monkeypatch.setattr('unitmem.daemon.loop._drain', drain)", ["_drain"]),
+    ],
+)
+def test_private_names_are_found(code, private):
+    assert private_names(ast.parse(code)) == private
+
+
+def test_no_test_of_the_daemon_touches_what_is_private():
+    of_the_daemon = [path for path in TESTS.rglob("*.py") if "unitmem.daemon" in path.read_text()]
+    assert of_the_daemon
+    for path in of_the_daemon:
+        assert private_names(ast.parse(path.read_text())) == [], path
+
+
 def test_a_package_is_a_sentence_and_nothing_else():
     """No re-exports: a name is imported from where it is defined. The library's own are the one exception."""
     for path in FILES:
@@ -197,7 +231,7 @@ def test_importing_the_package_costs_next_to_nothing_until_a_name_of_it_is_used(
 def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
     """They would stay in its memory for all its life; metrics are for a watch that is asked for them."""
     unwanted = {"typer", "click", "rich", "pydantic", "prometheus_client", "http", "wsgiref", "socketserver"}
-    assert loaded_by("import unitmem.daemon.loop, unitmem.report.failure") & unwanted == set()
+    assert loaded_by("import unitmem.daemon.main, unitmem.report.failure") & unwanted == set()
 
 
 @pytest.mark.parametrize(

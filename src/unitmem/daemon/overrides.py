@@ -1,4 +1,4 @@
-"""What a watch owes: properties that it has set and must set back, and a state that must outlive it."""
+"""Properties that a watch has set and must set back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from unitmem.policy.actions import SetProperties, spell_property
 from unitmem.policy.decision import Decision, Hold
 from unitmem.policy.model import Policy
 from unitmem.policy.state import RETRY_AFTER, State, is_open, lapse
-from unitmem.record.state_file import DamagedStateError, Instant, Remembered, Store
 from unitmem.tell.journal import Priority
 from unitmem.tell.reporter import Teller
 
@@ -21,48 +20,21 @@ _LAST_RETRY = 600.0
 """Seconds between tries to set back what the manager refuses; doubled from the first on, up to this."""
 
 
-class Keeper:
-    """The holds of one watch, and its store."""
+class Overrides:
+    """The property overrides in force, those that the last watch left included."""
 
-    def __init__(self, store: Store, teller: Teller) -> None:
-        self._store = store
+    def __init__(self, holds: Sequence[Hold], teller: Teller) -> None:
         self._teller = teller
-        self._holds: list[Hold] = []
+        self._holds = list(holds)
         self._stuck: dict[tuple[str, str], _Stuck] = {}
-        self._is_saving = True
 
-    def recall(self, policies: Sequence[Policy]) -> State:
-        """The state from where the last watch of this name ended; a new one where nothing is kept."""
-        try:
-            remembered = self._store.load(policies, Instant.now())
-        except DamagedStateError as error:
-            self._teller.say(Priority.ERROR, str(error))
-        except OSError as error:
-            self._teller.say(Priority.ERROR, f"what the last watch left can't be read: {error}")
-        else:
-            self._holds = list(remembered.holds)
-            return remembered.state
-        return State()
+    @property
+    def holds(self) -> tuple[Hold, ...]:
+        """What is to be undone, in the order in which it was done."""
+        return tuple(self._holds)
 
-    def save(self, state: State, policies: Sequence[Policy], now: float, *, ahead: bool = False) -> None:
-        """Keep `state` and the holds; where they can't be written, that is told, and guarding goes on.
-
-        `ahead` of an action it has to outlive this process only, and so waits for no disk.
-        """
-        try:
-            self._store.save(Remembered(state, tuple(self._holds)), policies, Instant.now(now), ahead=ahead)
-        except OSError as error:
-            if self._is_saving:
-                self._teller.say(
-                    Priority.ERROR,
-                    f"cooldowns, budgets and open episodes can't be saved, and end with this watch: {error}",
-                )
-            self._is_saving = False
-        else:
-            self._is_saving = True
-
-    def hold(self, decision: Decision, manager: Manager | None) -> Hold | None:
-        """What `decision` will have to set back, to be saved before it is performed."""
+    def prepare(self, decision: Decision, manager: Manager | None) -> Hold | None:
+        """Return what `decision` will have to set back, to be saved before it is performed."""
         hold = prepare(decision, manager)
         if hold is None:
             return None
@@ -75,7 +47,7 @@ class Keeper:
         self._holds = [held for held in self._holds if held != hold] + [hold]
         return hold
 
-    def set_back(self, state: State, manager: Manager | None, now: float) -> None:
+    def undo_ended(self, state: State, manager: Manager | None, now: float) -> None:
         """Undo what was set in episodes that are over; what the manager refused is tried again with growing pauses."""
         due = [
             hold
@@ -85,8 +57,12 @@ class Keeper:
         ]
         self._undo(due, manager, now)
 
-    def leave(self, state: State, policies: Sequence[Policy], manager: Manager | None, now: float) -> None:
-        """Undo everything, since nobody will when the episodes end, and save."""
+    def undo_all(self, manager: Manager | None, now: float) -> None:
+        """Undo everything, since nobody will when the episodes end."""
+        self._undo(self._holds, manager, now)
+
+    def lapsed(self, state: State, policies: Sequence[Policy]) -> State:
+        """Return `state` as it is once everything is undone: the steps that have set something may fire again."""
         for hold in self._holds:
             for policy in policies:
                 if policy.name == hold.policy:
@@ -94,11 +70,10 @@ class Keeper:
                         i for i, step in enumerate(policy.steps) if isinstance(step.action, SetProperties)
                     ]
                     state = lapse(state, (hold.policy, hold.unit), sets)
-        self._undo(self._holds, manager, now)
-        self.save(state, policies, now)
+        return state
 
     def spelled(self) -> list[str]:
-        """`web.service: MemoryHigh=infinity`: what is to be set back, and to what."""
+        """Return `web.service: MemoryHigh=infinity`: what is to be set back, and to what."""
         return [
             f"{hold.unit}: {spell_property(name, size)}"
             for hold in self._holds
