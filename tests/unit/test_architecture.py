@@ -77,10 +77,15 @@ def room_of(module: str) -> str:
 
 
 @cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, also inside functions, with its full name; names within a module are not kept."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -143,7 +148,7 @@ def test_what_decides_knows_no_clock_no_files_and_no_bus(room):
 
 def test_nobody_imports_what_another_module_keeps_to_itself():
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("unitmem"):
                 private = [alias.name for alias in node.names if re.match("_[^_]", alias.name)]
                 assert private == [], path
@@ -187,7 +192,7 @@ def test_a_package_is_a_sentence_and_nothing_else():
     """No re-exports: a name is imported from where it is defined. The library's own are the one exception."""
     for path in FILES:
         if path.name == "__init__.py" and path.parent not in (PACKAGE, PACKAGE / "cli"):
-            assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr], path
+            assert [type(node) for node in parsed(path).body] == [ast.Expr], path
 
 
 def test_the_map_for_newcomers_shows_every_room_with_its_sentence():
@@ -234,9 +239,8 @@ def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
     assert loaded_by("import unitmem.daemon.main, unitmem.report.failure") & unwanted == set()
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+def test_what_only_tells_or_records_needs_no_bus():
+    modules = [
         "unitmem.tell.wording",
         "unitmem.tell.journal",
         "unitmem.tell.exporter",
@@ -245,7 +249,5 @@ def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
         "unitmem.simulate.replay",
         "unitmem.cli.replay",
         "unitmem.cli.metrics",
-    ],
-)
-def test_what_only_tells_or_records_needs_no_bus(module):
-    assert "pystemd" not in loaded_by(f"import {module}")
+    ]
+    assert "pystemd" not in loaded_by(f"import {', '.join(modules)}")
