@@ -49,10 +49,11 @@ def test_every_action_works_from_within_the_sandbox(unit, policy, journal, event
             units: ["e2e-act-stop.service"]
             steps: [{when: "rss > 32M", do: {stop: {timeout: 60s, else: kill}}}]
     """)
-    for action in ("main", "largest", "all", "stop"):
-        target = unit(
-            "leak", *("--start", "4M", "--rate", "8M/s", "--max", "60M"), name=f"e2e-act-{action}.service"
-        )
+    targets = [
+        unit("leak", *("--start", "4M", "--rate", "8M/s", "--max", "60M"), name=f"e2e-act-{action}.service")
+        for action in ("main", "largest", "all", "stop")
+    ]
+    for target in targets:
         eventually(
             lambda target=target: any(
                 entry.get("UNITMEM_RESULT") == "verified" for entry in journal.entries(target.name)
