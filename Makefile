@@ -58,7 +58,7 @@ types: $(VENV)/ready
 
 .PHONY: quick
 quick: $(VENV)/ready
-	$(BIN)/pytest -q -n logical --timeout=120 tests/unit tests/bus tests/cli
+	$(BIN)/pytest -q -n logical --timeout=300 tests/unit tests/bus tests/cli
 
 .PHONY: e2e
 e2e: $(VENV)/ready guests ## the end-to-end tests alone, in the guests that run (GUESTS="bookworm" for one)
