@@ -1,4 +1,7 @@
-"""Hypothesis, alike for every suite: no deadlines (guests and CI are slow), and no chance in CI."""
+"""Hypothesis, alike for every suite: no deadlines (guests and CI are slow).
+
+`make check` tries a few examples each time, others than the last time; CI tries many, always the same.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent / "unit"))  # for the corpus; importlib mode doesn't
 
 settings.register_profile(
-    "loop", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+    "check", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
-    "ci", settings.get_profile("loop"), derandomize=True, database=None, print_blob=True
+    "ci", settings.get_profile("check"), max_examples=100, derandomize=True, database=None, print_blob=True
 )
-settings.load_profile("ci" if os.environ.get("CI") else "loop")
+settings.load_profile("ci" if os.environ.get("CI") else "check")

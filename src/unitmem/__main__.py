@@ -33,7 +33,7 @@ def _run() -> int:
     arguments = sys.argv[1:]
     call = _read_watch(arguments[1:]) if arguments[:1] == ["watch"] else None
     if call is not None:
-        from unitmem.daemon.loop import main as watch  # noqa: PLC0415
+        from unitmem.daemon.main import main as watch  # noqa: PLC0415
         from unitmem.report import failure  # noqa: PLC0415
 
         path, options = call

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from unitmem.daemon import loop as daemon
-from unitmem.daemon.loop import Directories, Watch
+from unitmem.daemon.main import metrics_targets
+from unitmem.daemon.sampling import take_sample
+from unitmem.daemon.watch import Watch
+from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, UsageError
-from unitmem.manager.tracker import Tracker
-from unitmem.policy.actions import Log
-from unitmem.policy.decision import Decision, Outcome, Result
 from unitmem.policyfile import reader as config
 from unitmem.tell.exporter import Exporter
 from unitmem.tell.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
-from unitmem.unit import Invocation
 
 POLICY = """
 policies:
@@ -37,7 +34,7 @@ def exporter(tmp_path):
 def watch(manager, exporter, tmp_path):
     path = tmp_path / "web.yaml"
     path.write_text(POLICY)
-    with Watch(path, config.load(path), manager, Directories(), exporter) as watch:
+    with Watch(path, config.load(path), manager, World(), exporter) as watch:
         watch.tick(time.monotonic())
         yield watch
 
@@ -49,7 +46,7 @@ def value(exporter, family):
 def test_a_tick_is_told_to_prometheus_and_an_end_takes_that_back(manager, exporter, tmp_path):
     path = tmp_path / "web.yaml"
     path.write_text(POLICY)
-    with Watch(path, config.load(path), manager, Directories(), exporter) as watch:
+    with Watch(path, config.load(path), manager, World(), exporter) as watch:
         watch.tick(time.monotonic())
         assert 'unitmem_watch_ticks_total{watch="web"} 1\n' in (tmp_path / "web.prom").read_text()
         watch.tick(time.monotonic())
@@ -60,8 +57,8 @@ def test_a_tick_is_told_to_prometheus_and_an_end_takes_that_back(manager, export
 
 
 def test_missed_ticks_are_counted(watch, exporter):
-    for missed in (0, 3, 2, -1):
-        watch._tell_overrun(missed)
+    for missed in (0, 3, 2, 0):
+        watch.report_missed(missed)
     watch.tick(time.monotonic())
     assert value(exporter, MISSED) == 5
 
@@ -69,31 +66,32 @@ def test_missed_ticks_are_counted(watch, exporter):
 def test_a_broken_file_is_seen_until_it_is_mended(watch, exporter):
     for text, loaded in (("policies: 3", 0), (POLICY, 1)):
         watch.path.write_text(text)
-        watch._reload()
+        watch.reload()
         watch.tick(time.monotonic())
         assert value(exporter, FILE_LOADED) == loaded
 
 
 def test_a_manager_that_is_away_is_seen(watch, exporter):
-    watch._connection.lose(BusLostError("it hangs"), time.monotonic())
+    watch.connection.lose(BusLostError("it hangs"), time.monotonic())
     watch.tick(time.monotonic())
     assert value(exporter, MANAGER_REACHABLE) == 0
 
 
-def test_what_is_decided_and_what_becomes_of_it_is_counted(watch, exporter):
-    decision = Decision(0.0, "p", 0, Log(), Invocation("a.service", "1" * 32, 1), 0.0, 0.0, ())
-    watch._teller.decided(decision)
-    watch._conclude(Outcome(decision, Result.VERIFIED, "logged", 0.0), 0.0)
-    watch.tick(time.monotonic())
-    assert (value(exporter, ACTIONS), value(exporter, OUTCOMES)) == (1, 1)
+def test_what_is_decided_and_what_becomes_of_it_is_counted(manager, systemd, cgroups, exporter, tmp_path):
+    path, control_group = tmp_path / "web.yaml", "/system.slice/a.service"
+    path.write_text(POLICY.replace("anon > 1G", "current > 1K"))
+    systemd.add("a.service", control_group=control_group, directory=cgroups.make(control_group))
+    with Watch(path, config.load(path), manager, World(cgroup_root=cgroups.root), exporter) as watch:
+        watch.tick(time.monotonic())
+        assert (value(exporter, ACTIONS), value(exporter, OUTCOMES)) == (1, 1)
 
 
 def test_a_watch_that_nobody_asks_for_metrics_ticks_as_well(manager, tmp_path):
     path = tmp_path / "web.yaml"
     path.write_text(POLICY)
-    with Watch(path, config.load(path), manager, Directories()) as watch:
+    with Watch(path, config.load(path), manager, World()) as watch:
         watch.tick(time.monotonic())
-        watch._tell_overrun(1)
+        watch.report_missed(1)
 
 
 @pytest.mark.parametrize(
@@ -109,17 +107,12 @@ def test_a_watch_that_nobody_asks_for_metrics_ticks_as_well(manager, tmp_path):
         ((None, "off"), {}, UsageError),
     ],
 )
-def test_metrics_are_asked_for_by_options_or_by_the_environment(options, environment, asked, monkeypatch):
-    for name in ("UNITMEM_TEXTFILE", "UNITMEM_LISTEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+def test_metrics_are_asked_for_by_options_or_by_the_environment(options, environment, asked):
     if asked is UsageError:
         with pytest.raises(UsageError):
-            daemon._exporter("web", *options, keep=False)
-        return
-    exporter = daemon._exporter("web", *options, keep=False)
-    assert (exporter and (exporter._textfile, exporter._listen)) == asked
+            metrics_targets(*options, environment)
+    else:
+        assert metrics_targets(*options, environment) == asked
 
 
 SMALL = """
@@ -136,10 +129,9 @@ policies:
 
 @pytest.mark.parametrize("how", ["nested", "unreadable", "listed"])
 def test_a_unit_whose_processes_can_not_be_listed_is_not_taken_for_small(
-    systemd, manager, cgroups, tmp_path, monkeypatch, how
+    systemd, manager, cgroups, tmp_path, how
 ):
     """Users build the cgroups below their own units; none may be made to look small that way."""
-    monkeypatch.setattr(daemon, "Tracker", partial(Tracker, root=cgroups.root))
     directory = cgroups.make("/system.slice/web.service", os.getpid())
     systemd.add("web.service", control_group="/system.slice/web.service", directory=directory)
     if how == "nested":  # deeper than a path can tell
@@ -154,10 +146,15 @@ def test_a_unit_whose_processes_can_not_be_listed_is_not_taken_for_small(
         (Path(directory) / "cgroup.procs").mkdir()
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
-    with Watch(path, config.load(path), manager, Directories()) as watch:
+    world = World(cgroup_root=cgroups.root)
+    with Watch(path, config.load(path), manager, world) as watch:
         for _ in range(3):
             watch.tick(time.monotonic())
-        sample = watch._sample(time.monotonic()).units["web.service"]
+        host = world.read_host()
+        sample = take_sample(
+            watch.tracker, host, watch.file.policies, watch.state, time.monotonic(), lambda: None
+        )
+    sample = sample.units["web.service"]
     assert systemd.calls("StopUnit", "KillUnit") == []
     if how == "listed":
         assert sample.values["pss"] > 1 << 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import json
 import os
 import signal
@@ -16,23 +16,32 @@ import pytest
 from fake_systemd1 import FakeSystemd1, running_bus
 
 from unitmem.act.follow_up import Pending
-from unitmem.daemon import loop as daemon
-from unitmem.daemon.loop import Directories, Watch
+from unitmem.daemon.loop import Loop
+from unitmem.daemon.pace import REST_PER_TICK, Pace
+from unitmem.daemon.saved_state import SavedState
+from unitmem.daemon.watch import Watch
+from unitmem.daemon.world import World
 from unitmem.errors import BusLostError
-from unitmem.manager import connection
+from unitmem.kernel.host import read_host
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
 from unitmem.policy.actions import Stop
 from unitmem.policy.decision import Decision
+from unitmem.policy.state import State
 from unitmem.policyfile import reader as config
+from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import FILE_NAME as STATE_FILE
-from unitmem.unit import Invocation
+from unitmem.record.state_file import Remembered, Store
+from unitmem.tell.journal import Journal
+from unitmem.tell.reporter import Teller
+from unitmem.tell.status import FILE_NAME as STATUS_FILE
+from unitmem.unit import Invocation, ManagerKind
 
 NAME = "web.service"
 PATH = f"/system.slice/{NAME}"
 RUN = "ab" * 16
 POLICY = """
-interval: 1s
+interval: 500ms
 policies:
   - name: p
     units: ["*.service"]
@@ -41,18 +50,36 @@ policies:
 BUDGET = "    budget: {actions: 3, per: 1h}\n"
 
 
+class Machine:
+    """What /proc says of the machine, unless it can't be read."""
+
+    is_readable = True
+
+    def read(self):
+        return read_host() if self.is_readable else too_many_open_files()
+
+
 @pytest.fixture
-def start(systemd, cgroups, tmp_path, monkeypatch):
-    """start(action): a watch over the fake manager's units that has not ticked yet."""
-    monkeypatch.setattr(daemon, "Tracker", functools.partial(Tracker, root=cgroups.root))
-    monkeypatch.setattr(connection, "Manager", lambda kind: Manager(address=systemd.address))
+def machine():
+    return Machine()
+
+
+@pytest.fixture
+def start(systemd, cgroups, tmp_path, machine):
+    """start(action, …): a watch over the fake manager's units that has not ticked yet, in a world of that kind."""
     watches = []
 
-    def start(action="log", address=systemd.address):
+    def start(action="log", address=systemd.address, **world):
         path, state = tmp_path / "web.yaml", tmp_path / "state"
         path.write_text(POLICY % action + ("" if action == "log" else BUDGET))
         state.mkdir(exist_ok=True)
-        watch = Watch(path, config.load(path), Manager(address=address), Directories(state))
+        world = {
+            "state_directory": state,
+            "read_host": machine.read,
+            "cgroup_root": cgroups.root,
+            "connect": lambda kind: Manager(kind, systemd.address),
+        } | world
+        watch = Watch(path, config.load(path), Manager(address=address), World(**world))
         watches.append(watch)
         return watch
 
@@ -73,9 +100,9 @@ def ticks(watch, count=1):
 
 
 def again_with_the_manager(watch):
-    watch._connection.retry_at = 0.0
+    watch.connection.retry_at = 0.0
     ticks(watch)
-    assert watch._connection.manager is not None
+    assert watch.connection.manager is not None
 
 
 # --- the bus ---
@@ -90,7 +117,7 @@ def test_a_bus_that_dies_costs_no_more_than_the_connection(start, tmp_path):
             process.kill()
             process.wait()
             ticks(watch, 3)
-            assert watch._connection.manager is None
+            assert watch.connection.manager is None
         finally:
             fake.close()
     again_with_the_manager(watch)
@@ -103,12 +130,12 @@ def test_a_manager_that_hangs_costs_one_timeout_however_much_is_under_way(start,
     now = time.monotonic()
     for number in range(10):
         decision = Decision(now, "p", 0, Stop(90.0), Invocation(f"u{number}.service", RUN, number), 0, 0, ())
-        watch._pending.append(Pending(decision, SimpleNamespace(path="/", exists=lambda: True), now + 90))
+        watch.pending.append(Pending(decision, SimpleNamespace(path="/", exists=lambda: True), now + 90))
     systemd.hang("GetUnit", "Ping")
     ticks(watch)
     assert len(systemd.calls("GetUnit")) == 1
-    assert watch._connection.manager is None
-    assert len(watch._pending) == 10
+    assert watch.connection.manager is None
+    assert len(watch.pending) == 10
 
 
 @pytest.mark.parametrize("action", ["stop", "{set: {MemoryHigh: 512M}}", "{signal: SIGUSR1, to: all}"])
@@ -117,10 +144,10 @@ def test_what_was_never_asked_of_the_manager_costs_no_budget(start, web, cgroups
     current = cgroups.add_file(PATH, "memory.current", "0\n")
     now = time.monotonic()
     watch.tick(now)
-    watch._connection.lose(BusLostError("it hangs"), now)
+    watch.connection.lose(BusLostError("it hangs"), now)
     current.write_text("4096\n")
     for count in range(5):
-        watch._connection.retry_at = float("inf")
+        watch.connection.retry_at = float("inf")
         watch.tick(now + 400 * count)
     assert watch.state.spent == {}
 
@@ -177,9 +204,9 @@ def test_a_manager_that_answers_now_and_then_is_tried_with_growing_pauses(
     systemd.hang("ListUnits")
     pauses = []
     for _ in range(4):
-        now = watch._connection.retry_at
+        now = watch.connection.retry_at
         watch.tick(now)
-        pauses.append(watch._connection.retry_at - now)
+        pauses.append(watch.connection.retry_at - now)
     assert pauses[0] < pauses[1] < pauses[2] < pauses[3]
     told = capsys.readouterr().err
     assert (told.count("is lost"), told.count("is back")) == (1, 0)
@@ -190,12 +217,12 @@ def test_what_had_to_wait_for_the_manager_is_done_as_soon_as_it_is_back(start, s
     current = cgroups.add_file(PATH, "memory.current", "0\n")
     now = time.monotonic()
     watch.tick(now)
-    watch._connection.lose(BusLostError("it hangs"), now)
+    watch.connection.lose(BusLostError("it hangs"), now)
     current.write_text("4096\n")
     for second in range(1, 60):
-        watch._connection.retry_at = float("inf")
+        watch.connection.retry_at = float("inf")
         watch.tick(now + second)
-    watch._connection.retry_at = 0.0
+    watch.connection.retry_at = 0.0
     watch.tick(now + 60)
     assert len(systemd.calls("Stop")) == 1
 
@@ -206,15 +233,15 @@ def test_a_freeze_that_takes_long_keeps_no_other_action_waiting(start, systemd, 
     systemd.hang("Freeze")
     ticks(watch)
     assert len(systemd.calls("Stop")) == 1
-    assert watch._connection.manager is not None
+    assert watch.connection.manager is not None
 
 
 def test_what_was_set_is_set_back_at_the_end_also_by_a_manager_that_was_just_lost(start, systemd, web):
     watch = start("{set: {MemoryHigh: 512M}}")
     ticks(watch)
-    watch._connection.lose(BusLostError("it hangs"), time.monotonic())
-    watch._leave(time.monotonic())
-    assert watch._keeper.spelled() == []
+    watch.connection.lose(BusLostError("it hangs"), time.monotonic())
+    watch.leave(time.monotonic())
+    assert watch.overrides.spelled() == []
     assert len(systemd.calls("SetUnitProperties")) == 1
 
 
@@ -246,7 +273,7 @@ def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, we
         ticks(watch, 2)
     assert capsys.readouterr().err.count("nothing of it is seen, as its cgroup can't be opened") == 1
     ticks(watch)
-    assert [tracked.unit.name for tracked, _ in watch._tracker.present()] == [NAME]
+    assert [tracked.unit.name for tracked, _ in watch.tracker.present()] == [NAME]
     ticks(watch)
     assert capsys.readouterr().err.count(f"{NAME}: its cgroup can be opened again\n") == 1
 
@@ -254,19 +281,18 @@ def test_a_unit_whose_cgroup_can_not_be_opened_is_told_and_tried_again(start, we
 def test_a_watch_may_open_as_many_files_as_its_user_may():
     program = (
         "import resource as r; soft, hard = r.getrlimit(r.RLIMIT_NOFILE); r.setrlimit(r.RLIMIT_NOFILE, (64, hard));"
-        "from unitmem.daemon import loop; loop._raise_file_limit(); assert r.getrlimit(r.RLIMIT_NOFILE) == (hard, hard)"
+        "from unitmem.daemon.main import raise_file_limit; raise_file_limit(); assert r.getrlimit(r.RLIMIT_NOFILE) == (hard, hard)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_host_that_can_not_be_read_decides_nothing_and_ends_nothing(start, systemd, web, capsys):
+def test_a_host_that_can_not_be_read_decides_nothing_and_ends_nothing(start, systemd, web, machine, capsys):
     watch = start("{signal: SIGUSR1, to: all}")
     ticks(watch)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(daemon, "read_host", too_many_open_files)
-        ticks(watch, 3)
+    machine.is_readable = False
+    ticks(watch, 3)
     assert not watch.has_looked
+    machine.is_readable = True
     ticks(watch, 2)
     assert len(systemd.calls("Kill")) == 1, "its episode goes on"
     told = capsys.readouterr().err
@@ -284,19 +310,19 @@ def test_a_unit_that_stops_unseen_is_looked_at_no_more(start, systemd, web, caps
     asked = len(systemd.calls("GetUnit"))
     ticks(watch, 3)
     assert len(systemd.calls("GetUnit")) == asked
-    assert watch._tracker.unopened == {}
+    assert watch.tracker.unopened == {}
     assert "again" not in capsys.readouterr().err
 
 
-def test_what_nobody_has_looked_at_did_not_hold(start, systemd, web):
+def test_what_nobody_has_looked_at_did_not_hold(start, systemd, web, machine):
     """`for` means at every tick of it."""
     watch = start("{signal: SIGUSR1, to: all}, for: 30s")
     now = time.monotonic()
     watch.tick(now)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(daemon, "read_host", too_many_open_files)
-        for second in range(1, 40):
-            watch.tick(now + second)
+    machine.is_readable = False
+    for second in range(1, 40):
+        watch.tick(now + second)
+    machine.is_readable = True
     watch.tick(now + 40)
     assert systemd.calls("Kill") == []
     watch.tick(now + 71)
@@ -304,15 +330,14 @@ def test_what_nobody_has_looked_at_did_not_hold(start, systemd, web):
 
 
 def test_a_status_that_could_not_be_written_is_written_again(start, tmp_path, capsys):
-    watch = start()
-    watch._directories = Directories(None, tmp_path / "run")
+    watch = start(runtime_directory=tmp_path / "run")
     ticks(watch)
     (tmp_path / "run").mkdir()
     ticks(watch, 2)
     told = capsys.readouterr().err
     assert told.count("`unitmem status` shows an old state, or nothing") == 1
     assert told.count("status is written again\n") == 1
-    assert json.loads((tmp_path / "run" / daemon.STATUS_FILE).read_text())["instance"] == "web"
+    assert json.loads((tmp_path / "run" / STATUS_FILE).read_text())["instance"] == "web"
 
 
 def test_a_state_that_can_not_be_saved_is_told_once_and_that_it_can_again(start, web, tmp_path, capsys):
@@ -327,16 +352,17 @@ def test_a_state_that_can_not_be_saved_is_told_once_and_that_it_can_again(start,
     assert told.count("the state is saved again\n") == 1
 
 
-def test_a_state_that_is_kept_before_an_action_alone_is_not_saved(start, monkeypatch, capsys):
+def test_a_state_that_is_kept_before_an_action_alone_is_not_saved(tmp_path, monkeypatch, capsys):
     def replace_file(path, text, *, durable):
         if durable:
             raise OSError(28, "No space left on device")
 
-    watch = start()
+    teller = Teller(Journal(), Recorder(None, ""), ManagerKind.SYSTEM)
+    saved_state = SavedState(Store(tmp_path), teller)
     monkeypatch.setattr("unitmem.record.state_file.replace_file", replace_file)
-    for _ in range(2):
-        ticks(watch)
-        watch._keeper.save(watch.state, watch.file.policies, time.monotonic(), ahead=True)
+    for ahead in (False, True, False, True):
+        saved_state.save(Remembered(), (), time.monotonic(), ahead=ahead)
+    teller.close()
     told = capsys.readouterr().err
     assert told.count("can't be saved") == 1
     assert "saved again" not in told
@@ -346,50 +372,61 @@ def test_a_state_that_is_kept_before_an_action_alone_is_not_saved(start, monkeyp
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, None])
-def test_the_loop_sleeps_also_after_a_signal(start, number, monkeypatch):
+def test_the_loop_sleeps_also_after_a_signal(start, number):
     """Rounds without a tick in the time of two intervals: a few, and not as many as the processor can do."""
-    watch = start()
-    monkeypatch.setattr(watch, "file", daemon.replace(watch.file, interval=0.5))
-    rounds = []
-    monkeypatch.setattr(watch, "_timers", lambda now: rounds.append(now) or iter(()))
-    monkeypatch.setattr(watch, "_reload", lambda: setattr(watch, "_reloading", False))
+    rounds = threading.Semaphore(0)
+    count = itertools.count()
+
+    def watchdog_interval():  # asked for before each sleep
+        next(count)
+        rounds.release()
+
+    loop = Loop(start(watchdog_interval=watchdog_interval))
 
     def disturb():
-        while len(rounds) < 2:
-            time.sleep(0.01)
+        for _ in range(2):
+            rounds.acquire(timeout=60)
         if number is not None:
             os.kill(os.getpid(), number)
-        while len(rounds) < 6:
-            time.sleep(0.01)
+        for _ in range(4):
+            rounds.acquire(timeout=60)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=disturb)
     thread.start()
-    watch.run()
+    loop.run()
     thread.join()
-    assert len(rounds) < 50
+    assert next(count) < 50
 
 
-def test_events_wait_as_long_as_the_ticks_that_they_cause_are_dear(start, monkeypatch):
-    watch = start()
-    sample = watch._sample
-    monkeypatch.setattr(watch, "_sample", lambda now: time.sleep(0.1) or sample(now))
-    began = time.monotonic()
-    watch.tick(began)
-    took = time.monotonic() - began
-    assert watch._events_from - began >= 0.1 * (1 + daemon.REST_PER_TICK)
-    assert watch._events_from - began <= took * (1 + daemon.REST_PER_TICK)
+@pytest.mark.parametrize(("took", "rest"), [(0.0, 1.0), (0.05, 1.0), (2.0, 2.0 * (1 + REST_PER_TICK))])
+def test_events_wait_as_long_as_the_ticks_that_they_cause_are_dear(took, rest):
+    pace = Pace(100.0, 10.0)
+    pace.ticked(100.0, 100.0 + took)
+    assert pace.events_from == pytest.approx(100.0 + rest)
+
+
+def test_ticks_stand_on_a_grid_and_those_that_are_missed_coalesce():
+    pace = Pace(100.0, 10.0)
+    for began, ended, missed, due in [
+        (100.0, 101.0, 0, 110.0),
+        (104.0, 104.5, 0, 110.0),  # caused by an event
+        (110.5, 119.0, 0, 120.0),
+        (120.0, 147.0, 2, 150.0),
+        (150.0, 150.1, 0, 160.0),
+    ]:
+        assert (pace.ticked(began, ended), pace.due) == (missed, due)
 
 
 def test_what_can_not_be_set_back_is_tried_with_growing_pauses(start, systemd, web):
     watch = start("{set: {MemoryHigh: 512M}}")
     ticks(watch)
-    assert len(watch._keeper.spelled()) == 1
+    assert len(watch.overrides.spelled()) == 1
     systemd.refuse("SetUnitProperties", "org.freedesktop.systemd1.UnitMasked")
-    watch.state = type(watch.state)()  # its episode is over
+    watch.state = State()  # its episode is over
     now = time.monotonic()
     for second in range(200):
-        watch._keeper.set_back(watch.state, watch._connection.manager, now + second)
+        watch.overrides.undo_ended(watch.state, watch.connection.manager, now + second)
     assert len(systemd.calls("SetUnitProperties")) == 5  # after 0, 10, 30, 70 and 150 s
 
 
@@ -400,7 +437,7 @@ def test_a_set_that_is_tried_again_owes_no_more_than_before(start, systemd, web)
     for count in range(4):
         watch.tick(now + 60 * count)
     assert len(systemd.calls("SetProperties")) == 3, "as the budget has it"
-    assert len(watch._keeper.spelled()) == 1
+    assert len(watch.overrides.spelled()) == 1
 
 
 # --- another watch, another file, another version ---

@@ -777,6 +777,7 @@ def test_closing_lets_go_of_the_descriptor(systemd: FakeSystemd1):
 # --- endurance ---
 
 
+@pytest.mark.timeout(method="thread")  # SIGALRM is taken
 def test_signals_do_not_interrupt_calls(systemd: FakeSystemd1, manager: Manager):
     """A call that a signal handler interrupts would be given up, with its effect unknown; it isn't."""
     unit = systemd.add("a.service", dies=False)
@@ -793,6 +794,7 @@ def test_signals_do_not_interrupt_calls(systemd: FakeSystemd1, manager: Manager)
     assert len(systemd.calls("Kill")) == 20
 
 
+@pytest.mark.timeout(method="thread")
 def test_an_interrupted_call_is_an_error_of_ours(
     systemd: FakeSystemd1, impatient: Manager, monkeypatch: pytest.MonkeyPatch
 ):

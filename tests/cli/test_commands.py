@@ -248,7 +248,7 @@ def test_watch_hands_over_to_the_daemon(run, monkeypatch):
         calls.append((path, options))
         return 7
 
-    monkeypatch.setattr("unitmem.daemon.loop.main", daemon)
+    monkeypatch.setattr("unitmem.daemon.main.main", daemon)
     assert run("watch", "a.yaml").status == 7
     assert run("watch", "--observe", "--once", "--user", "b.yaml").status == 7
     assert run("watch", "--textfile", "c.prom", "--listen", "9797", "c.yaml").status == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -60,49 +61,65 @@ WATCHES = (
     "--listen=[::1]:9797 a=b.yaml --textfile a.prom --textfile b.prom",
 )
 """What may follow `watch`."""
-CALL = """
-import sys
-import unitmem.daemon.loop
+IN_ONE_PROCESS = """
+import contextlib, io, json, sys
+import unitmem.daemon.main
+from unitmem.__main__ import main
+
 def daemon(path, observe=False, once=False, user=False, textfile=None, listen=None):
     print(path, observe, once, user, textfile, listen)
     print(*sorted({'typer', 'rich', 'click'} & sys.modules.keys()))
     return 7
-unitmem.daemon.loop.main = daemon
-from unitmem.__main__ import main
-main()
+
+if sys.argv.pop(1) == 'replace':
+    unitmem.daemon.main.main = daemon
+ended = []
+for words in sys.argv[1:]:
+    sys.argv = ['unitmem', 'watch', *words.split()]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main()
+        except SystemExit as error:
+            status = error.code
+    ended.append([status, out.getvalue(), err.getvalue()])
+print(json.dumps(ended))
 """
 
 
-@pytest.mark.parametrize("words", WATCHES)
-def test_a_watch_imports_neither_typer_nor_rich(words, run, monkeypatch):
-    """They would stay in the daemon's memory for its whole life. It is told the same as through them."""
+def watches(*spelled, daemon):
+    """What the program says to each: `watch` and these words. An interpreter's start takes longer than all of them."""
     done = subprocess.run(
-        [sys.executable, "-c", CALL, "watch", *words.split()], capture_output=True, text=True, check=False
+        [sys.executable, "-c", IN_ONE_PROCESS, daemon, *spelled], capture_output=True, text=True, check=True
     )
-    call, imported = done.stdout.splitlines()
-    assert (done.returncode, imported, done.stderr) == (7, "", "")
+    return dict(zip(spelled, map(tuple, json.loads(done.stdout)), strict=True))
+
+
+def test_a_watch_imports_neither_typer_nor_rich(run, monkeypatch):
+    """They would stay in the daemon's memory for its whole life. It is told the same as through them."""
     calls = []
     monkeypatch.setattr(
-        "unitmem.daemon.loop.main", lambda path, **given: calls.append((path, *given.values())) or 7
+        "unitmem.daemon.main.main", lambda path, **given: calls.append((path, *given.values())) or 7
     )
-    assert run("watch", *words.split()).status == 7
-    assert call == " ".join(map(str, calls[0]))
+    for words, (status, out, err) in watches(*WATCHES, daemon="replace").items():
+        call, imported = out.splitlines()
+        assert (status, imported, err) == (7, "", ""), words
+        assert run("watch", *words.split()).status == 7
+        assert call == " ".join(map(str, calls.pop())), words
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        *("", "--help", "a.yaml b.yaml", "a.yaml --nope", "--observe=yes a.yaml", "--once", "-- -a.yaml"),
-        *(
-            "a.yaml --textfile",
-            "a.yaml --textfile --once",
-            "a.yaml --textfile= --nope",
-            "a.yaml --listen localhost",
-        ),
-    ],
+ODD = (
+    *("", "--help", "a.yaml b.yaml", "a.yaml --nope", "--observe=yes a.yaml", "--once", "-- -a.yaml"),
+    *(
+        "a.yaml --textfile",
+        "a.yaml --textfile --once",
+        "a.yaml --textfile= --nope",
+        "a.yaml --listen localhost",
+    ),
 )
-def test_a_watch_that_is_spelled_oddly_is_told_as_by_the_command_line(words, run, monkeypatch):
+
+
+def test_a_watch_that_is_spelled_oddly_is_told_as_by_the_command_line(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    done = subprocess.run([*UNITMEM, "watch", *words.split()], capture_output=True, text=True, check=False)
-    told = run("watch", *words.split())
-    assert (done.returncode, done.stdout, done.stderr) == (told.status, told.out, told.err)
+    for words, ended in watches(*ODD, daemon="keep").items():
+        told = run("watch", *words.split())
+        assert ended == (told.status, told.out, told.err), words

@@ -169,11 +169,18 @@ class Unit:
         return self.get("ActiveState") == "active"
 
 
-def remove_unit(host: Host, name: str) -> None:
-    # SIGKILL first: what ignores SIGTERM, or is frozen, would keep the stop waiting.
+def remove_units(host: Host, names: Sequence[str], *files: str) -> None:
+    """Stop units, whatever they do, and remove files, all in one login."""
+    if not names:
+        return
+    # SIGKILL first: what ignores SIGTERM, or is frozen, would keep the stop waiting. Of several names,
+    # systemctl goes on with the others where one is not loaded.
+    each = " ".join(["%s"] * len(names))
     host.run(
-        "systemctl thaw %s; systemctl kill --signal=SIGKILL %s; systemctl stop %s; systemctl reset-failed %s",
-        *[name] * 4,
+        f"systemctl thaw {each}; systemctl kill --signal=SIGKILL {each}; systemctl stop {each};"
+        f" systemctl reset-failed {each}; rm -f {' '.join(['%s'] * len(files))}",
+        *[*names] * 4,
+        *files,
     )
 
 
@@ -190,12 +197,12 @@ def start_units(
     def start(command: str, *arguments: str, name: str | None = None, **properties: str) -> Unit:
         workload = "/" not in command
         name = name or f"e2e-{Path(command).name}-{secrets.token_hex(3)}.service"
-        since = journal.now()
         started.append(name)
         words = ["systemd-run", "--quiet", f"--unit={name}", "--property=Type=exec"]
         words += [f"--property={prop}={value}" for prop, value in properties.items()]
         words += ["--", f"{WORKLOADS}/{command}" if workload else command, *arguments]
-        host.check_output(" ".join(["%s"] * len(words)), *words)
+        # the moment as by Journal.now(), in the same login
+        since = int(host.check_output("date +%%s%%6N; " + " ".join(["%s"] * len(words)), *words))
         if workload:
             eventually(
                 lambda: any(message.startswith("ready") for message in journal.messages(name, since)),
@@ -204,8 +211,7 @@ def start_units(
         return Unit(host, name, since)
 
     yield start
-    for name in reversed(started):
-        remove_unit(host, name)
+    remove_units(host, started[::-1])
 
 
 unit = pytest.fixture(start_units, name="unit")
@@ -223,15 +229,16 @@ def policy(host: Host, request: pytest.FixtureRequest) -> Iterator[Callable[...,
         name = name or f"e2e-{secrets.token_hex(3)}"
         names.append(name)
         started.append(f"unitmem@{name}.service")
-        host.check_output("printf %%s %s >/etc/unitmem/%s.yaml", text, name)
         # Type=notify: it has read the policy, and watches, when this returns.
-        host.check_output("systemctl start unitmem@%s.service", name)
+        host.check_output(
+            "printf %%s %s >/etc/unitmem/%s.yaml && systemctl start unitmem@%s.service", text, name, name
+        )
         return Unit(host, f"unitmem@{name}.service")
 
     yield start
-    for name in names:
-        remove_unit(host, f"unitmem@{name}.service")
-        host.run("rm -f /etc/unitmem/%s.yaml", name)
+    remove_units(
+        host, [f"unitmem@{name}.service" for name in names], *[f"/etc/unitmem/{name}.yaml" for name in names]
+    )
 
 
 @dataclass(frozen=True)

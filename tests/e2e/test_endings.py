@@ -8,8 +8,8 @@ import pytest
 
 TELL = """
 import dataclasses, json, sys
-from unitmem.ending import attribute
-from unitmem.journalctl import read_entries
+from unitmem.explain.attribution import attribute
+from unitmem.explain.journalctl import read_entries
 
 since, *units = sys.argv[1:]
 told = {

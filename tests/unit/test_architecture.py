@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src/unitmem"
+TESTS = Path(__file__).parents[1]
 
 # A room imports only from those above it. A name without a slash is a module of the top level, or a package.
 ROOMS = [
@@ -56,7 +57,6 @@ LONGER = {
     "guard/memory_info.py": "one question over cgroup v1, v2 and none",
     "tell/openmetrics.py": "the list of all metrics",
     "report/top.py": "one screen",
-    "daemon/loop.py": "the loop and all that it ties together",
 }
 """Modules past that length, and why each is one."""
 
@@ -78,10 +78,15 @@ def room_of(module: str) -> str:
 
 
 @cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, also inside functions, with its full name; names within a module are not kept."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -144,17 +149,51 @@ def test_what_decides_knows_no_clock_no_files_and_no_bus(room):
 
 def test_nobody_imports_what_another_module_keeps_to_itself():
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("unitmem"):
                 private = [alias.name for alias in node.names if re.match("_[^_]", alias.name)]
                 assert private == [], path
+
+
+def private_names(tree: ast.AST) -> list[str]:
+    """The attributes with a leading underscore that are used of anything, and those that are patched by name."""
+    attributes = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    patched = [
+        str(argument.value).rpartition(".")[2]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr"
+        for argument in node.args
+        if isinstance(argument, ast.Constant)
+    ]
+    return [name for name in attributes + patched if re.match("_[^_]", name)]
+
+
+@pytest.mark.parametrize(
+    ("code", "private"),
+    [
+        ("watch.tick(now); watch.__exit__()", []),
+        ("watch.connection._pause", ["_pause"]),
+        ("setattr(watch, '_late', 1)", ["_late"]),
+        ("monkeypatch.setattr('unitmem.daemon.loop._drain', drain)", ["_drain"]),
+    ],
+)
+def test_private_names_are_found(code, private):
+    assert private_names(ast.parse(code)) == private
+
+
+def test_no_test_of_the_daemon_touches_what_is_private():
+    of_the_daemon = [path for path in TESTS.rglob("*.py") if "unitmem.daemon" in path.read_text()]
+    assert of_the_daemon
+    for path in of_the_daemon:
+        assert private_names(ast.parse(path.read_text())) == [], path
 
 
 def test_a_package_is_a_sentence_and_nothing_else():
     """No re-exports: a name is imported from where it is defined. The library's own are the one exception."""
     for path in FILES:
         if path.name == "__init__.py" and path.parent not in (PACKAGE, PACKAGE / "cli"):
-            assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr], path
+            assert [type(node) for node in parsed(path).body] == [ast.Expr], path
 
 
 def test_the_map_for_newcomers_shows_every_room_with_its_sentence():
@@ -199,12 +238,11 @@ def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
     """They would stay in its memory for all its life; metrics are for a watch that is asked for them."""
     unwanted = {"typer", "click", "rich", "pydantic", "prometheus_client", "http", "wsgiref", "socketserver"}
     unwanted |= {"statistics", "fractions", "decimal"}  # half a megabyte for one median
-    assert loaded_by("import unitmem.daemon.loop, unitmem.report.failure") & unwanted == set()
+    assert loaded_by("import unitmem.daemon.main, unitmem.report.failure") & unwanted == set()
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+def test_what_only_tells_or_records_needs_no_bus():
+    modules = [
         "unitmem.tell.wording",
         "unitmem.tell.journal",
         "unitmem.tell.exporter",
@@ -213,7 +251,5 @@ def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
         "unitmem.simulate.replay",
         "unitmem.cli.replay",
         "unitmem.cli.metrics",
-    ],
-)
-def test_what_only_tells_or_records_needs_no_bus(module):
-    assert "pystemd" not in loaded_by(f"import {module}")
+    ]
+    assert "pystemd" not in loaded_by(f"import {', '.join(modules)}")

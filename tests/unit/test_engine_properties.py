@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unitmem.measure.sample import Sample, UnitSample
@@ -23,8 +23,6 @@ from unitmem.unit import Invocation, Unit
 
 M = 2**20
 UNITS = ("a.service", "b.service", "c.service")
-# the same examples in every run, half a second's worth for each property
-examples = settings(derandomize=True, deadline=None, max_examples=100)
 
 # --- conditions, read a second time ------------------------------------------------------------
 
@@ -253,7 +251,6 @@ def episodes(ticks, policy, unit):
 # --- the properties ----------------------------------------------------------------------------
 
 
-@examples
 @given(policy_files, timelines, budgets, protections)
 def test_what_fires_was_known_to_hold_at_every_tick_of_its_span(policies, timeline, budget, protected):
     ticks = play(policies, timeline, budget, protected)
@@ -267,7 +264,6 @@ def test_what_fires_was_known_to_hold_at_every_tick_of_its_span(policies, timeli
             assert decision.held == tick.now - since >= step.hold == decision.hold
 
 
-@examples
 @given(policy_files, timelines, budgets)
 def test_a_step_fires_once_an_episode_or_as_often_as_it_repeats(policies, timeline, budget):
     ticks = play(policies, timeline, budget)
@@ -284,7 +280,6 @@ def test_a_step_fires_once_an_episode_or_as_often_as_it_repeats(policies, timeli
                         assert second.at - first.at >= step.repeat
 
 
-@examples
 @given(policy_files, timelines, budgets)
 def test_no_window_holds_more_actions_than_the_budgets(policies, timeline, budget):
     paid = [decision for decision in told(play(policies, timeline, budget)) if is_paid_for(decision)]
@@ -301,7 +296,6 @@ def test_no_window_holds_more_actions_than_the_budgets(policies, timeline, budge
         assert is_kept(budget, [d.at for d in paid if d.observe is observe])
 
 
-@examples
 @given(policy_files, timelines)
 def test_nothing_is_done_to_a_protected_unit_unless_the_policy_names_it(policies, timeline):
     allowed = {(policy.name, unit) for policy in policies for unit in policy.unprotect}
@@ -311,7 +305,6 @@ def test_nothing_is_done_to_a_protected_unit_unless_the_policy_names_it(policies
             assert decision.refusal is not None or isinstance(decision.action, Log)
 
 
-@examples
 @given(policy_files, timelines, budgets)
 def test_nothing_is_decided_for_what_is_ending(policies, timeline, budget):
     for tick in play(policies, timeline, budget):
@@ -322,7 +315,6 @@ def test_nothing_is_decided_for_what_is_ending(policies, timeline, budget):
                 ending.add(decision.unit)
 
 
-@examples
 @given(policy_files, timelines, budgets, protections)
 def test_no_episode_begins_while_it_cools_down(policies, timeline, budget, protected):
     ticks = play(policies, timeline, budget, protected)
@@ -332,7 +324,6 @@ def test_no_episode_begins_while_it_cools_down(policies, timeline, budget, prote
                 assert all(decision.at >= ended + policy.cooldown for decision in fired)
 
 
-@examples
 @given(policy_files, timelines, protections)
 def test_each_unit_gets_what_it_would_have_had_alone(policies, timeline, protected):
     together = told(play(policies, timeline, protected=protected))
@@ -345,7 +336,6 @@ def test_each_unit_gets_what_it_would_have_had_alone(policies, timeline, protect
         assert [d for d in together if d.unit == unit] == told(play(policies, alone, protected=protected))
 
 
-@examples
 @given(policy_files, timelines, protections)
 def test_observing_decides_what_acting_does_until_it_ends_the_unit(policies, timeline, protected):
     timeline = [(pause, tuple(replace(reading, fails=None) for reading in row)) for pause, row in timeline]
@@ -361,7 +351,6 @@ def test_observing_decides_what_acting_does_until_it_ends_the_unit(policies, tim
         assert ours[:until] == theirs[:until]
 
 
-@examples
 @given(policy_files, timelines, budgets, protections)
 def test_exactly_what_is_due_is_decided_and_what_withholds_it_is_told_once(
     policies, timeline, budget, protected
@@ -433,7 +422,6 @@ def due(ticks, index, policy, unit):
             yield number
 
 
-@examples
 @given(policy_files, timelines, budgets)
 def test_a_phase_is_what_it_says(policies, timeline, budget):
     for index, tick in enumerate(ticks := play(policies, timeline, budget)):
@@ -448,7 +436,6 @@ def test_a_phase_is_what_it_says(policies, timeline, budget):
                 assert step.withheld is None or (step.since is not None and not step.unknown)
 
 
-@examples
 @given(policy_files, timelines, budgets)
 def test_the_same_input_gives_the_same_output_and_is_left_as_it_was(policies, timeline, budget):
     state, now = State(), 0
@@ -475,7 +462,6 @@ anything = st.one_of(
 )
 
 
-@examples
 @given(policy_files, st.lists(anything, max_size=25), protections)
 def test_no_order_of_events_makes_it_raise(policies, events, protected):
     """Reloads, failures of any decision at any time, units without a cgroup, ticks at the same instant."""

@@ -483,6 +483,7 @@ def test_many_threads_may_cancel_and_limit_at_once(hog):
     assert hog.ends()
 
 
+@pytest.mark.timeout(method="thread")  # SIGALRM is taken
 def test_a_signal_handler_may_cancel_whatever_it_interrupts(hog):
     count = 0
 

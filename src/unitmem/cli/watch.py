@@ -34,7 +34,7 @@ def watch_units(
     It stays in the foreground until SIGTERM or SIGINT. SIGHUP has it read the file again; a file
     with mistakes changes nothing. What it does is told in the journal, and on stderr.
     """
-    from unitmem.daemon.loop import main  # noqa: PLC0415 - no other command needs it
+    from unitmem.daemon.main import main  # noqa: PLC0415 - no other command needs it
 
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a reader that went away ends a listing, not a guard
     raise typer.Exit(

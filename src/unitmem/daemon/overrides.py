@@ -1,4 +1,4 @@
-"""What a watch owes: properties that it has set and must set back, and a state that must outlive it."""
+"""Properties that a watch has set and must set back."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from unitmem.errors import BusError, BusLostError
 from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import SetProperties, spell_property
 from unitmem.policy.decision import Decision, Override
-from unitmem.policy.model import Budget, Policy
+from unitmem.policy.model import Policy
 from unitmem.policy.state import RETRY_AFTER, State, is_open, lapse
-from unitmem.record.clock import Instant
-from unitmem.record.state_file import DamagedStateError, Remembered, Store
 from unitmem.tell.journal import Priority
 from unitmem.tell.reporter import Teller
 
@@ -22,48 +20,21 @@ _LAST_RETRY = 600.0
 """Seconds between tries to set back what the manager refuses; doubled from the first on, up to this."""
 
 
-class Keeper:
-    """The overrides of one watch, and its store."""
+class Overrides:
+    """The property overrides in force, those that the last watch left included."""
 
-    def __init__(self, store: Store, teller: Teller) -> None:
-        self._store = store
+    def __init__(self, overrides: Sequence[Override], teller: Teller) -> None:
         self._teller = teller
-        self._overrides: list[Override] = []
+        self._overrides = list(overrides)
         self._stuck: dict[tuple[str, str], _Stuck] = {}
 
-    def recall(self, policies: Sequence[Policy], budget: Budget | None = None) -> State:
-        """The state from where the last watch of this name ended; a new one where nothing is kept."""
-        try:
-            remembered = self._store.load(policies, Instant.now(), budget)
-        except DamagedStateError as error:
-            self._teller.say(Priority.ERROR, str(error))
-        except OSError as error:
-            self._teller.say(Priority.ERROR, f"what the last watch left can't be read: {error}")
-        else:
-            if remembered.trouble is not None:
-                self._teller.say(Priority.WARNING, remembered.trouble)
-            self._overrides = list(remembered.overrides)
-            return remembered.state
-        return State()
-
-    def save(self, state: State, policies: Sequence[Policy], now: float, *, ahead: bool = False) -> None:
-        """Keep `state` and the overrides; where they can't be written, that is told, and guarding goes on.
-
-        `ahead` of an action it has to outlive this process only, and so waits for no disk.
-        """
-        try:
-            self._store.save(
-                Remembered(state, tuple(self._overrides)), policies, Instant.now(now), ahead=ahead
-            )
-        except OSError as error:
-            trouble = f"cooldowns, budgets and open episodes can't be saved, and end with this watch: {error}"
-            self._teller.once("state", trouble, priority=Priority.ERROR, by_words=False)
-        else:
-            if not ahead:  # that file alone doesn't outlive the machine
-                self._teller.once("state", None, "the state is saved again")
+    @property
+    def in_force(self) -> tuple[Override, ...]:
+        """What is to be undone, in the order in which it was done."""
+        return tuple(self._overrides)
 
     def prepare(self, decision: Decision, manager: Manager | None) -> Override | None:
-        """What `decision` will have to set back, to be saved before it is performed."""
+        """Return what `decision` will have to set back, to be saved before it is performed."""
         override = prepare(decision, manager)
         if override is None:
             return None
@@ -76,7 +47,7 @@ class Keeper:
         self._overrides = [other for other in self._overrides if other != override] + [override]
         return override
 
-    def set_back(self, state: State, manager: Manager | None, now: float) -> None:
+    def undo_ended(self, state: State, manager: Manager | None, now: float) -> None:
         """Undo what was set in episodes that are over; what the manager refused is tried again with growing pauses."""
         due = [
             override
@@ -86,8 +57,12 @@ class Keeper:
         ]
         self._undo(due, manager, now)
 
-    def leave(self, state: State, policies: Sequence[Policy], manager: Manager | None, now: float) -> None:
-        """Undo everything, since nobody will when the episodes end, and save."""
+    def undo_all(self, manager: Manager | None, now: float) -> None:
+        """Undo everything, since nobody will when the episodes end."""
+        self._undo(self._overrides, manager, now)
+
+    def lapsed(self, state: State, policies: Sequence[Policy]) -> State:
+        """Return `state` as it is once everything is undone: the steps that have set something may fire again."""
         for override in self._overrides:
             for policy in policies:
                 if policy.name == override.policy:
@@ -95,11 +70,10 @@ class Keeper:
                         i for i, step in enumerate(policy.steps) if isinstance(step.action, SetProperties)
                     ]
                     state = lapse(state, (override.policy, override.unit), sets)
-        self._undo(self._overrides, manager, now)
-        self.save(state, policies, now)
+        return state
 
     def spelled(self) -> list[str]:
-        """`web.service: MemoryHigh=infinity`: what is to be set back, and to what."""
+        """Return `web.service: MemoryHigh=infinity`: what is to be set back, and to what."""
         return [
             f"{override.unit}: {spell_property(name, size)}"
             for override in self._overrides

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from unitmem.errors import BusError
 from unitmem.manager.systemd import Manager
+from unitmem.unit import ManagerKind
 
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
 """Seconds between attempts to reach a manager that is away: doubled each time, up to the last."""
@@ -21,6 +22,7 @@ class Connection:
         on_lost: is given the sentence that says so, once for each time that the manager is lost.
         on_return: likewise, once the manager answers again.
         renewed: called each time that a connection is made: signals were missed before.
+        connect: makes one.
 
     Raises:
         BusError: the manager can't be followed.
@@ -33,6 +35,7 @@ class Connection:
         on_lost: Callable[[str], None],
         on_return: Callable[[str], None],
         renewed: Callable[[], None],
+        connect: Callable[[ManagerKind], Manager] = Manager,
     ) -> None:
         self.manager: Manager | None = None
         """None while it is out of reach."""
@@ -43,6 +46,7 @@ class Connection:
         self._on_lost = on_lost
         self._on_return = on_return
         self._renewed = renewed
+        self._connect = connect
         self._bus = -1
         self._pause = FIRST_PAUSE
         self._is_known_to_answer = True
@@ -84,7 +88,7 @@ class Connection:
         """Try to reach it."""
         manager = None
         try:
-            manager = Manager(self._kind)
+            manager = self._connect(self._kind)
             self._use(manager)
         except (BusError, OSError):
             if manager is not None:

@@ -1,0 +1,68 @@
+"""The sample of one tick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level
+from unitmem.manager.tracker import Tracked, Tracker
+from unitmem.measure.collect import collect, resolve
+from unitmem.measure.formulas import host_values
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.engine import is_undecided
+from unitmem.policy.model import Policy, wanted_measures
+from unitmem.policy.state import State
+from unitmem.unit import Invocation
+
+
+def take_sample(
+    tracker: Tracker,
+    host: Host,
+    policies: Sequence[Policy],
+    state: State,
+    now: float,
+    alive: Callable[[], None],
+) -> Sample:
+    """Return every governed unit that has a cgroup, PSS read where nothing cheaper decides.
+
+    Args:
+        tracker: knows the units; it is told of those whose cgroup is gone.
+        host: the machine at this tick.
+        policies: those in force.
+        state: what the engine remembers.
+        now: the time of the sample, by the monotonic clock.
+        alive: called before each unit, since to read all of a big machine takes long.
+    """
+    machine = host_values(host)
+    units = {}
+    seen: dict[str, Level] = {}
+    for tracked, cgroup in tracker.present():
+        alive()
+        name = tracked.unit.name
+        governing = tuple(policy for policy in policies if policy.governs(name))
+        try:
+            unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen)
+            unit = replace(unit, protected=tracked.protected)
+            if is_undecided(governing, unit, state, now, machine):
+                unit = resolve(unit)
+        except CgroupGoneError:
+            tracker.mark_gone(name)
+            continue
+        except OSError as error:
+            # unreadable is not gone: the invocation keeps its place, and nothing of it is known
+            unit = _unreadable(tracked, cgroup, error)
+        units[name] = unit
+    return Sample(now, units, machine, tracker.unseen(), tracker.is_listed)
+
+
+def _unreadable(tracked: Tracked, cgroup: Cgroup, error: OSError) -> UnitSample:
+    unit = tracked.unit
+    return UnitSample(
+        unit=unit,
+        invocation=Invocation(unit.name, unit.invocation_id, cgroup.inode),
+        protected=tracked.protected,
+        unknown={cgroup.path: str(error)},
+    )

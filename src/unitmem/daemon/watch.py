@@ -1,0 +1,338 @@
+"""One watch: its policies, what it remembers, and a tick of it: learn, sample, evaluate, act, tell.
+
+A bus that is away or hangs costs a timeout: sampling goes on, and actions that need the manager are tried
+again when it is back (see `connection`).
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from unitmem.act.follow_up import Pending, follow_up
+from unitmem.act.perform import perform
+from unitmem.daemon.overrides import Overrides
+from unitmem.daemon.sampling import take_sample
+from unitmem.daemon.saved_state import SavedState
+from unitmem.daemon.world import World
+from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError
+from unitmem.files import replace_file
+from unitmem.kernel.process import Process
+from unitmem.manager.connection import Connection
+from unitmem.manager.systemd import Manager
+from unitmem.manager.tracker import Tracker
+from unitmem.measure.collect import weigh_largest
+from unitmem.measure.sample import Sample
+from unitmem.policy.decision import Decision, Outcome
+from unitmem.policy.engine import evaluate
+from unitmem.policy.model import Policy, PolicyFile, observing
+from unitmem.policy.state import State, carry_over, rearm, retry_all
+from unitmem.policyfile import reader
+from unitmem.policyfile.reader import Checked
+from unitmem.quantity import format_span
+from unitmem.record.clock import Instant
+from unitmem.record.recorder import Recorder
+from unitmem.record.state_file import Remembered, Store
+from unitmem.tell.journal import Priority
+from unitmem.tell.reporter import Teller
+from unitmem.tell.status import FILE_NAME as STATUS_FILE
+from unitmem.tell.status import Watched, status_document
+from unitmem.text import plural
+
+if TYPE_CHECKING:
+    from unitmem.tell.exporter import Exporter
+
+ALIVE_EVERY = 1.0
+"""Seconds after which the watchdog is told that a long tick goes on."""
+
+
+class Watch:
+    """What ticks; the loop says when.
+
+    Args:
+        path: the policy file, for `reload`.
+        checked: what was read from it.
+        manager: connected, and not followed yet.
+        world: the machine around it.
+        exporter: what tells Prometheus.
+        observe: perform nothing, whatever the policies' modes say.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        checked: Checked,
+        manager: Manager,
+        world: World,
+        exporter: Exporter | None = None,
+        *,
+        observe: bool = False,
+    ) -> None:
+        self.path = path
+        self.file: PolicyFile = checked.file
+        self.has_looked = False
+        """Whether the last tick has seen what there is to see."""
+        self.pending: list[Pending] = []
+        """Actions under way."""
+        self.selector = selectors.DefaultSelector()
+        """What wakes the loop; the manager's signals are registered."""
+        self.tracker = Tracker(self._governs, world.own_cgroup(), world.cgroup_root)
+        self.world = world
+        self._observe = observe
+        self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
+        self._exporter = exporter
+        self._teller = Teller(world.open_journal(), self._recorder, manager.kind, exporter)
+        self._saved_state = SavedState(Store(world.state_directory), self._teller)
+        self._alive_at = 0.0
+        self._unopened: frozenset[str] = frozenset()
+        self._is_loaded = True
+        self._missed = 0
+        self.connection = Connection(
+            manager,
+            self.selector,
+            on_lost=partial(self._teller.say, Priority.WARNING),
+            on_return=partial(self._teller.say, Priority.NOTICE),
+            renewed=self.tracker.resume,
+            connect=world.connect,
+        )
+        self._tell_warnings(checked)
+        remembered = self._saved_state.load(checked.file.policies, checked.file.budget)
+        self.state: State = remembered.state
+        self.overrides = Overrides(remembered.overrides, self._teller)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.tracker.close()
+        self.selector.close()
+        self._recorder.close()
+        if self._exporter is not None:
+            self._exporter.close()
+        self.connection.close()
+        self._teller.close()
+
+    # --- what the loop asks for ---
+
+    def tick(self, now: float) -> None:
+        """Do one round: learn of units, sample them, decide, act, tell."""
+        self.world.notify(watchdog=1)
+        self.catch_up(now)
+        sample = self._sample(now)
+        self.has_looked = sample.is_complete
+        self.state, decisions = evaluate(self.file, sample, self.state, now)
+        self._act(decisions, sample, now)
+        self.overrides.undo_ended(self.state, self.connection.answering(now), now)
+        self._save(now)
+        self._recorder.tick(sample, self.world.realtime(), self.file.measures)
+        self._teller.unknown(self.state, now)
+        self._teller.trouble()
+        self._teller.flush()
+        self._tell_unseen()
+        self._tell_status(sample)
+        self._tell_metrics(sample, self.world.monotonic() - now)
+
+    def catch_up(self, now: float) -> None:
+        """Learn what the manager has to say, look after the actions under way, send what journald had no room for."""
+        self._teller.flush()
+        manager = self.connection.reach(now)
+        if manager is not None:
+            try:
+                self.tracker.update(manager, self._alive)
+            except BusLostError as error:
+                self.connection.lose(error, now)
+            else:
+                if self.connection.confirm():
+                    self.state = retry_all(self.state)
+        pending, self.pending = self.pending, []
+        for action in pending:
+            self._alive()
+            self._conclude(follow_up(action, self.connection.answering(now), now), now)
+
+    def announce(self) -> None:
+        """Say what is watched, and that the watch is ready."""
+        self._teller.say(
+            Priority.INFO,
+            f"watching by {self.path}: {_summary(self.file.policies)}, every {format_span(self.file.interval)}"
+            + (", observing only" if self._observe else ""),
+        )
+        self.world.notify(ready=1)
+
+    def report_missed(self, missed: int) -> None:
+        """Count ticks that were missed; say once that they are, until they are kept again."""
+        self._missed += missed
+        late = (
+            f"a tick took longer than the interval of {format_span(self.file.interval)}: "
+            f"{missed} were skipped; choose a longer `interval`, or fewer process measures"
+        )
+        self._teller.once("late", late if missed > 0 else None, by_words=False)
+
+    def reload(self) -> None:
+        """Read the file again; a broken one changes nothing, and is told."""
+        now = self.world.monotonic()
+        self.world.notify(reloading=1, monotonic_usec=int(now * 1_000_000))
+        try:
+            checked = load_policies(self.path, observe=self._observe)
+        except PolicyFileError as error:
+            self._is_loaded = False
+            for line in str(error).splitlines():
+                self._teller.say(Priority.ERROR, line)
+            self._teller.say(
+                Priority.ERROR, f"{self.path} was not loaded: the policies from before stay in force"
+            )
+        else:
+            self._is_loaded = True
+            self.state = carry_over(self.state, self.file.policies, checked.file.policies, now)
+            self.file = checked.file
+            self.tracker.govern(self._governs)
+            self._tell_warnings(checked)
+            self._teller.say(Priority.NOTICE, f"{self.path} is loaded: {_summary(self.file.policies)}")
+        self.world.notify(ready=1)
+
+    def leave(self, now: float) -> None:
+        """Set back what was set, by a manager that may just have been lost, and save the state."""
+        if self.connection.answering(now) is None:
+            self.connection.renew(now)
+        self.state = self.overrides.lapsed(self.state, self.file.policies)
+        self.overrides.undo_all(self.connection.manager, now)
+        self._save(now)
+
+    # --- reading ---
+
+    def _governs(self, unit: str) -> bool:
+        return any(policy.governs(unit) for policy in self.file.policies)
+
+    def _sample(self, now: float) -> Sample:
+        """Return what there is to see; nothing is known if the host can't be read."""
+        try:
+            host = self.world.read_host()
+        except (OSError, UnsupportedSystemError) as error:
+            self._teller.once("host", f"nothing is decided, as the machine can't be read: {error}")
+            return Sample(now, is_complete=False)
+        self._teller.once("host", None, "the machine can be read again")
+        return take_sample(self.tracker, host, self.file.policies, self.state, now, self._alive)
+
+    def _alive(self) -> None:
+        """Tell the watchdog that a long tick makes progress."""
+        if (now := self.world.monotonic()) >= self._alive_at:
+            self._alive_at = now + ALIVE_EVERY
+            self.world.notify(watchdog=1)
+
+    # --- acting ---
+
+    def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
+        """Perform what was decided; what must not be decided again after a crash is kept before that."""
+        overrides = [
+            self.overrides.prepare(decision, self.connection.answering(now)) for decision in decisions
+        ]
+        if decisions:
+            self._save(now, ahead=True)
+        for decision, override in zip(decisions, overrides, strict=True):
+            self._alive()
+            tracked = self.tracker.find(decision.unit)
+            cgroup = None if tracked is None else tracked.cgroup
+            message = self._teller.decided(decision)
+            processes: Sequence[Process] = ()
+            if cgroup is not None:  # else found gone in this very tick
+                processes = weigh_largest(sample.units[decision.unit], cgroup)
+                outcome = perform(decision, cgroup, self.connection.answering(now), now, override)
+            self._teller.record(decision, message, processes)
+            if cgroup is not None:
+                self._conclude(outcome, now)
+
+    def _conclude(self, outcome: Outcome | Pending, now: float) -> None:
+        if isinstance(outcome, Pending):
+            self.pending.append(outcome)
+            return
+        if outcome.again:
+            self.state = rearm(self.state, outcome.decision, now, untried=outcome.untried)
+        self._teller.concluded(outcome)
+
+    def _save(self, now: float, *, ahead: bool = False) -> None:
+        remembered = Remembered(self.state, self.overrides.in_force)
+        self._saved_state.save(remembered, self.file.policies, now, ahead=ahead)
+
+    # --- telling ---
+
+    def _tell_warnings(self, checked: Checked) -> None:
+        for warning in checked.warnings:
+            self._teller.say(Priority.WARNING, warning.at(str(self.path)))
+
+    def _tell_status(self, sample: Sample) -> None:
+        count = len(sample.units)
+        away = "" if self.connection.manager is not None else "; the manager is out of reach"
+        doing = f"; {len(self.pending)} actions under way" if self.pending else ""
+        self.world.notify(status=f"{_summary(self.file.policies)} over {count} running units{doing}{away}")
+        if self.world.runtime_directory is None:
+            return
+        watched = Watched(
+            instance=self.path.stem,
+            path=str(self.path),
+            interval=self.file.interval,
+            is_manager_reachable=self.connection.manager is not None,
+            under_way={
+                (pending.decision.policy, pending.decision.unit, pending.decision.step): str(
+                    pending.decision.action
+                )
+                for pending in self.pending
+            },
+            overrides=self.overrides.spelled(),
+        )
+        document = status_document(self.file, sample, self.state, watched, self.world.realtime())
+        try:
+            replace_file(
+                self.world.runtime_directory / STATUS_FILE, json.dumps(document), durable=False, mode=0o644
+            )
+        except OSError as error:
+            self._teller.once("status", f"`unitmem status` shows an old state, or nothing: {error}")
+        else:
+            self._teller.once("status", None, "status is written again")
+
+    def _tell_unseen(self) -> None:
+        refusal, unopened = self.tracker.refusal, self.tracker.unopened
+        unlisted = None if refusal is None else f"which units there are is not known: {refusal}"
+        self._teller.once("units", unlisted, "which units there are is known again")
+        for unit in sorted(self._unopened | unopened.keys()):
+            why, tracked = unopened.get(unit), self.tracker.find(unit)
+            unseen = f"{unit}: nothing of it is seen, as its cgroup can't be opened: {why}"
+            # else it has stopped, or is governed no more
+            is_open = tracked is not None and tracked.cgroup is not None
+            again = f"{unit}: its cgroup can be opened again" if is_open else None
+            self._teller.once(("cgroup", unit), None if why is None else unseen, again)
+        self._unopened = frozenset(unopened)
+
+    def _tell_metrics(self, sample: Sample, took: float) -> None:
+        if self._exporter is None:
+            return
+        news = self._exporter.publish(
+            self.file,
+            sample,
+            self.state,
+            took=took,
+            missed=self._missed,
+            is_manager_reachable=self.connection.manager is not None,
+            is_file_loaded=self._is_loaded,
+            under_way=len(self.pending),
+            to_set_back=len(self.overrides.spelled()),
+        )
+        for entry in news:
+            self._teller.say(entry.priority, entry.message)
+
+
+def load_policies(path: Path, *, observe: bool) -> Checked:
+    """Return the policies in the file `path`, with `observe` all in observe mode.
+
+    Raises:
+        PolicyFileError: the file must not run.
+    """
+    checked = reader.load(path)
+    return replace(checked, file=observing(checked.file)) if observe else checked
+
+
+def _summary(policies: tuple[Policy, ...]) -> str:
+    return plural(len(policies), "policy", "policies")

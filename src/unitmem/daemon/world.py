@@ -1,0 +1,49 @@
+"""What a watch touches of the machine that it runs on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from unitmem.kernel import host
+from unitmem.kernel.cgroup import own_cgroup
+from unitmem.kernel.files import CGROUP_ROOT
+from unitmem.manager import notify as service
+from unitmem.manager.systemd import Manager
+from unitmem.tell.journal import Journal
+from unitmem.unit import ManagerKind
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The machine around a watch: the real one, where nothing else is given."""
+
+    state_directory: Path | None = None
+    """Where what must outlive the watch is kept; None: nowhere."""
+    runtime_directory: Path | None = None
+    """Where it tells what it sees; None: nowhere."""
+    monotonic: Callable[[], float] = time.monotonic
+    realtime: Callable[[], float] = time.time
+    read_host: Callable[[], host.Host] = host.read_host
+    own_cgroup: Callable[[], str | None] = own_cgroup
+    cgroup_root: Path = CGROUP_ROOT
+    connect: Callable[[ManagerKind], Manager] = Manager
+    notify: Callable[..., None] = service.notify
+    watchdog_interval: Callable[[], float | None] = service.watchdog_interval
+    open_journal: Callable[[], Journal] = Journal
+
+    @classmethod
+    def of_service(cls, environment: Mapping[str, str]) -> Self:
+        """Return this machine with the directories that systemd has made for the service.
+
+        See StateDirectory= in systemd.exec(5).
+        """
+
+        def first(variable: str) -> Path | None:
+            value = environment.get(variable, "").partition(":")[0]
+            return Path(value) if value else None
+
+        return cls(first("STATE_DIRECTORY"), first("RUNTIME_DIRECTORY"))
