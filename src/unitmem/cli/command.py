@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from unitmem.errors import CommandNotExecutableError, CommandNotFoundError, UnitmemError
 
-# what a program can't wait for, or what is about the very program it is sent to
+# those that can't be waited for, and those that are about the very program they are sent to
 _OWN = {
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGXCPU, signal.SIGTRAP),
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS),
     *(signal.SIGPROF, signal.SIGVTALRM),
 }
-HEARD = frozenset(signal.valid_signals() - _OWN)
-"""Every signal that can be passed on, and SIGCHLD."""
+BLOCKED = frozenset(signal.valid_signals() - _OWN)
+"""The signals that are blocked and waited for while a command runs: all that can be passed on, and SIGCHLD."""
 ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _STOPPING = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
-"""What a terminal, or the shell that owns it, stops all processes of a job with."""
+"""The signals with which a terminal, or the shell that owns it, stops all processes of a job."""
 
 
 @contextmanager
-def hearing(numbers: frozenset[int]) -> Iterator[set[int]]:
-    """Let these signals wait until they are asked for, by `signal.sigwaitinfo`; gives the mask that was before.
+def blocking(numbers: frozenset[int]) -> Iterator[set[int]]:
+    """Block these signals, so that `signal.sigwaitinfo` receives them; yield the mask that was set before.
 
-    Threads that are started within don't get them either.
+    They are blocked in threads that are started within, too.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     # a child of a program that ignores this leaves no status
     child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    pipe = signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # who reads what we tell may go away
+    pipe = signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # whoever reads our stderr may go away
     try:
         yield set(before)
     finally:
@@ -44,7 +45,7 @@ def hearing(numbers: frozenset[int]) -> Iterator[set[int]]:
 class Command:
     """A child of this program, in its session and process group, with its terminal and descriptors.
 
-    To be started and used within `hearing(HEARD)`, by the main thread.
+    To be started and used within `blocking(BLOCKED)`, by the main thread.
 
     Args:
         words: the command, looked up in $PATH, and its arguments.
@@ -61,6 +62,7 @@ class Command:
     """The signal that ended it."""
 
     def __init__(self, words: list[str], mask: set[int]) -> None:
+        self._received: set[int] = set()
         try:
             self.pid = os.posix_spawnp(
                 words[0],
@@ -80,32 +82,41 @@ class Command:
                 raise UnitmemError(text) from None
             raise CommandNotExecutableError(text) from None
         # what came before it was there it can't have got from anyone else
-        while (info := signal.sigtimedwait(HEARD - {signal.SIGCHLD}, 0)) is not None:
+        while (info := signal.sigtimedwait(BLOCKED - {signal.SIGCHLD}, 0)) is not None:
+            self._received.add(info.si_signo)
             self._send(info.si_signo)
 
     def handle(self, info: signal.struct_siginfo) -> signal.Signals | None:
-        """Do what a signal asks for; the signal by which the command was stopped with its job, if that is the news."""
+        """Pass a signal on, or note what it says of the command; return the signal that stopped it with its job."""
         if info.si_signo == signal.SIGCHLD:
-            return self._look()
+            return self._update()
+        self._received.add(info.si_signo)
         # what the kernel sends on behalf of a terminal goes to the whole process group, the command included
         if info.si_code <= 0:
             self._send(info.si_signo)
         return None
+
+    def has_shared(self, number: int) -> bool:
+        """Return whether this program received the signal too, to pass it on or along with the command."""
+        return number in self._received | signal.sigpending()
 
     def kill(self) -> None:
         """End it, and wait for it."""
         self._send(signal.SIGKILL)
         while self.returncode is None:
             signal.sigwaitinfo({signal.SIGCHLD})
-            self._look()
+            self._update()
 
     def _send(self, number: int) -> None:
         # nobody else waits for it: until we have, the pid is its own
         if self.returncode is None:
             os.kill(self.pid, number)
 
-    def _look(self) -> signal.Signals | None:
-        """What has become of it: one SIGCHLD may stand for several changes."""
+    def _update(self) -> signal.Signals | None:
+        """Note what has become of it; return the signal that stopped it with its job.
+
+        One SIGCHLD may stand for several changes.
+        """
         stopped = None
         while self.returncode is None:
             change = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG)
@@ -122,21 +133,24 @@ class Command:
 
 
 def stop_as(number: signal.Signals) -> None:
-    """Stop this program as `number` does; it returns when it is continued.
+    """Stop this program by the signal, one of those that stop a job; return when it is continued.
 
     Where no shell could continue it, the kernel doesn't stop it, and this returns at once.
     """
-    os.kill(os.getpid(), number)  # which one that is waiting already becomes one with
+    os.kill(os.getpid(), number)  # if it is pending already, the two become one
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_interrupted() -> None:
-    """End this program by SIGINT, as what it ran was ended by it.
+def end_by(number: int) -> None:
+    """End this program by the signal, as the command was ended by it or would have been.
 
-    A shell that runs a script ends it on Ctrl-C only if that has ended what it was waiting for; a status of
-    130 is no reason for it.
+    So systemd takes the end of a service by SIGTERM for a clean one, and a shell that runs a script ends it on Ctrl-C:
+    neither takes a status of 128 + n for it. This returns only where the kernel spares the program, as PID 1 of a
+    container.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGINT)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # the command's core dump is of use, our own is not; see core(5)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from unitmem.cli.command import ENDING, HEARD, Command, end_interrupted, hearing, stop_as
+from unitmem.cli.command import BLOCKED, ENDING, Command, blocking, end_by, stop_as
 from unitmem.cli.options import is_bare_zero, span
 from unitmem.errors import UnitmemError, UsageError
 from unitmem.guard.process_guard import GuardEnd, ProcessGuard
@@ -50,8 +50,9 @@ def guard_process(
     """End a command or a process as soon as its PSS is above a limit.
 
     The command is run, or a process that runs already is taken with --pid. Signals are passed on to
-    the command, and its exit status from it: 128 + N if signal N ended it. A process that was taken
-    lives on when this command is ended before it. What happens is told on stderr.
+    the command, and its exit status from it: 128 + N if signal N ended it. If that signal was passed
+    on, guard ends by it too. A process that was taken lives on when this command is ended before it.
+    What happens is told on stderr.
     """
     if pss is None:
         raise _missing_pss(command or [])
@@ -103,10 +104,12 @@ def _size(option: str, text: str) -> int:
 
 
 def _run(words: list[str], start: Callable[[Command], ProcessGuard], voice: _Voice) -> int:
-    """Run a command under a guard; its exit status, or what stands for it."""
-    with hearing(HEARD) as mask:
-        while (early := signal.sigtimedwait(ENDING, 0)) is not None:
+    """Run a command under a guard; return its exit status. End by the signal that ended both."""
+    with blocking(BLOCKED) as mask:
+        # the command alone would have been ended by these
+        while (early := signal.sigtimedwait(ENDING - mask, 0)) is not None:
             if signal.getsignal(early.si_signo) is not signal.SIG_IGN:
+                end_by(early.si_signo)
                 return 128 + early.si_signo
         command = Command(words, mask)
         try:
@@ -114,9 +117,9 @@ def _run(words: list[str], start: Callable[[Command], ProcessGuard], voice: _Voi
         except BaseException:
             command.kill()  # it must not run unguarded
             raise
-        # what was to end with it may take a moment more
+        # the tree that is killed with it may take a moment more
         while command.returncode is None or (guard.sent is not None and guard.outcome is None):
-            info = voice.wait(HEARD, guard)
+            info = voice.wait(BLOCKED, guard)
             if info is None:
                 continue
             if stopped := command.handle(info):
@@ -126,8 +129,10 @@ def _run(words: list[str], start: Callable[[Command], ProcessGuard], voice: _Voi
                 break
         guard.cancel_wait()
         voice.end(guard, command)
-        if command.ended_by == signal.SIGINT:
-            end_interrupted()
+        number = command.ended_by
+        # not by the signal that was sent because of the limit: that is no clean end
+        if number == signal.SIGINT or (number and number != guard.sent and command.has_shared(number)):
+            end_by(number)
         outcome, status = guard.outcome, command.returncode or 0
         if outcome is not None and outcome.kind is GuardEnd.KILLED and outcome.signal and not status:
             return 128 + outcome.signal  # it came to an end of its own, having been told to
@@ -136,7 +141,7 @@ def _run(words: list[str], start: Callable[[Command], ProcessGuard], voice: _Voi
 
 def _take(pid: int, start: Callable[[int], ProcessGuard], voice: _Voice) -> int:
     """Guard a process that runs already, until it ends or this command does; the exit status."""
-    with hearing(ENDING | {signal.SIGCHLD}):
+    with blocking(ENDING | {signal.SIGCHLD}):
         try:
             guard = start(pid)
         except ValueError as error:
