@@ -271,6 +271,36 @@ def test_a_signal_before_the_command_is_started_ends_the_guard_by_it():
     assert (done.returncode, done.stdout) == (0, f"ShdPnd:\t{1 << signal.SIGTERM - 1:016x}\n")
 
 
+def test_a_command_that_is_stopped_before_it_is_executed_does_not_block_its_guard():
+    """As Ctrl-Z or a SIGSTOP at that moment does: signals are passed on, and all goes on when it is continued."""
+    # a search that takes long enough to be stopped in the midst of it
+    path = ":".join(["/-"] * 40_000)
+    with guard(
+        "--pss", "1G", "sleep", "600", env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+    ) as done:
+        children = Path(f"/proc/{done.pid}/task/{done.pid}/children")
+        while not (found := children.read_text().split()):
+            assert done.poll() is None
+        child = int(found[0])
+        os.kill(child, signal.SIGSTOP)
+        until(lambda: state(child) == "T")
+        assert Path(f"/proc/{child}/exe").readlink() == Path(f"/proc/{done.pid}/exe").readlink()
+        done.terminate()
+        try:
+            until(lambda: signal.SIGTERM in pending(child))
+        finally:
+            os.kill(child, signal.SIGCONT)
+        done.communicate(timeout=EVER)
+        assert done.returncode == -signal.SIGTERM
+        assert state(child) is None
+
+
+def pending(pid):
+    """The signals that were sent to a process, and wait until they can be delivered."""
+    mask = int(re.search(r"ShdPnd:\t(\w+)", Path(f"/proc/{pid}/status").read_text())[1], 16)
+    return {number for number in signal.valid_signals() if mask >> number - 1 & 1}
+
+
 def test_a_signal_at_any_moment_of_the_start_leaves_nothing_behind():
     """Before the command, between it and the guard, or after."""
     chance = random.Random(4711)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ BLOCKED = frozenset(signal.valid_signals() - _OWN)
 ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _STOPPING = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 """The signals with which a terminal, or the shell that owns it, stops all processes of a job."""
+_EXEC_POLL = 50
+"""Milliseconds from one look at the signals to the next while the command has not been executed yet."""
 
 
 @contextmanager
@@ -45,7 +48,8 @@ def blocking(numbers: frozenset[int]) -> Iterator[set[int]]:
 class Command:
     """A child of this program, in its session and process group, with its terminal and descriptors.
 
-    To be started and used within `blocking(BLOCKED)`, by the main thread.
+    It is started and used within `blocking(BLOCKED)`, by the main thread, before there is any other: it is forked off.
+    Signals are handled from then on, also before it is executed.
 
     Args:
         words: the command, looked up in $PATH, and its arguments.
@@ -63,28 +67,21 @@ class Command:
 
     def __init__(self, words: list[str], mask: set[int]) -> None:
         self._received: set[int] = set()
+        reader, writer = os.pipe()  # exec closes the child's end, or the error number comes through it
         try:
-            self.pid = os.posix_spawnp(
-                words[0],
-                words,
-                os.environ,
-                setsigmask=mask,
-                # which Python ignores for itself
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-            )
-        except FileNotFoundError:
-            raise CommandNotFoundError(f"{words[0]}: command not found") from None
-        except ValueError as error:  # a null byte
-            raise CommandNotExecutableError(f"{words[0]!r}: {error}") from None
+            try:
+                self.pid = _fork(words, mask, writer)
+            finally:
+                os.close(writer)
+            # the child did not get what was sent before it was there, whoever sent it
+            while (info := signal.sigtimedwait(BLOCKED - {signal.SIGCHLD}, 0)) is not None:
+                self._received.add(info.si_signo)
+                self._send(info.si_signo)
+            self._wait_for_exec(reader)
         except OSError as error:
-            text = f"{words[0]}: {os.strerror(error.errno or errno.EIO).lower()}"
-            if error.errno in (errno.EAGAIN, errno.ENOMEM):
-                raise UnitmemError(text) from None
-            raise CommandNotExecutableError(text) from None
-        # what came before it was there it can't have got from anyone else
-        while (info := signal.sigtimedwait(BLOCKED - {signal.SIGCHLD}, 0)) is not None:
-            self._received.add(info.si_signo)
-            self._send(info.si_signo)
+            raise _start_error(words[0], error) from None
+        finally:
+            os.close(reader)
 
     def handle(self, info: signal.struct_siginfo) -> signal.Signals | None:
         """Pass a signal on, or note what it says of the command; return the signal that stopped it with its job."""
@@ -106,6 +103,22 @@ class Command:
         while self.returncode is None:
             signal.sigwaitinfo({signal.SIGCHLD})
             self._update()
+
+    def _wait_for_exec(self, pipe: int) -> None:
+        """Return when the command runs or has ended; raise the error of exec.
+
+        The child may be stopped before that, by Ctrl-Z or by SIGSTOP, for as long as somebody likes. So signals are
+        handled meanwhile.
+        """
+        waiting = select.poll()
+        waiting.register(pipe, select.POLLIN)
+        while not waiting.poll(_EXEC_POLL):
+            while (info := signal.sigtimedwait(BLOCKED, 0)) is not None:
+                if stopped := self.handle(info):
+                    stop_as(stopped)
+        if number := os.read(pipe, 16):
+            self.kill()
+            raise OSError(int(number), "")
 
     def _send(self, number: int) -> None:
         # nobody else waits for it: until we have, the pid is its own
@@ -154,3 +167,35 @@ def end_by(number: int) -> None:
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
+def _fork(words: list[str], mask: set[int], pipe: int) -> int:
+    """Start a child that executes the command, or writes the error number into the pipe; return its pid.
+
+    Not by posix_spawn(3), nor subprocess, which come back only when the child has executed the command. A child that
+    is stopped right before that would block this program, which could then neither pass on signals nor be ended by any
+    but SIGKILL.
+    """
+    if (pid := os.fork()) != 0:
+        return pid
+    try:
+        # what Python has set for itself: SIGINT must end the child, not be noted for a handler that never runs
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.execvp(words[0], words)  # noqa: S606 - a shell is not wanted
+    except OSError as error:
+        os.write(pipe, str(error.errno).encode())
+    finally:
+        os._exit(127)
+
+
+def _start_error(name: str, error: OSError) -> UnitmemError:
+    if error.errno == errno.ENOENT:
+        return CommandNotFoundError(f"{name}: command not found")
+    text = f"{name}: {os.strerror(error.errno or errno.EIO).lower()}"
+    if error.errno in (errno.EAGAIN, errno.ENOMEM):
+        return UnitmemError(text)
+    return CommandNotExecutableError(text)
