@@ -17,7 +17,8 @@ import typer
 from unitmem.cli.command import BLOCKED, ENDING, Command, blocking, end_by, stop_as
 from unitmem.cli.options import is_bare_zero, span
 from unitmem.errors import UnitmemError, UsageError
-from unitmem.guard.process_guard import GuardEnd, ProcessGuard
+from unitmem.guard.outcome import GuardEnd
+from unitmem.guard.process_guard import ProcessGuard
 from unitmem.quantity import QuantityError, format_size, parse_size
 from unitmem.report.failure import say
 
