@@ -96,7 +96,7 @@ VERBS = (
         ("guard -- --pss 1G sleep 1", 2, r"^$", r"come before the command\nWrite `unitmem guard --pss SIZE -- COMMAND`\.\n$"),
         ("guard --pss 1M", 2, r"^$", r"^unitmem: there is nothing to guard\nGive either --pid N, or a command after --\.\n$"),
         ("guard --pss 1M --", 2, r"^$", r"nothing to guard"),
-        ("guard --pss 1M --pid 5 true", 2, r"^$", r"a pid and a command to guard\nGive either"),
+        ("guard --pss 1M --pid 5 true", 2, r"^$", r"--pid and a command can't be combined\nGive either"),
         ("guard --pss 100 true", 2, r"^$", r"^unitmem: --pss: '100' has no unit: write 100M"),
         ("guard --pss 0 true", 2, r"^$", r"^unitmem: --pss must be greater than 0\nWrite it like 512M\.\n$"),
         ("guard --pss 0B true", 2, r"^$", r"^unitmem: --pss must be greater than 0\nWrite it like 512M\.\n$"),

@@ -61,7 +61,7 @@ def guard_process(
     grace_seconds = None if grace is None else span("--grace", grace, *_LEAST)
     if (pid is None) is (not command):
         raise UsageError(
-            "there is nothing to guard" if pid is None else "there are a pid and a command to guard",
+            "there is nothing to guard" if pid is None else "--pid and a command can't be combined",
             hint="give either --pid N, or a command after --",
         )
     if command and not command[0]:

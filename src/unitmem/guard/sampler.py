@@ -1,4 +1,4 @@
-"""A function called with the program's own memory, again and again: `watch`, and the ticks it goes by."""
+"""`watch`, which calls a function with the program's own memory at regular ticks."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def watch(
 
 
 def seconds(interval: float, name: str = "interval") -> float:
-    """`interval` as a span of time; `name` is what errors call it.
+    """Return `interval` as a float; `name` is its name in errors.
 
     Raises:
         TypeError: not a number; True is none either.
