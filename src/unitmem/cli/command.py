@@ -93,8 +93,8 @@ class Command:
             self._send(info.si_signo)
         return None
 
-    def has_shared(self, number: int) -> bool:
-        """Return whether this program received the signal too, to pass it on or along with the command."""
+    def has_received(self, number: int) -> bool:
+        """Return whether this program received the signal too: it passed it on, or a terminal sent it to both."""
         return number in self._received | signal.sigpending()
 
     def kill(self) -> None:

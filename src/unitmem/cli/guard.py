@@ -132,7 +132,7 @@ def _run(words: list[str], start: Callable[[Command], ProcessGuard], progress: P
         progress.end(guard, command)
         number = command.ended_by
         # not by the signal that was sent because of the limit: that is no clean end
-        if number == signal.SIGINT or (number and number != guard.sent and command.has_shared(number)):
+        if number == signal.SIGINT or (number and number != guard.sent and command.has_received(number)):
             end_by(number)
         outcome, status = guard.outcome, command.returncode or 0
         if outcome is not None and outcome.kind is GuardEnd.KILLED and outcome.signal and not status:
