@@ -9,7 +9,8 @@ import importlib
 TYPE_CHECKING = False  # as type checkers know it; importing typing would be most of what this file costs
 if TYPE_CHECKING:
     from unitmem.guard.memory_info import MemoryInfo, read_memory_info
-    from unitmem.guard.process_guard import GuardEnd, GuardOutcome, GuardReading, ProcessGuard
+    from unitmem.guard.outcome import GuardEnd, GuardOutcome, GuardReading
+    from unitmem.guard.process_guard import ProcessGuard
     from unitmem.guard.sampler import Ticks, watch
 
 __version__ = "0.1.0"
@@ -26,9 +27,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "GuardEnd": "guard.process_guard",
-    "GuardOutcome": "guard.process_guard",
-    "GuardReading": "guard.process_guard",
+    "GuardEnd": "guard.outcome",
+    "GuardOutcome": "guard.outcome",
+    "GuardReading": "guard.outcome",
     "MemoryInfo": "guard.memory_info",
     "ProcessGuard": "guard.process_guard",
     "Ticks": "guard.sampler",

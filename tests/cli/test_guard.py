@@ -6,6 +6,7 @@ import os
 import pty
 import random
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -74,8 +75,9 @@ def test_a_command_above_its_limit_is_killed_and_that_is_told():
     assert re.fullmatch(r"unitmem: pid \d+ \(bash\): killed: PSS \S+ > \S+( bytes)?; by SIGKILL", killed)
 
 
-def test_a_command_that_ends_well_when_told_to_has_not_ended_well():
-    program = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); " + LARGE
+@pytest.mark.parametrize("handler", ["lambda *_: sys.exit(0)", "signal.SIG_DFL"])
+def test_a_command_that_ends_when_told_to_has_not_ended_well(handler):
+    program = f"import signal, sys; signal.signal(signal.SIGTERM, {handler}); {LARGE}"
     done = guard("--pss", "24M", "--interval", "1ms", "--grace", "1h", *python(program))
     _, err = done.communicate(timeout=EVER)
     assert done.returncode == 128 + signal.SIGTERM
@@ -139,6 +141,7 @@ def test_a_guard_that_can_not_be_set_up_leaves_no_command(run, monkeypatch):
         ("exit 255", 255, ""),
         ("kill -SEGV $$", 139, r"unitmem: pid \d+ \(sh\): ended by SIGSEGV, not by its limit\n"),
         ("kill -TERM $$", 143, r"unitmem: pid \d+ \(sh\): ended by SIGTERM, not by its limit\n"),
+        ("kill -KILL $$", 137, r"unitmem: pid \d+ \(sh\): ended by SIGKILL, not by its limit\n"),
     ],
 )
 def test_the_status_is_that_of_the_command(script, status, err):
@@ -227,24 +230,75 @@ def test_every_signal_is_passed_on_once():
         assert done.wait(EVER) == 0
 
 
-def test_what_ends_by_a_signal_ends_the_guard_like_it():
-    """By SIGINT itself, so that a shell's script ends as well; by others with 128 + n."""
-    for number, status in {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT}.items():
-        with guard("--pss", "1G", *python(LARGE + "\n")) as done:
-            assert done.stdout.readline() == "large\n"
-            child = child_of(done)
-            if number is signal.SIGINT:
-                signal_default = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-                done.kill()
-                done.wait()
-                os.kill(child, signal.SIGKILL)
-                done = guard("--pss", "1G", *python(signal_default + LARGE))  # noqa: PLW2901
-                assert done.stdout.readline() == "large\n"
-                child = child_of(done)
-            done.send_signal(number)
-            assert done.wait(EVER) == status
-            assert state(child) is None
-            done.communicate()
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "ABRT", "TERM", "USR1", "ALRM", "RTMIN"])
+def test_a_signal_that_ends_the_command_ends_its_guard_too(name, tmp_path):
+    """By the signal, as systemd and shells expect of what they signalled; and no core is dumped of the guard."""
+    number = int(getattr(signal, f"SIG{name}"))
+    program = f"import signal; signal.signal({number}, signal.SIG_DFL); {LARGE}"
+    with guard("--pss", "1G", *python(program), cwd=tmp_path) as done:
+        assert done.stdout.readline() == "large\n"
+        child = child_of(done)
+        unlimited = resource.prlimit(done.pid, resource.RLIMIT_CORE)[1]
+        resource.prlimit(done.pid, resource.RLIMIT_CORE, (unlimited, unlimited))
+        resource.prlimit(child, resource.RLIMIT_CORE, (0, 0))
+        done.send_signal(number)
+        done.communicate(timeout=EVER)
+        assert done.returncode == -number
+        assert state(child) is None
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_before_the_command_is_started_ends_the_guard_by_it():
+    """The command alone would have been ended by it; where it was to block the signal, it gets it."""
+    program = (
+        "import os, signal, sys\n"
+        "from contextlib import contextmanager\n"
+        "from unitmem.cli import guard, main\n"
+        "blocking = guard.blocking\n"
+        "@contextmanager\n"
+        "def with_signal(numbers):\n"
+        "    with blocking(numbers) as mask:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        yield mask\n"
+        "guard.blocking = with_signal\n"
+        "sys.exit(main(['guard', '--pss', '1G', 'grep', 'ShdPnd', '/proc/self/status']))\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
+    command = ["env", "--block-signal=TERM", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"ShdPnd:\t{1 << signal.SIGTERM - 1:016x}\n")
+
+
+def test_a_command_that_is_stopped_before_it_is_executed_does_not_block_its_guard():
+    """As Ctrl-Z or a SIGSTOP at that moment does: signals are passed on, and all goes on when it is continued."""
+    # a search that takes long enough to be stopped in the midst of it
+    path = ":".join(["/-"] * 40_000)
+    with guard(
+        "--pss", "1G", "sleep", "600", env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+    ) as done:
+        children = Path(f"/proc/{done.pid}/task/{done.pid}/children")
+        while not (found := children.read_text().split()):
+            assert done.poll() is None
+        child = int(found[0])
+        os.kill(child, signal.SIGSTOP)
+        until(lambda: state(child) == "T")
+        assert Path(f"/proc/{child}/exe").readlink() == Path(f"/proc/{done.pid}/exe").readlink()
+        done.terminate()
+        try:
+            until(lambda: signal.SIGTERM in pending(child))
+        finally:
+            os.kill(child, signal.SIGCONT)
+        done.communicate(timeout=EVER)
+        assert done.returncode == -signal.SIGTERM
+        assert state(child) is None
+
+
+def pending(pid):
+    """The signals that were sent to a process, and wait until they can be delivered."""
+    mask = int(re.search(r"ShdPnd:\t(\w+)", Path(f"/proc/{pid}/status").read_text())[1], 16)
+    return {number for number in signal.valid_signals() if mask >> number - 1 & 1}
 
 
 def test_a_signal_at_any_moment_of_the_start_leaves_nothing_behind():
@@ -256,7 +310,7 @@ def test_a_signal_at_any_moment_of_the_start_leaves_nothing_behind():
         time.sleep(chance.uniform(0, 0.4))
         done.terminate()
         _, err = done.communicate(timeout=EVER)
-        assert done.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        assert done.returncode == -signal.SIGTERM
         assert "Traceback" not in err
     assert marked(mark) == []
 

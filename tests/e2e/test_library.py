@@ -167,23 +167,27 @@ def test_a_guard_as_root_and_as_a_user(host, unit):
     assert not steady.is_active()
 
 
-def test_a_unit_that_is_guarded_stops_as_it_would_by_itself(host, unit, eventually):
-    """The manager's signal is passed on, and the status."""
-    guarded = unit(
-        host.check_output("command -v unitmem"),
-        "guard",
-        "--pss",
-        "1G",
-        "--",
-        "/usr/local/lib/unitmem-workloads/leak",
-        "--max",
-        "16M",
-    )
-    children = f"/proc/{guarded.get('MainPID')}/task/{guarded.get('MainPID')}/children"
-    eventually(lambda: host.check_output("cat %s", children), "the command runs")
+@pytest.mark.parametrize(
+    ("command", "code", "status"),
+    [
+        pytest.param(("sh", "-c", "echo ready; exec sleep infinity"), "2", "15", id="by the signal"),
+        pytest.param(
+            ("/usr/local/lib/unitmem-workloads/leak", "--max", "16M"), "1", "0", id="by its handler"
+        ),
+    ],
+)
+def test_a_unit_that_is_guarded_stops_as_it_would_by_itself(
+    host, unit, journal, eventually, command, code, status
+):
+    """The manager's signal is passed on, and so is what comes of it: CLD_KILLED is 2, CLD_EXITED is 1."""
+    unitmem = host.check_output("command -v unitmem")
+    # a unit that has ended well would be unloaded, and its result be lost, but for RemainAfterExit=
+    guarded = unit(unitmem, "guard", "--pss", "1G", "--", *command, RemainAfterExit="yes")
+    eventually(lambda: "ready" in journal.messages(guarded.name, guarded.since), "the command runs")
     host.check_output("systemctl kill --kill-whom=main %s", guarded.name)
-    eventually(lambda: guarded.get("ActiveState") in ("inactive", "failed"), "it has ended")
+    eventually(lambda: guarded.get("SubState") in ("exited", "failed"), "it has ended")
     assert guarded.get("Result") == "success"
+    assert (guarded.get("ExecMainCode"), guarded.get("ExecMainStatus")) == (code, status)
 
 
 def test_a_pid_that_is_used_again_is_never_taken_for_the_one_before(host, python):

@@ -296,7 +296,7 @@ def test_a_cgroup_that_is_not_to_be_seen_is_not_guessed(machine, path, root):
     machine.enter(f"0::{path}")
     machine.cgroup("cg", v2(500, 800))
     info = machine.read()
-    reason = f"its cgroup, {path}, is to be seen in no mount of cgroup v2"
+    reason = f"its cgroup, {path}, is not visible in any mount of cgroup v2"
     assert info.unknown == dict.fromkeys(("cgroup_current", "cgroup_limit", "swap", "headroom"), reason)
 
 
@@ -466,7 +466,9 @@ def test_v1_that_is_not_mounted_is_unknown_although_v2_is(machine):
     machine.mount("cg/unified")
     machine.enter("4:memory:/a", "0::/a")
     machine.cgroup("cg/unified/a", v2(500, 800))
-    assert machine.read().unknown["cgroup_limit"] == "its cgroup, /a, is to be seen in no mount of cgroup v1"
+    assert (
+        machine.read().unknown["cgroup_limit"] == "its cgroup, /a, is not visible in any mount of cgroup v1"
+    )
 
 
 # --- this very process -------------------------------------------------------------------------
@@ -549,7 +551,7 @@ seen = []
 unitmem.watch(1, seen.append, immediate=True, ticks=())
 (info,) = seen
 assert info.runtime_total > 0 and info.at > 0
-assert set(info.unknown.values()) == {{"only Linux tells, and this is {platform}"}}
+assert set(info.unknown.values()) == {{"available on Linux only, and this is {platform}"}}
 print(*sorted(info.unknown))
 """
     assert run(script).split() == sorted(NAMES - {"runtime_total"})
@@ -562,12 +564,12 @@ print(*sorted(info.unknown))
         (
             "sys.implementation.name = 'pypy'",
             {},
-            "pypy doesn't tell what its allocator holds",
+            "pypy doesn't report what its allocator holds",
         ),
         (
             "sys.modules['ctypes'] = None",
             {},
-            "this Python doesn't tell what its allocator holds (import of ctypes halted; None in sys.modules)",
+            "this Python doesn't report what its allocator holds (import of ctypes halted; None in sys.modules)",
         ),
     ],
 )

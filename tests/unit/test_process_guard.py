@@ -256,7 +256,7 @@ def test_cancelled_within_the_grace_means_no_sigkill():
         process.take(0)
         guard = ProcessGuard(process)
         guard.limit(MIB, grace=3600)
-        until(lambda: guard._killing is not None and guard._killing.sent)
+        until(lambda: guard.sent)
         guard.cancel_wait()
         assert guard.outcome.kind is GuardEnd.CANCELLED
         assert "SIGTERM was sent" in guard.outcome.reason

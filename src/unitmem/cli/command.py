@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from unitmem.errors import CommandNotExecutableError, CommandNotFoundError, UnitmemError, reason_of
 
-# what a program can't wait for, or what is about the very program it is sent to
+# those that can't be waited for, and those that are about the very program they are sent to
 _OWN = {
     *(signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGXCPU, signal.SIGTRAP),
     *(signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS),
     *(signal.SIGPROF, signal.SIGVTALRM),
 }
-HEARD = frozenset(signal.valid_signals() - _OWN)
-"""Every signal that can be passed on, and SIGCHLD."""
+BLOCKED = frozenset(signal.valid_signals() - _OWN)
+"""The signals that are blocked and waited for while a command runs: all that can be passed on, and SIGCHLD."""
 ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _STOPPING = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
-"""What a terminal, or the shell that owns it, stops all processes of a job with."""
+"""The signals with which a terminal, or the shell that owns it, stops all processes of a job."""
+_EXEC_POLL = 50
+"""Milliseconds from one look at the signals to the next while the command has not been executed yet."""
 
 
 @contextmanager
-def hearing(numbers: frozenset[int]) -> Iterator[set[int]]:
-    """Let these signals wait until they are asked for, by `signal.sigwaitinfo`; gives the mask that was before.
+def blocking(numbers: frozenset[int]) -> Iterator[set[int]]:
+    """Block these signals, so that `signal.sigwaitinfo` receives them; yield the mask that was set before.
 
-    Threads that are started within don't get them either.
+    They are blocked in threads that are started within, too.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     # a child of a program that ignores this leaves no status
     child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    pipe = signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # who reads what we tell may go away
+    pipe = signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # whoever reads our stderr may go away
     try:
         yield set(before)
     finally:
@@ -44,7 +48,8 @@ def hearing(numbers: frozenset[int]) -> Iterator[set[int]]:
 class Command:
     """A child of this program, in its session and process group, with its terminal and descriptors.
 
-    To be started and used within `hearing(HEARD)`, by the main thread.
+    It is started and used within `blocking(BLOCKED)`, by the main thread, before there is any other: it is forked off.
+    Signals are handled from then on, also before it is executed.
 
     Args:
         words: the command, looked up in $PATH, and its arguments.
@@ -61,51 +66,70 @@ class Command:
     """The signal that ended it."""
 
     def __init__(self, words: list[str], mask: set[int]) -> None:
+        self._received: set[int] = set()
+        reader, writer = os.pipe()  # exec closes the child's end, or the error number comes through it
         try:
-            self.pid = os.posix_spawnp(
-                words[0],
-                words,
-                os.environ,
-                setsigmask=mask,
-                # which Python ignores for itself
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-            )
-        except FileNotFoundError:
-            raise CommandNotFoundError(f"{words[0]}: command not found") from None
-        except ValueError as error:  # a null byte
-            raise CommandNotExecutableError(f"{words[0]!r}: {error}") from None
+            try:
+                self.pid = _fork(words, mask, writer)
+            finally:
+                os.close(writer)
+            # the child did not get what was sent before it was there, whoever sent it
+            while (info := signal.sigtimedwait(BLOCKED - {signal.SIGCHLD}, 0)) is not None:
+                self._received.add(info.si_signo)
+                self._send(info.si_signo)
+            self._wait_for_exec(reader)
         except OSError as error:
-            text = f"{words[0]}: {reason_of(error)}"
-            if error.errno in (errno.EAGAIN, errno.ENOMEM):
-                raise UnitmemError(text) from None
-            raise CommandNotExecutableError(text) from None
-        # what came before it was there it can't have got from anyone else
-        while (info := signal.sigtimedwait(HEARD - {signal.SIGCHLD}, 0)) is not None:
-            self._send(info.si_signo)
+            raise _start_error(words[0], error) from None
+        finally:
+            os.close(reader)
 
     def handle(self, info: signal.struct_siginfo) -> signal.Signals | None:
-        """Do what a signal asks for; the signal by which the command was stopped with its job, if that is the news."""
+        """Pass a signal on, or note what it says of the command; return the signal that stopped it with its job."""
         if info.si_signo == signal.SIGCHLD:
-            return self._look()
+            return self._update()
+        self._received.add(info.si_signo)
         # what the kernel sends on behalf of a terminal goes to the whole process group, the command included
         if info.si_code <= 0:
             self._send(info.si_signo)
         return None
+
+    def has_received(self, number: int) -> bool:
+        """Return whether this program received the signal too: it passed it on, or a terminal sent it to both."""
+        return number in self._received | signal.sigpending()
 
     def kill(self) -> None:
         """End it, and wait for it."""
         self._send(signal.SIGKILL)
         while self.returncode is None:
             signal.sigwaitinfo({signal.SIGCHLD})
-            self._look()
+            self._update()
+
+    def _wait_for_exec(self, pipe: int) -> None:
+        """Return when the command runs or has ended; raise the error of exec.
+
+        The child may be stopped before that, by Ctrl-Z or by SIGSTOP, for as long as somebody likes. So signals are
+        handled meanwhile.
+        """
+        waiting = select.poll()
+        waiting.register(pipe, select.POLLIN)
+        while not waiting.poll(_EXEC_POLL):
+            while (info := signal.sigtimedwait(BLOCKED, 0)) is not None:
+                if stopped := self.handle(info):
+                    stop_as(stopped)
+        if number := os.read(pipe, 16):
+            self.kill()
+            raise OSError(int(number), "")
 
     def _send(self, number: int) -> None:
         # nobody else waits for it: until we have, the pid is its own
         if self.returncode is None:
             os.kill(self.pid, number)
 
-    def _look(self) -> signal.Signals | None:
-        """What has become of it: one SIGCHLD may stand for several changes."""
+    def _update(self) -> signal.Signals | None:
+        """Note what has become of it; return the signal that stopped it with its job.
+
+        One SIGCHLD may stand for several changes.
+        """
         stopped = None
         while self.returncode is None:
             change = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG)
@@ -122,21 +146,56 @@ class Command:
 
 
 def stop_as(number: signal.Signals) -> None:
-    """Stop this program as `number` does; it returns when it is continued.
+    """Stop this program by the signal, one of those that stop a job; return when it is continued.
 
     Where no shell could continue it, the kernel doesn't stop it, and this returns at once.
     """
-    os.kill(os.getpid(), number)  # which one that is waiting already becomes one with
+    os.kill(os.getpid(), number)  # if it is pending already, the two become one
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_interrupted() -> None:
-    """End this program by SIGINT, as what it ran was ended by it.
+def end_by(number: int) -> None:
+    """End this program by the signal, as the command was ended by it or would have been.
 
-    A shell that runs a script ends it on Ctrl-C only if that has ended what it was waiting for; a status of
-    130 is no reason for it.
+    So systemd takes the end of a service by SIGTERM for a clean one, and a shell that runs a script ends it on Ctrl-C:
+    neither takes a status of 128 + n for it. This returns only where the kernel spares the program, as PID 1 of a
+    container.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGINT)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # the command's core dump is of use, our own is not; see core(5)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
+def _fork(words: list[str], mask: set[int], pipe: int) -> int:
+    """Start a child that executes the command, or writes the error number into the pipe; return its pid.
+
+    Not by posix_spawn(3), nor subprocess, which come back only when the child has executed the command. A child that
+    is stopped right before that would block this program, which could then neither pass on signals nor be ended by any
+    but SIGKILL.
+    """
+    if (pid := os.fork()) != 0:
+        return pid
+    try:
+        # what Python has set for itself: SIGINT must end the child, not be noted for a handler that never runs
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.execvp(words[0], words)  # noqa: S606 - a shell is not wanted
+    except OSError as error:
+        os.write(pipe, str(error.errno).encode())
+    finally:
+        os._exit(127)
+
+
+def _start_error(name: str, error: OSError) -> UnitmemError:
+    if error.errno == errno.ENOENT:
+        return CommandNotFoundError(f"{name}: command not found")
+    text = f"{name}: {reason_of(error)}"
+    if error.errno in (errno.EAGAIN, errno.ENOMEM):
+        return UnitmemError(text)
+    return CommandNotExecutableError(text)

@@ -14,24 +14,25 @@ from typing import Annotated
 
 import typer
 
-from unitmem.cli.command import ENDING, HEARD, Command, end_interrupted, hearing, stop_as
+from unitmem.cli.command import BLOCKED, ENDING, Command, blocking, end_by, stop_as
 from unitmem.cli.options import is_bare_zero, span
 from unitmem.errors import UnitmemError, UsageError
-from unitmem.guard.process_guard import GuardEnd, ProcessGuard
+from unitmem.guard.outcome import GuardEnd
+from unitmem.guard.process_guard import ProcessGuard
 from unitmem.quantity import QuantityError, format_size, parse_size
 from unitmem.report.failure import say
 from unitmem.text import signal_name
 
 _SHOWN_EVERY = 1.0
-"""Seconds from one progress to the next."""
+"""Seconds between two progress lines."""
 _NEAR = (50, 75, 90)
-"""Percent of the limit that are worth a line where progress can't be painted over."""
+"""Percentages of the limit, each of which is reported once where the progress line can't be overwritten."""
 _LEAST = (0.001, "1ms")
-"""Of a span: seconds, and as they are spelled."""
+"""The shortest span, in seconds and as text."""
 
 
 def guard_process(
-    # needed, though Typer must not say so: one that stands behind the command is not missing, but misplaced
+    # required, but not by Typer: behind the command it is not missing, but misplaced
     pss: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="What its PSS may be at most, such as 512M.  [required]"),
@@ -51,33 +52,34 @@ def guard_process(
     """End a command or a process as soon as its PSS is above a limit.
 
     The command is run, or a process that runs already is taken with --pid. Signals are passed on to
-    the command, and its exit status from it: 128 + N if signal N ended it. A process that was taken
-    lives on when this command is ended before it. What happens is told on stderr.
+    the command, and its exit status from it: 128 + N if signal N ended it. If that signal was passed
+    on, guard ends by it too. A process that was taken lives on when this command is ended before it.
+    What happens is told on stderr.
     """
     if pss is None:
         raise _missing_pss(command or [])
     limit, seconds = _size("--pss", pss), span("--interval", interval, *_LEAST)
-    patience = None if grace is None else span("--grace", grace, *_LEAST)
+    grace_seconds = None if grace is None else span("--grace", grace, *_LEAST)
     if (pid is None) is (not command):
         raise UsageError(
-            "there is nothing to guard" if pid is None else "there are a pid and a command to guard",
+            "there is nothing to guard" if pid is None else "--pid and a command can't be combined",
             hint="give either --pid N, or a command after --",
         )
     if command and not command[0]:
         raise UsageError(
             "the command is empty", hint="give one after --; a variable that should name it may be unset"
         )
-    voice = _Voice(limit, paints=command is None or not os.isatty(1))
+    progress = Progress(limit, overwrites=command is None or not os.isatty(1))
 
     def guard(process: int | Command) -> ProcessGuard:
-        guard = ProcessGuard(process, tree=tree, interval=seconds, stats_every=None, log=voice.log)
-        voice.begin(guard)
-        guard.limit(limit, patience)
+        guard = ProcessGuard(process, tree=tree, interval=seconds, stats_every=None, log=progress.log)
+        progress.begin(guard)
+        guard.limit(limit, grace_seconds)
         wake = threading.Thread(target=_wake_after, args=(guard, threading.get_ident()), daemon=True)
         wake.start()
         return guard
 
-    raise typer.Exit(_run(command, guard, voice) if command else _take(pid or 0, guard, voice))
+    raise typer.Exit(_run(command, guard, progress) if command else _take(pid or 0, guard, progress))
 
 
 def _missing_pss(command: list[str]) -> UsageError:
@@ -99,15 +101,17 @@ def _size(option: str, text: str) -> int:
     except QuantityError as error:
         raise UsageError(f"{option}: {error}") from None
     if size == 0:
-        raise UsageError(f"{option} {text} is no memory at all", hint="write it like 512M")
+        raise UsageError(f"{option} must be greater than 0", hint="write it like 512M")
     return size
 
 
-def _run(words: list[str], start: Callable[[Command], ProcessGuard], voice: _Voice) -> int:
-    """Run a command under a guard; its exit status, or what stands for it."""
-    with hearing(HEARD) as mask:
-        while (early := signal.sigtimedwait(ENDING, 0)) is not None:
+def _run(words: list[str], start: Callable[[Command], ProcessGuard], progress: Progress) -> int:
+    """Run a command under a guard; return its exit status. End by the signal that ended both."""
+    with blocking(BLOCKED) as mask:
+        # the command alone would have been ended by these
+        while (early := signal.sigtimedwait(ENDING - mask, 0)) is not None:
             if signal.getsignal(early.si_signo) is not signal.SIG_IGN:
+                end_by(early.si_signo)
                 return 128 + early.si_signo
         command = Command(words, mask)
         try:
@@ -115,29 +119,31 @@ def _run(words: list[str], start: Callable[[Command], ProcessGuard], voice: _Voi
         except BaseException:
             command.kill()  # it must not run unguarded
             raise
-        # what was to end with it may take a moment more
+        # the tree that is killed with it may take a moment more
         while command.returncode is None or (guard.sent is not None and guard.outcome is None):
-            info = voice.wait(HEARD, guard)
+            info = progress.wait(BLOCKED, guard)
             if info is None:
                 continue
             if stopped := command.handle(info):
-                voice.clear()
+                progress.clear()
                 stop_as(stopped)
             elif command.returncode is not None and info.si_signo in ENDING:
                 break
         guard.cancel_wait()
-        voice.end(guard, command)
-        if command.ended_by == signal.SIGINT:
-            end_interrupted()
+        progress.end(guard, command)
+        number = command.ended_by
+        # not by the signal that was sent because of the limit: that is no clean end
+        if number == signal.SIGINT or (number and number != guard.sent and command.has_received(number)):
+            end_by(number)
         outcome, status = guard.outcome, command.returncode or 0
         if outcome is not None and outcome.kind is GuardEnd.KILLED and outcome.signal and not status:
             return 128 + outcome.signal  # it came to an end of its own, having been told to
         return status
 
 
-def _take(pid: int, start: Callable[[int], ProcessGuard], voice: _Voice) -> int:
-    """Guard a process that runs already, until it ends or this command does; the exit status."""
-    with hearing(ENDING | {signal.SIGCHLD}):
+def _take(pid: int, start: Callable[[int], ProcessGuard], progress: Progress) -> int:
+    """Guard a process that runs already until it ends or this command is ended; return the exit status."""
+    with blocking(ENDING | {signal.SIGCHLD}):
         try:
             guard = start(pid)
         except ValueError as error:
@@ -146,11 +152,11 @@ def _take(pid: int, start: Callable[[int], ProcessGuard], voice: _Voice) -> int:
             raise UnitmemError(error.strerror or str(error)) from None
         ended_by = None
         while guard.outcome is None and ended_by is None:
-            info = voice.wait(ENDING | {signal.SIGCHLD}, guard)
+            info = progress.wait(ENDING | {signal.SIGCHLD}, guard)
             if info is not None and info.si_signo in ENDING:
                 ended_by = info.si_signo
         guard.cancel_wait()
-        voice.end(guard)
+        progress.end(guard)
     outcome = guard.outcome
     if outcome is None or outcome.kind is GuardEnd.FAILED:
         return 1
@@ -160,38 +166,38 @@ def _take(pid: int, start: Callable[[int], ProcessGuard], voice: _Voice) -> int:
 
 
 def _wake_after(guard: ProcessGuard, thread: int) -> None:
-    """Have the thread look, which waits for signals, once there is an outcome."""
+    """Send SIGCHLD to the thread, which waits for signals, once there is an outcome."""
     guard.wait()
     signal.pthread_kill(thread, signal.SIGCHLD)
 
 
-class _Voice(logging.Handler):
-    """What is told on stderr: what happens, and on a terminal how far the process is from its limit.
+class Progress(logging.Handler):
+    """Messages on stderr: what happens, and on a terminal how far the process is from its limit.
 
     Args:
         limit: bytes.
-        paints: whether the terminal's last line is ours, to be painted over and over.
+        overwrites: whether nobody else writes to the terminal, so that one line can be shown and overwritten.
     """
 
-    def __init__(self, limit: int, *, paints: bool) -> None:
+    def __init__(self, limit: int, *, overwrites: bool) -> None:
         super().__init__(logging.WARNING)
-        self.log = logging.Logger("unitmem.guard")  # noqa: LOG001 - nobody else's
+        self.log = logging.Logger("unitmem.guard")  # noqa: LOG001 - not shared
         self.log.addHandler(self)
         self._limit = limit
         self._is_terminal = os.isatty(2) and os.environ.get("TERM") != "dumb"
-        self._paints = paints
-        self._painted = False
-        self._told = 0
+        self._overwrites = overwrites
+        self._is_shown = False
+        self._percent = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell(record.getMessage())
+        self._print(record.getMessage())
 
     def begin(self, guard: ProcessGuard) -> None:
         if self._is_terminal:
-            self._tell(f"{guard.label}: guarded, PSS limit {format_size(self._limit)}")
+            self._print(f"{guard.label}: guarded, PSS limit {format_size(self._limit)}")
 
     def wait(self, numbers: frozenset[int], guard: ProcessGuard) -> signal.struct_siginfo | None:
-        """The next of these signals; None now and then on a terminal, where progress is shown meanwhile."""
+        """Return the next of these signals; on a terminal, show progress and return None now and then."""
         if not self._is_terminal:
             return signal.sigwaitinfo(numbers)
         info = signal.sigtimedwait(numbers, _SHOWN_EVERY)
@@ -200,25 +206,25 @@ class _Voice(logging.Handler):
         return info
 
     def end(self, guard: ProcessGuard, command: Command | None = None) -> None:
-        """Say how it ended, where the guard's own messages didn't and the exit status doesn't."""
+        """Report how it ended, unless the guard did or the exit status does."""
         outcome = guard.outcome
         self.clear()
         if outcome is None or outcome.kind in (GuardEnd.KILLED, GuardEnd.FAILED):
             return
         if command is None:
-            self._tell(f"{guard.label}: {outcome}")
+            self._print(f"{guard.label}: {outcome}")
             return
         if outcome.kind is GuardEnd.CANCELLED:
-            self._tell(f"{guard.label}: ended, and what it left running is guarded no longer")
+            self._print(f"{guard.label}: ended, and what it left running is guarded no longer")
         status = command.returncode or 0
         if command.ended_by is not None:
-            self._tell(f"{guard.label}: ended by {signal_name(command.ended_by)}, not by its limit")
+            self._print(f"{guard.label}: ended by {signal_name(command.ended_by)}, not by its limit")
         elif self._is_terminal:
-            self._tell(f"{guard.label}: exited with status {status}")
+            self._print(f"{guard.label}: exited with status {status}")
 
     def clear(self) -> None:
-        if self._painted:
-            self._painted = False
+        if self._is_shown:
+            self._is_shown = False
             self._write("\r\x1b[K")
 
     def _show(self, guard: ProcessGuard) -> None:
@@ -230,14 +236,14 @@ class _Voice(logging.Handler):
             return
         percent = 100 * size / self._limit
         text = f"{guard.label}: {what} {format_size(size)}, {percent:.0f}% of {format_size(self._limit)}"
-        if self._paints and _is_in_foreground():
-            self._painted = True
+        if self._overwrites and _is_in_foreground():
+            self._is_shown = True
             self._write(f"\r{f'unitmem: {text}'[: shutil.get_terminal_size().columns - 1]}\x1b[K")
-        elif not self._paints and any(self._told < near <= percent for near in _NEAR):
-            self._told = int(percent)
-            self._tell(text)
+        elif not self._overwrites and any(self._percent < near <= percent for near in _NEAR):
+            self._percent = int(percent)
+            self._print(text)
 
-    def _tell(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.clear()
         say(f"unitmem: {text}")
 

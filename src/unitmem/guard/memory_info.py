@@ -1,4 +1,4 @@
-"""How much memory this very program has, uses and may still take: its own, its cgroup's, the machine's.
+"""The memory that this program uses and can still get: its own, its cgroup's and the machine's.
 
 Reference: proc_pid_statm(5), proc_pid_smaps(5), proc_pid_mountinfo(5), cgroups(7), cgroup_namespaces(7),
 Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. Parsers first, which are pure; reading after.
@@ -40,13 +40,13 @@ class MemoryInfo:
     at: float
     """When the reading began, in seconds of `time.monotonic()`, which goes on whatever is done to the clock."""
     system_available: int | None = None
-    """What the machine can still give without swapping: MemAvailable of /proc/meminfo."""
+    """Memory that the machine can still give without swapping: MemAvailable of /proc/meminfo."""
     process_rss: int | None = None
     """Memory of this process that is in RAM, what it shares with others counted in full."""
     process_pss: int | None = None
     """The same with what it shares divided among those that share it: the fairest number of one process."""
     runtime_total: int | None = None
-    """What CPython's own allocator (pymalloc) has taken from the system for small objects, in use or not.
+    """Memory that CPython's own allocator (pymalloc) has taken from the system for small objects, in use or not.
 
     Those are objects of up to 512 bytes. Larger ones come from the C library, and are in `process_rss`
     only; so is what extension modules allocate.
@@ -58,19 +58,19 @@ class MemoryInfo:
     swap: int | None = None
     """Swap used by the cgroup."""
     headroom: int | None = None
-    """What can still be allocated before a limit of the cgroup, of an ancestor, or of the machine is met.
+    """Memory that can still be allocated before a limit of the cgroup, of an ancestor, or of the machine is met.
 
     The least of `limit − (usage there − inactive page cache there)` at each level that has a limit, and
     of `system_available`: the tightest limit need not be the nearest one, where a neighbour uses most of
     a wider one.
     """
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """Why a field is None, by its name."""
+    """The reason why a field is None, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class CgroupMount:
-    """Where a hierarchy that may account for memory is mounted, and which cgroup shows there as its top."""
+    """The mount point of a hierarchy that may account for memory, and the cgroup that is its top there."""
 
     version: int
     """1 or 2."""
@@ -83,7 +83,7 @@ class CgroupMount:
 
 
 def parse_memory_cgroup(text: str) -> tuple[int, str]:
-    """(version, path) of the cgroup that accounts for a process's memory, from /proc/PID/cgroup.
+    """Return (version, path) of the cgroup that accounts for a process's memory, from /proc/PID/cgroup.
 
     A controller is in one hierarchy at a time: if a v1 hierarchy has it, v2 (`0::`) doesn't count memory.
 
@@ -101,7 +101,7 @@ def parse_memory_cgroup(text: str) -> tuple[int, str]:
 
 
 def parse_cgroup_mounts(text: str) -> list[CgroupMount]:
-    """The mounts of cgroup v2, and of the v1 hierarchy that has the memory controller, of /proc/PID/mountinfo.
+    """Return the mounts of cgroup v2, and of the v1 hierarchy that has the memory controller, of /proc/PID/mountinfo.
 
     Raises:
         ValueError: a line that has no such form.
@@ -124,7 +124,7 @@ def parse_cgroup_mounts(text: str) -> list[CgroupMount]:
 
 
 def names_below(path: str, root: str) -> tuple[str, ...] | None:
-    """The names that lead from the cgroup `root` down to `path`; None when `path` isn't at or below it.
+    """Return the names that lead from the cgroup `root` down to `path`; None when `path` isn't at or below it.
 
     Both may begin with `/..`: that is how a cgroup above the top of the reader's namespace shows. What lies
     between it and that top has no name here.
@@ -136,7 +136,7 @@ def names_below(path: str, root: str) -> tuple[str, ...] | None:
 
 
 def parse_v1_limit(text: str) -> int | None:
-    """Bytes of memory.limit_in_bytes; None for the huge number that means no limit there.
+    """Return the bytes of memory.limit_in_bytes; None for the huge number that means no limit there.
 
     Raises:
         ValueError: not a number.
@@ -147,7 +147,7 @@ def parse_v1_limit(text: str) -> int | None:
 
 
 def parse_arenas(text: str) -> int:
-    """Bytes of pymalloc's arenas, from what `sys._debugmallocstats` prints.
+    """Return the bytes of pymalloc's arenas, from what `sys._debugmallocstats` prints.
 
     Raises:
         ValueError: there is no such line, as with another allocator.
@@ -167,7 +167,7 @@ def _unescape(text: str) -> str:
 
 
 def read_memory_info(*, pss: bool = True, proc: Path = PROC_ROOT) -> MemoryInfo:
-    """This program's memory now. What can't be read is no error: it is None, and `unknown` says why.
+    """Return this program's memory now. What can't be read is no error: it is None, and `unknown` says why.
 
     Safe to call from any thread. The files are read one after the other: it is no snapshot of an instant.
 
@@ -181,12 +181,12 @@ def read_memory_info(*, pss: bool = True, proc: Path = PROC_ROOT) -> MemoryInfo:
     if sys.platform in ("linux", "android"):
         _read_linux(reading, pss, proc)
     else:
-        reading.put_rest(f"only Linux tells, and this is {sys.platform}")
+        reading.put_rest(f"available on Linux only, and this is {sys.platform}")
     return reading.info()
 
 
 class _Reading:
-    """What has been read of a `MemoryInfo` so far, or why it could not be."""
+    """The fields of a `MemoryInfo` that have been read so far, or why they could not be."""
 
     def __init__(self, at: float) -> None:
         self._at = at
@@ -200,7 +200,7 @@ class _Reading:
             self._unknown[name] = _reason(error)
 
     def put_rest(self, reason: str) -> None:
-        """All that was not put is unknown, for this reason."""
+        """Mark all fields that were not put as unknown, for this reason."""
         done = {"at", "unknown", *self._values, *self._unknown}
         self._unknown |= {item.name: reason for item in fields(MemoryInfo) if item.name not in done}
 
@@ -245,9 +245,9 @@ class _CgroupV2:
     """The cgroup of this process, in a mount of cgroup v2."""
 
     top: Path
-    """Where the topmost cgroup is that can be seen: the root, or the namespace's own."""
+    """The directory of the topmost cgroup that can be seen: the root, or the namespace's own."""
     names: tuple[str, ...]
-    """From there down to it."""
+    """The names that lead from there down to it."""
 
     def current(self, host: Callable[[], Host]) -> int:
         if self._is_root():
@@ -320,7 +320,7 @@ class _CgroupV1:
         return parse_flat_keyed(_read(self._directory / "memory.stat"))
 
     def _hierarchical_limit(self) -> int | None:
-        """What the kernel itself makes of all ancestors, those too that a container can't see."""
+        """Return the kernel's own limit over all ancestors, those too that a container can't see."""
         limit = self._stat().get("hierarchical_memory_limit")
         return None if limit is None else parse_v1_limit(str(limit))
 
@@ -333,11 +333,11 @@ class _CgroupV1:
 
 
 def _own_cgroup(proc: Path) -> _CgroupV1 | _CgroupV2:
-    """The cgroup that accounts for this process's memory; looked up anew each time, as it may be moved.
+    """Return the cgroup that accounts for this process's memory; looked up anew each time, as it may be moved.
 
     Raises:
-        OSError: /proc doesn't tell.
-        ValueError: it has none, or none that is to be seen in a mount.
+        OSError: /proc can't be read.
+        ValueError: it has none, or none that is visible in a mount.
     """
     version, path = parse_memory_cgroup(_read(proc / "self/cgroup"))
     mounts = parse_cgroup_mounts(_read(proc / "self/mountinfo"))
@@ -357,7 +357,7 @@ def _own_cgroup(proc: Path) -> _CgroupV1 | _CgroupV2:
         with suppress(OSError):
             if str(os.getpid()) in _read(top / "cgroup.procs").split():
                 return kind(top, ())
-    raise ValueError(f"its cgroup, {path}, is to be seen in no mount of cgroup v{version}")
+    raise ValueError(f"its cgroup, {path}, is not visible in any mount of cgroup v{version}")
 
 
 def _upwards(top: Path, names: tuple[str, ...]) -> Iterator[Path]:
@@ -376,7 +376,7 @@ def _limit(directory: Path, name: str, parse: Callable[[str], int | None]) -> in
 
 
 def _level(directory: Path, limit: int | None, current: str, inactive: str) -> Level:
-    """`directory` with its usage, if that matters: memory.stat is dear, and a cgroup without limit has room."""
+    """Return `directory` with its usage if it has a limit: memory.stat is slow to read, and not needed without."""
     if limit is None:
         return Level(str(directory))
     usage = inactive_file = None
@@ -387,7 +387,7 @@ def _level(directory: Path, limit: int | None, current: str, inactive: str) -> L
 
 
 def _counts_its_children(directory: Path) -> bool:
-    """Whether a v1 cgroup's limit holds for those below it as well, as it does always since Linux 5.11."""
+    """Return whether a v1 cgroup's limit holds for those below it as well, as it does always since Linux 5.11."""
     with suppress(OSError):
         return _read(directory / "memory.use_hierarchy").strip() != "0"
     return True
@@ -411,11 +411,11 @@ def _runtime_total() -> int:
     # the whole program. The function behind it takes any C stream: here one in memory. It is exported for
     # such uses, and takes some 1 ms a GiB.
     if sys.implementation.name != "cpython":
-        raise ValueError(f"{sys.implementation.name} doesn't tell what its allocator holds")
+        raise ValueError(f"{sys.implementation.name} doesn't report what its allocator holds")
     try:
         libc, print_stats = _allocator_stats()
     except (ImportError, AttributeError, TypeError, MemoryError) as error:
-        raise ValueError(f"this Python doesn't tell what its allocator holds ({error})") from None
+        raise ValueError(f"this Python doesn't report what its allocator holds ({error})") from None
     import ctypes  # noqa: PLC0415 - as there
 
     text, size = ctypes.c_void_p(), ctypes.c_size_t()
@@ -433,7 +433,7 @@ def _runtime_total() -> int:
 
 @cache
 def _allocator_stats() -> tuple[Any, Any]:
-    """(libc, function that prints the allocator's state to a FILE*), with the types of what they take."""
+    """Return (libc, function that prints the allocator's state to a FILE*), with the types of what they take."""
     import ctypes  # noqa: PLC0415 - 1 MiB, for this alone; and some hardened systems refuse it
 
     libc = ctypes.CDLL(None)

@@ -1,7 +1,6 @@
 """One process under a limit on its PSS: `ProcessGuard`, which watches and ends it from a thread of its own.
 
-Who is meant is settled at the start, by a pidfd. All is read and signalled through what holds that very
-process.
+A pidfd settles at the start which process is meant. Its files and signals go through descriptors of that very process.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 from unitmem.errors import UnsupportedSystemError, reason_of
-from unitmem.kernel.pidfd import Child, duplicate, has_ended, open_child, open_pid, pin
-from unitmem.kernel.process import Process, ProcessGoneError
+from unitmem.guard.guard_log import GuardLog
+from unitmem.guard.outcome import Breach, GuardEnd, GuardOutcome, GuardReading, is_within
+from unitmem.kernel.pidfd import Child, has_ended, open_process, pin
+from unitmem.kernel.process import ProcessGoneError
 from unitmem.kernel.process_tree import ProcessTree
 from unitmem.quantity import format_size, format_span, seconds
 from unitmem.text import printable
@@ -30,85 +29,11 @@ from unitmem.text import printable
 _AGAIN = (0.05, 1.0)
 """The least and the most seconds until a signal is tried again, and until a tree without a root is looked at again."""
 _SLOW = 10.0
-"""Seconds after SIGKILL from which on a process that lives is worth a word."""
+"""Seconds after SIGKILL from which on a process that still lives is reported."""
 _SOON = 1.0
-"""Seconds that a process is given to get out of exec, or to end once SIGKILL was sent to it."""
-_REPEATED = 60.0
-"""Seconds after which the same trouble is told again."""
+"""Seconds that a process is given to finish exec, or to end after SIGKILL."""
 _LONGEST = (1 << 31) - 1
 """Milliseconds that poll(2) can wait."""
-
-
-class GuardEnd(StrEnum):
-    """How the work of a guard ended."""
-
-    KILLED = "killed"
-    """The process was above the limit, was signalled, and has ended."""
-    EXITED = "exited"
-    """It ended without the guard."""
-    FAILED = "failed"
-    """It can't be guarded."""
-    CANCELLED = "cancelled"
-
-
-_LEVELS = {
-    GuardEnd.KILLED: logging.WARNING,
-    GuardEnd.EXITED: logging.INFO,
-    GuardEnd.FAILED: logging.ERROR,
-    GuardEnd.CANCELLED: logging.INFO,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class GuardOutcome:
-    """What became of a guard."""
-
-    kind: GuardEnd
-    reason: str
-    """In words, for a log."""
-    signal: signal.Signals | None = None
-    """What was sent to it last, if anything was."""
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class GuardReading:
-    """What a guard saw at one look; bytes, of all the processes that it guards together."""
-
-    at: float
-    """When, in seconds of `time.monotonic()`."""
-    rss: int | None
-    """None if it can't be read of each."""
-    pss: int | None
-    """None where RSS told that it is within the limit, or where it can't be read of any."""
-    processes: int
-    """How many live."""
-    unknown: str | None
-    """Why PSS was asked for and can't be read, of one or of all, or children of one can't; `pss` is the sum of the others."""
-
-
-@dataclass(slots=True)
-class _Killing:
-    """How far the end of a process has got that was above its limit."""
-
-    pss: int
-    limit: int
-    grace: float | None
-    due: float
-    """When to send a signal, the next one or the same again."""
-    sent: signal.Signals | None = None
-    sent_at: float = 0.0
-
-    @property
-    def breach(self) -> str:
-        """`PSS 1.4M > 1.0M`, in bytes where that would show no difference."""
-        pss, limit = format_size(self.pss), format_size(self.limit)
-        return f"PSS {pss} > {limit}" if pss != limit else f"PSS {self.pss} > {self.limit} bytes"
-
-    def next_signal(self) -> signal.Signals:
-        return signal.SIGTERM if self.grace is not None and self.sent is None else signal.SIGKILL
 
 
 class ProcessGuard:
@@ -165,10 +90,9 @@ class ProcessGuard:
         log: logging.Logger | logging.LoggerAdapter[Any] | None = None,
     ) -> None:
         self._thread: threading.Thread | None = None
-        self._closers: list[Callable[[], None]] = []  # of what is open
+        self._closers: list[Callable[[], None]] = []  # of open descriptors
         self._interval = seconds(interval)
         self._stats_every = math.inf if stats_every is None else seconds(stats_every, "stats_every")
-        self._log = logging.getLogger("unitmem.guard") if log is None else log
         self._whole = tree
         # one that a signal handler may take while its own thread has it
         self._lock = threading.Condition(threading.RLock())
@@ -176,10 +100,9 @@ class ProcessGuard:
         self._grace: float | None = None
         self._pss: int | None = None
         self._reading: GuardReading | None = None
-        self._killing: _Killing | None = None
+        self._breach: Breach | None = None
         self._looks = self._weighed = 0
         self._blind_since = math.inf
-        self._told: dict[str, float] = {}
         self._outcome: GuardOutcome | None = None
         self._give_up_at = math.inf
         self.killed = threading.Event()
@@ -191,6 +114,7 @@ class ProcessGuard:
         except BaseException:
             self._close()
             raise
+        self._log = GuardLog(logging.getLogger("unitmem.guard") if log is None else log, self._label)
 
     def __enter__(self) -> Self:
         return self
@@ -261,32 +185,32 @@ class ProcessGuard:
             if pinned is not None:
                 with pinned:
                     tree = ProcessTree(pinned, whole=self._whole)
-                    return _sum(tree.weigh(tree.look()), time.monotonic()).pss
+                    return GuardReading.of(tree.weigh(tree.look()), time.monotonic()).pss
         return self._pss
 
     @property
     def label(self) -> str:
-        """What it is called in messages: `pid 123 (name)`."""
+        """The name of the process in messages: `pid 123 (name)`."""
         return self._label
 
     @property
     def sent(self) -> signal.Signals | None:
         """The signal that was sent last because of the limit; None as long as none was."""
         with self._lock:  # it may be about to be sent, and to have its effect before that is noted
-            return self._killing.sent if self._killing is not None else None
+            return self._breach.sent if self._breach is not None else None
 
     @property
     def reading(self) -> GuardReading | None:
-        """What the last look saw; None before the first."""
+        """The last reading; None before the first."""
         return self._reading
 
     @property
     def outcome(self) -> GuardOutcome | None:
-        """What became of it; None while it goes on."""
+        """The outcome; None while the process is guarded, or no limit is set yet."""
         return self._outcome
 
     def wait(self, timeout: float | None = None) -> GuardOutcome | None:
-        """The outcome, once it is there or `timeout` seconds have passed; at once, if there is no limit.
+        """Return the outcome, once there is one or `timeout` seconds have passed; at once, if there is no limit.
 
         It doesn't wait either in the guard's own thread, nor in a signal handler that interrupts
         another method of the guard, which could not go on.
@@ -297,7 +221,7 @@ class ProcessGuard:
         return self._outcome
 
     def cancel(self) -> None:
-        """Guard it no longer: nothing is sent to it from here on. Done again, it does nothing.
+        """Stop guarding: nothing is sent to the process from here on. Further calls do nothing.
 
         If it has ended meanwhile, that is the outcome. One that SIGKILL was sent to is given a second to end
         before the outcome is that it was cancelled.
@@ -315,19 +239,19 @@ class ProcessGuard:
                 os.eventfd_write(self._bell, 1)
 
     def cancel_wait(self) -> None:
-        """`cancel`, and return when the thread and all file descriptors are gone."""
+        """Call `cancel`, and return when the thread and all file descriptors are gone."""
         self.cancel()
         self.wait()
 
     # --- who it is ---------------------------------------------------------------------------------
 
     def _settle(self, process: int | Child | None, pidfd: int | None, name: str | None) -> None:
-        """Hold the process that is meant, or know that it has ended."""
+        """Open the process that is meant, or set the outcome if it has ended."""
         if (process is None) is (pidfd is None):
             raise TypeError("give a process, or the pidfd of one")
         self._label = _label(name, process if isinstance(process, int) else getattr(process, "pid", None))
         try:
-            self._pidfd = held = _open(process, pidfd)
+            self._pidfd = held = open_process(process, pidfd)
             self._closers.append(lambda: os.close(held))
             self._pinned = pin(held)
             self._closers.append(self._pinned.close)
@@ -345,7 +269,7 @@ class ProcessGuard:
             self._closers.pop()()
 
     def _has_lock(self) -> bool:
-        """Whether this thread is within a method of this guard already."""
+        """Return whether this thread is within a method of this guard already."""
         try:
             self._lock.notify()
         except RuntimeError:  # it doesn't own it
@@ -353,27 +277,24 @@ class ProcessGuard:
         return True
 
     def _ended(self) -> GuardOutcome | None:
-        """The outcome, if all have ended."""
+        """Return the outcome if all have ended."""
         if not has_ended(self._pidfd) or (self._whole and not self._tree.is_over()):
             return None
-        killing = self._killing
-        if killing is None or killing.sent is None:
+        breach = self._breach
+        if breach is None or breach.sent is None:
             return GuardOutcome(GuardEnd.EXITED, self._how_it_ended())
-        how = f"by {killing.sent.name}"
-        if killing.sent is signal.SIGKILL and killing.grace is not None:
-            how += f", {format_span(killing.grace)} after SIGTERM"
-        return GuardOutcome(GuardEnd.KILLED, f"{killing.breach}; {how}", killing.sent)
+        return breach.killed(breach.sent)
 
     def _dies(self) -> bool:
-        """Whether SIGKILL was sent, and a thread is there to see what comes of it."""
+        """Return whether SIGKILL was sent, and a thread is there to see the end."""
         return self.sent is signal.SIGKILL and self._thread is not None and self._thread.is_alive()
 
     def _cancelled(self) -> GuardOutcome:
-        killing, reason = self._killing, "it is guarded no longer"
-        if killing is None or killing.sent is None:
+        breach, reason = self._breach, "it is guarded no longer"
+        if breach is None or breach.sent is None:
             return GuardOutcome(GuardEnd.CANCELLED, reason)
-        reason += f"; {killing.breach}, and {killing.sent.name} was sent"
-        return GuardOutcome(GuardEnd.CANCELLED, reason, killing.sent)
+        reason += f"; {breach}, and {breach.sent.name} was sent"
+        return GuardOutcome(GuardEnd.CANCELLED, reason, breach.sent)
 
     def _how_it_ended(self) -> str:
         try:
@@ -389,7 +310,7 @@ class ProcessGuard:
     def _run(self) -> None:
         try:
             outcome = self._guard()
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would hear of it
+        except Exception as error:  # noqa: BLE001 - nobody else would report it
             outcome = GuardOutcome(GuardEnd.FAILED, f"unexpected {type(error).__name__}: {error}")
         with self._lock:
             if self._outcome is None:
@@ -397,7 +318,7 @@ class ProcessGuard:
             self._close()
         if self._outcome.kind is GuardEnd.KILLED:
             self.killed.set()
-        self._tell(_LEVELS[self._outcome.kind], str(self._outcome))
+        self._log.write_outcome(self._outcome)
 
     def _guard(self) -> GuardOutcome:
         waiting = select.poll()
@@ -411,18 +332,18 @@ class ProcessGuard:
                 return outcome
             if started >= self._give_up_at:
                 return self._cancelled()
-            if self._killing is None:
-                if failure := self._look(with_pss=started >= statistics_at):
-                    return failure
+            if self._breach is None:
+                if (outcome := self._look(with_pss=started >= statistics_at)) is not None:
+                    return outcome
                 ended = time.monotonic()
                 pause = max(started + self._interval - ended, ended - started)
                 if started >= statistics_at:
-                    self._tell(logging.INFO, self._statistics())
+                    self._log.write(logging.INFO, self._statistics())
                     statistics_at = started + self._stats_every
-            if self._killing is not None:
-                pause = self._pursue(self._killing)
+            if self._breach is not None:
+                pause = self._pursue(self._breach)
             if self._whole and has_ended(self._pidfd):
-                # its end would be news for ever, and that of the others is none
+                # its pidfd stays readable, and the others are not polled: look again after a while
                 with suppress(KeyError):
                     waiting.unregister(self._pidfd)
                 pause = min(pause, self._again())
@@ -432,7 +353,7 @@ class ProcessGuard:
                 os.eventfd_read(self._bell)
 
     def _look(self, *, with_pss: bool) -> GuardOutcome | None:
-        """See what it has, and whether that is too much; an outcome if it can't be guarded.
+        """Read its memory and compare it with the limit; return an outcome if it can't be guarded.
 
         PSS is read if it is wanted, or was never read, or if RSS can't decide.
         """
@@ -440,11 +361,11 @@ class ProcessGuard:
         with self._lock:
             limit, grace = self._limit, self._grace
         processes = self._tree.look()
-        if with_pss or self._pss is None or not _is_within(limit, processes):
+        if with_pss or self._pss is None or not is_within(limit, processes):
             processes = self._tree.weigh(processes)
             self._weighed += 1
         self._looks += 1
-        reading = self._reading = _sum(processes, at)
+        reading = self._reading = GuardReading.of(processes, at)
         if reading.unknown is None:
             self._blind_since = math.inf
         elif self._pss is None and reading.pss is None and "permission denied" in reading.unknown:
@@ -453,94 +374,64 @@ class ProcessGuard:
             # one that is in exec, or about to end, has none for a moment
             self._blind_since = min(self._blind_since, at)
             if at - self._blind_since >= _SOON:
-                self._report(f"PSS can't be read: {reading.unknown}")
+                self._log.report(f"PSS can't be read: {reading.unknown}")
         if reading.pss is not None:
             self._pss = reading.pss
             if reading.pss > limit:
-                self._killing = _Killing(reading.pss, limit, grace, due=at)
+                self._breach = Breach(reading.pss, limit, grace, due=at)
         return None
 
-    def _pursue(self, killing: _Killing) -> float:
-        """Send the signal that is due, if one is; the seconds until there is more to do.
+    def _pursue(self, breach: Breach) -> float:
+        """Send the signal that is due, if one is; return the seconds until there is more to do.
 
         If it reaches nobody, there is another look before it is tried again.
         """
         now = time.monotonic()
-        if now < killing.due:
-            return killing.due - now
+        if now < breach.due:
+            return breach.due - now
         with self._lock:
             # cancel() can't come in between
             if self._outcome is not None or self._give_up_at < math.inf or self._ended() is not None:
                 return self._again()
-            if killing.sent is None and killing.pss <= self._limit:  # as it is by now
-                self._killing = None
+            if breach.sent is None and breach.pss <= self._limit:  # as it is by now
+                self._breach = None
                 return 0.0
-            number = killing.next_signal()
+            number = breach.next_signal()
             delivery = self._tree.kill() if number is signal.SIGKILL else self._tree.send_signal(number)
-            is_first = bool(delivery.reached) and killing.sent is not number
+            is_first = bool(delivery.reached) and breach.sent is not number
             if is_first:
-                killing.sent, killing.sent_at = number, now
+                breach.sent, breach.sent_at = number, now
         follows = ""
-        killing.due = now + self._again()
-        if is_first and number is signal.SIGTERM and killing.grace is not None:
-            follows = f", SIGKILL follows in {format_span(killing.grace)}"
-            killing.due = now + killing.grace
+        breach.due = now + self._again()
+        if is_first and number is signal.SIGTERM and breach.grace is not None:
+            follows = f", SIGKILL follows in {format_span(breach.grace)}"
+            breach.due = now + breach.grace
         if is_first:
-            self._tell(logging.WARNING, f"{killing.breach}: {number.name} sent{follows}")
-        elif killing.sent is signal.SIGKILL and now - killing.sent_at >= _SLOW:
-            self._report("SIGKILL was sent, and it has not ended since")
+            self._log.write(logging.WARNING, f"{breach}: {number.name} sent{follows}")
+        elif breach.sent is signal.SIGKILL and now - breach.sent_at >= _SLOW:
+            self._log.report("SIGKILL was sent, and it has not ended since")
         for process, error in delivery.refused[:1]:
             more = f" (and {len(delivery.refused) - 1} more)" if len(delivery.refused) > 1 else ""
-            trouble = f"{number.name} could not be sent to {process.label}{more}: {reason_of(error)}; it is tried again"
-            self._report(f"{killing.breach}, but {trouble}", trouble)
-        if killing.sent is None:
-            self._killing = None
-        return killing.due - now
+            failure = f"{number.name} could not be sent to {process.label}{more}: {reason_of(error)}; it is tried again"
+            self._log.report(f"{breach}, but {failure}", failure)
+        if breach.sent is None:
+            self._breach = None
+        return breach.due - now
 
     def _again(self) -> float:
-        """The seconds after which to look again whether what was done has had its effect."""
+        """Return the seconds until it is checked again whether a signal has had its effect."""
         return min(max(self._interval, _AGAIN[0]), _AGAIN[1])
 
-    # --- messages ----------------------------------------------------------------------------------
-
     def _statistics(self) -> str:
-        reading = self._reading
         numbers = [
             f"limit {format_size(self._limit)}",
             f"{self._looks} looks, {self._weighed} of them at PSS",
         ]
-        if reading is not None:
+        if (reading := self._reading) is not None:
             numbers = [f"PSS {format_size(reading.pss)}", f"RSS {format_size(reading.rss)}", *numbers]
             if self._whole:
                 numbers.append(f"{reading.processes} processes")
         return ", ".join(numbers)
-
-    def _report(self, trouble: str, key: str | None = None) -> None:
-        """Tell of what goes on to fail, but not at each look."""
-        key = key or trouble
-        now = time.monotonic()
-        if now - self._told.get(key, -math.inf) >= _REPEATED:
-            self._told = {key: now}
-            self._tell(logging.ERROR, trouble)
-
-    def _tell(self, level: int, text: str) -> None:
-        # what a logger does wrong must not end the guard
-        with suppress(Exception):
-            self._log.log(level, "%s: %s", self._label, text)
-
-
-def _open(process: int | Child | None, pidfd: int | None) -> int:
-    if pidfd is not None:
-        return duplicate(_number(pidfd, "a pidfd"))
-    if process is None or isinstance(process, int) or not hasattr(process, "returncode"):
-        return open_pid(_number(process, "a process is a subprocess.Popen or a pid, which"))
-    return open_child(process)
-
-
-def _number(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    return value
 
 
 def _label(name: str | None, pid: object) -> str:
@@ -549,30 +440,6 @@ def _label(name: str | None, pid: object) -> str:
 
 
 def _successor(pid: int | None) -> str:
-    """A word on who has the pid of a process that has ended, and was waited for."""
+    """Return a note if the pid of a process that has ended belongs to another by now."""
     taken = pid is not None and os.path.exists(f"/proc/{pid}")  # noqa: PTH110
     return ", and its pid is another process's by now" if taken else ""
-
-
-def _is_within(limit: int, processes: Sequence[Process]) -> bool:
-    """Whether RSS alone tells that their PSS is."""
-    bounds = [process.pss_at_most for process in processes]
-    known = [bound for bound in bounds if bound is not None]
-    return len(known) == len(bounds) and sum(known) <= limit
-
-
-def _sum(processes: Sequence[Process], at: float) -> GuardReading:
-    rss = [process.rss for process in processes if process.rss is not None]
-    pss = [process.pss for process in processes if process.pss is not None]
-    unknown = [process for process in processes if process.unknown is not None]
-    why = None
-    if unknown:
-        why = unknown[0].unknown if len(processes) == 1 else f"{unknown[0].label}: {unknown[0].unknown}"
-        why = f"{why} (and of {len(unknown) - 1} more)" if len(unknown) > 1 else why
-    return GuardReading(
-        at=at,
-        rss=sum(rss) if len(rss) == len(processes) else None,
-        pss=sum(pss) if pss else None,
-        processes=len(processes),
-        unknown=why,
-    )

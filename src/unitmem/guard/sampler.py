@@ -1,4 +1,4 @@
-"""A function called with the program's own memory, again and again: `watch`, and the ticks it goes by."""
+"""`watch`, which calls a function with the program's own memory at regular ticks."""
 
 from __future__ import annotations
 

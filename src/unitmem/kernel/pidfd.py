@@ -26,6 +26,26 @@ class Child(Protocol):
     returncode: Any
 
 
+def open_process(process: int | Child | None, pidfd: int | None) -> int:
+    """Return a pidfd of the process that a program names: by its pid, as its child, or by a pidfd of its own.
+
+    Raises:
+        TypeError: it is none of these.
+        ProcessGoneError, ProcessLookupError, ValueError, OSError: as the functions below.
+    """
+    if pidfd is not None:
+        return duplicate(_number(pidfd, "a pidfd"))
+    if process is None or isinstance(process, int) or not hasattr(process, "returncode"):
+        return open_pid(_number(process, "a process is a subprocess.Popen or a pid, which"))
+    return open_child(process)
+
+
+def _number(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return value
+
+
 def open_pid(pid: int) -> int:
     """A pidfd of the process that has `pid` now.
 
