@@ -115,13 +115,19 @@ class Hold:
     """Bytes by property; None was infinity."""
 
 
+# Of what is told about a decision, the three that `explain` reads back
+UNIT_FIELD = "UNITMEM_UNIT"
+POLICY_FIELD = "UNITMEM_POLICY"
+STEP_FIELD = "UNITMEM_STEP"
+
+
 def environment_of(decision: Decision) -> dict[str, str]:
     """The decision as variables: for journal fields, and for the environment of a `run`."""
     first = decision.findings[0] if decision.findings else None
     variables = {
-        "UNITMEM_UNIT": decision.unit,
-        "UNITMEM_POLICY": decision.policy,
-        "UNITMEM_STEP": str(decision.step + 1),
+        UNIT_FIELD: decision.unit,
+        POLICY_FIELD: decision.policy,
+        STEP_FIELD: str(decision.step + 1),
         "UNITMEM_HELD_USEC": str(int(decision.held * 1_000_000)),
     }
     if decision.invocation.invocation_id is not None:

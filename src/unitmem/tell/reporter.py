@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
-from unitmem.policy.decision import Decision, Hold, Outcome
+from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, Decision, Hold, Outcome
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.record.history import Event, Kind
@@ -72,7 +72,7 @@ class Teller:
         fields = {
             "MESSAGE_ID": SET_BACK_MESSAGE_ID,
             **unit_fields(hold.unit, self._kind),
-            "UNITMEM_POLICY": hold.policy,
+            POLICY_FIELD: hold.policy,
         }
         self._journal.write(Entry(Priority.NOTICE, message, fields))
         event = Event(time.time(), Kind.SET_BACK, hold.unit, message, policy=hold.policy)
@@ -85,8 +85,8 @@ class Teller:
             fields = {
                 "MESSAGE_ID": UNKNOWN_MESSAGE_ID,
                 **unit_fields(blind.invocation.unit, self._kind),
-                "UNITMEM_POLICY": blind.policy,
-                "UNITMEM_STEP": blind.step,
+                POLICY_FIELD: blind.policy,
+                STEP_FIELD: blind.step,
             }
             self._journal.write(Entry(Priority.WARNING, message, fields))
             event = Event(

@@ -21,9 +21,27 @@ from unitmem.policy.actions import (
     action_name,
     spell_property,
 )
-from unitmem.policy.decision import Decision, Obstacle, Outcome, Result, environment_of
+from unitmem.policy.decision import (
+    POLICY_FIELD,
+    STEP_FIELD,
+    UNIT_FIELD,
+    Decision,
+    Obstacle,
+    Outcome,
+    Result,
+    environment_of,
+)
 from unitmem.quantity import format_size, format_span
-from unitmem.tell.journal import DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID, Entry, Priority
+from unitmem.tell.journal import (
+    ACTION_FIELD,
+    DECISION_MESSAGE_ID,
+    INVOCATION_FIELD,
+    OBJECT_FIELDS,
+    OUTCOME_MESSAGE_ID,
+    RESULT_FIELD,
+    Entry,
+    Priority,
+)
 from unitmem.text import printable
 from unitmem.unit import ManagerKind
 
@@ -68,7 +86,7 @@ def outcome_entry(outcome: Outcome, manager: ManagerKind = ManagerKind.SYSTEM) -
     what = _noun(decision.action)
     lead = {Result.FAILED: f"{what} failed: ", Result.GONE: f"no {what}: "}.get(outcome.result, "")
     fields = {"MESSAGE_ID": OUTCOME_MESSAGE_ID, **_fields(decision, manager)}
-    fields["UNITMEM_RESULT"] = outcome.result
+    fields[RESULT_FIELD] = outcome.result
     if outcome.process is not None:
         fields["OBJECT_PID"] = outcome.process.pid
         fields["UNITMEM_PROCESS"] = outcome.process.label
@@ -81,22 +99,21 @@ def outcome_entry(outcome: Outcome, manager: ManagerKind = ManagerKind.SYSTEM) -
 
 def unit_fields(unit: str, manager: ManagerKind) -> dict[str, str | int]:
     """The fields by which `journalctl -u UNIT` shows an entry, and by which it is searched for."""
-    name = "OBJECT_SYSTEMD_UNIT" if manager is ManagerKind.SYSTEM else "OBJECT_SYSTEMD_USER_UNIT"
-    return {name: unit, "UNITMEM_UNIT": unit}
+    return {OBJECT_FIELDS[manager]: unit, UNIT_FIELD: unit}
 
 
 def _fields(decision: Decision, manager: ManagerKind) -> dict[str, str | int]:
     fields: dict[str, str | int] = {
         **unit_fields(decision.unit, manager),
-        "UNITMEM_POLICY": decision.policy,
-        "UNITMEM_STEP": decision.step + 1,
-        "UNITMEM_ACTION": action_name(decision.action),
-        "UNITMEM_RESULT": _foregone_result(decision),
+        POLICY_FIELD: decision.policy,
+        STEP_FIELD: decision.step + 1,
+        ACTION_FIELD: action_name(decision.action),
+        RESULT_FIELD: _foregone_result(decision),
     }
     if decision.refusal is not None:
         fields["UNITMEM_OBSTACLE"] = decision.refusal.obstacle
     if decision.invocation.invocation_id is not None:
-        fields["OBJECT_SYSTEMD_INVOCATION_ID"] = decision.invocation.invocation_id
+        fields[INVOCATION_FIELD] = decision.invocation.invocation_id
     return {key: value for key, value in fields.items() if value != ""}
 
 
