@@ -19,15 +19,17 @@ import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1, FakeUnit
 
-from unitmem.act.follow_up import END_WAIT, Pending, follow_up
 from unitmem.act.overrides import prepare, undo
-from unitmem.act.perform import perform
+from unitmem.act.perform import DEEDS, follow_up, perform
+from unitmem.act.task import Pending
 from unitmem.errors import BusError
 from unitmem.kernel.cgroup import Cgroup, own_cgroup
 from unitmem.kernel.process import read_process
 from unitmem.manager.systemd import Manager
+from unitmem.policy import actions
+from unitmem.policy.action import Action
 from unitmem.policy.actions import (
-    Action,
+    END_WAIT,
     Freeze,
     Kill,
     LastResort,
@@ -72,6 +74,12 @@ BY_THE_MANAGER = {
 }
 TO_A_RUN = {name: action for name, action in BY_THE_MANAGER.items() if name != "run"}
 FORMER = Hold("p", NAME, {"MemoryHigh": None})
+
+
+def test_every_action_that_does_something_can_be_performed_and_is_tried_here():
+    acting = {action for action in actions.ACTIONS.values() if action.acts}
+    assert DEEDS.keys() == acting
+    assert {type(action) for action in ACTIONS.values()} == acting
 
 
 class Running:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from fake_systemd1 import FakeSystemd1, running_bus
 
-from unitmem.act.follow_up import Pending
+from unitmem.act.task import Pending
 from unitmem.daemon import loop as daemon
 from unitmem.daemon.loop import Directories, Watch
 from unitmem.errors import BusLostError

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from unitmem.cli.options import Json
-from unitmem.policy.actions import action_name
 from unitmem.policy.decision import Decision
 from unitmem.policyfile import reader as config
 from unitmem.quantity import format_span
@@ -58,7 +57,7 @@ def _summary(replayed: Replayed, made: list[Decision]) -> str:
         return "there are no samples in it"
     span = format_span((replayed.last or 0.0) - (replayed.first or 0.0))
     counts = Counter(
-        "withheld" if decision.refusal is not None else action_name(decision.action) for decision in made
+        "withheld" if decision.refusal is not None else decision.action.name for decision in made
     )
     what = (
         ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing would have been done"
@@ -74,7 +73,7 @@ def _document(decision: Decision, replayed: Replayed) -> dict[str, Any]:
         "invocation_id": decision.invocation.invocation_id,
         "policy": decision.policy,
         "step": decision.step + 1,
-        "action": action_name(decision.action),
+        "action": decision.action.name,
         "obstacle": None if decision.refusal is None else decision.refusal.obstacle,
         "held": decision.held,
         "message": decision_entry(decision).message,

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
-from unitmem.act.follow_up import Pending, follow_up
-from unitmem.act.perform import perform
+from unitmem.act.perform import follow_up, perform
+from unitmem.act.task import Pending
 from unitmem.daemon.overrides import Keeper
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError
 from unitmem.files import replace_file

@@ -10,10 +10,7 @@ from unitmem.kernel.process import (
     Process,
 )
 from unitmem.measure.catalogue import Dimension
-from unitmem.policy.actions import (
-    Action,
-    Log,
-)
+from unitmem.policy.action import Action
 from unitmem.policy.condition import Finding
 from unitmem.unit import Invocation
 
@@ -85,7 +82,7 @@ class Decision:
     @property
     def acts(self) -> bool:
         """Whether performing it does anything to the unit."""
-        return self.refusal is None and not self.observe and not isinstance(self.action, Log)
+        return self.refusal is None and not self.observe and self.action.acts
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from typing import Any
 
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.actions import action_name
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.record.history import FILE_NAME, Event, Kind
 
@@ -201,7 +200,7 @@ def _event_about(decision: Decision, kind: Kind, message: str, realtime: float) 
         run=decision.invocation.invocation_id,
         policy=decision.policy,
         step=decision.step + 1,
-        action=action_name(decision.action),
+        action=decision.action.name,
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.policy.actions import action_name
 from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Finding, Not
 from unitmem.policy.model import Mode, Step
 from unitmem.quantity import format_span
@@ -116,7 +115,7 @@ def _policy(plan: PolicyPlan) -> dict[str, Any]:
             {
                 "when": _condition(step.when),
                 "for": step.hold,
-                "do": action_name(step.action),
+                "do": step.action.name,
                 "action": str(step.action),
             }
             for step in policy.steps

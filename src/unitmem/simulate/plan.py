@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from unitmem.measure.sample import UnitSample
 from unitmem.measure.snapshot import Survey
-from unitmem.policy.actions import Log
 from unitmem.policy.condition import Verdict, comparisons, judge
 from unitmem.policy.model import Policy, PolicyFile, Step
 from unitmem.policy.trends import NOT_YET_WATCHED, UnitFacts, extend
@@ -177,7 +176,7 @@ def _idle(policy: Policy, survey: Survey, units: tuple[UnitPlan, ...]) -> Iterat
 
 
 def _may_act(step: Step, unit: UnitPlan) -> bool:
-    return unit.protected is None or isinstance(step.action, Log)
+    return unit.protected is None or not step.action.acts
 
 
 def _protected(step: Step, units: tuple[UnitPlan, ...]) -> Iterator[str]:
