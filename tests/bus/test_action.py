@@ -19,16 +19,18 @@ import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1, FakeUnit
 
-from unitmem.act import perform as perform_module
-from unitmem.act.follow_up import END_WAIT, Pending, follow_up
+from unitmem.act import signal as signalling
 from unitmem.act.overrides import prepare, undo
-from unitmem.act.perform import perform
+from unitmem.act.perform import DEEDS, follow_up, perform
+from unitmem.act.task import Pending
 from unitmem.errors import BusError
 from unitmem.kernel.cgroup import Cgroup, own_cgroup
 from unitmem.kernel.process import Process, read_process
 from unitmem.manager.systemd import Manager
+from unitmem.policy import actions
+from unitmem.policy.action import Action
 from unitmem.policy.actions import (
-    Action,
+    END_WAIT,
     Freeze,
     Kill,
     LastResort,
@@ -73,6 +75,12 @@ BY_THE_MANAGER = {
 }
 TO_A_RUN = {name: action for name, action in BY_THE_MANAGER.items() if name != "run"}
 FORMER = Override("p", NAME, {"MemoryHigh": None})
+
+
+def test_every_action_that_does_something_can_be_performed_and_is_tried_here():
+    acting = {action for action in actions.ACTIONS.values() if action.acts}
+    assert DEEDS.keys() == acting
+    assert {type(action) for action in ACTIONS.values()} == acting
 
 
 class Running:
@@ -504,7 +512,7 @@ def test_no_process_is_taken_for_the_largest_of_a_list_that_lacks_some(
     running = start(one.pid, path=OWN_CGROUP or "/system.slice/a.service")
     hidden = Process(one.pid + 1, start_time=0, name="", unknown="hidden from this user")
     if how == "hidden":
-        monkeypatch.setattr(perform_module, "read_processes", lambda cgroup: [read_process(one.pid), hidden])
+        monkeypatch.setattr(signalling, "read_processes", lambda cgroup: [read_process(one.pid), hidden])
     else:
         procs = running.cgroup.root / running.path.lstrip("/") / "cgroup.procs"
         procs.unlink()

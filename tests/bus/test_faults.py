@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from fake_systemd1 import FakeSystemd1, running_bus
 
-from unitmem.act.follow_up import Pending
+from unitmem.act.task import Pending
 from unitmem.daemon.loop import Loop
 from unitmem.daemon.pace import REST_PER_TICK, Pace
 from unitmem.daemon.saved_state import SavedState

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from functools import cache
-from typing import get_args
 
 import pytest
 from documents import CHECKOUT, PAGES, anchors, blocks, commands, links, policies
@@ -15,12 +14,11 @@ from unitmem.cli import VERBS
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES
 from unitmem.policy.actions import (
+    ACTIONS,
     DEFAULT_END_TIMEOUT,
     DEFAULT_RECLAIM_TIMEOUT,
     DEFAULT_RUN_TIMEOUT,
     DEFAULT_STOP_TIMEOUT,
-    SETTABLE,
-    Action,
     LastResort,
     Log,
     Stop,
@@ -28,11 +26,12 @@ from unitmem.policy.actions import (
 )
 from unitmem.policy.condition import Derivation, Finding, comparisons
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result, environment_of
+from unitmem.policy.keys import names
 from unitmem.policy.model import Mode
 from unitmem.policy.state import Phase
-from unitmem.policyfile import actions as action_reader
 from unitmem.policyfile import reader as config
 from unitmem.policyfile.expression import parse_condition
+from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.warnings import Code
 from unitmem.quantity import format_span
 from unitmem.simulate.lint import review
@@ -74,16 +73,12 @@ def test_the_manual_names_every_command():
 @pytest.mark.parametrize(
     "words",
     [
-        config.FILE_KEYS,
-        config.POLICY_KEYS,
-        config.STEP_KEYS,
-        action_reader.ACTIONS,
-        action_reader.SIGNAL_KEYS,
-        action_reader.END_KEYS,
-        action_reader.RECLAIM_KEYS,
-        action_reader.RUN_KEYS,
-        config.BUDGET_KEYS,
-        SETTABLE,
+        names(FILE_KEYS),
+        names(POLICY_KEYS),
+        names(STEP_KEYS),
+        names(BUDGET_KEYS),
+        tuple(ACTIONS),
+        *(names(action.own_keys()) for action in ACTIONS.values() if action.own_keys()),
         (Derivation.GROWTH, Derivation.ETA),
         tuple(Target),
         tuple(Mode),
@@ -222,7 +217,7 @@ def test_every_action_shown_is_read_and_every_action_is_shown():
     heads = re.findall(r"^(`.*)\n:  ", section("## ACTIONS"), re.MULTILINE)
     shown = [action for head in heads for action in re.findall(r"`([^`]+)`", head)]
     steps = [config.parse(ONE.format(when='"anon > 1G"', do=do)).file.policies[0].steps[0] for do in shown]
-    assert {type(step.action) for step in steps} == set(get_args(Action))
+    assert {type(step.action) for step in steps} == set(ACTIONS.values())
 
 
 @pytest.mark.parametrize(

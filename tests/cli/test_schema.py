@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from malformed import GOOD, MALFORMED
 
 from unitmem.measure.catalogue import MEASURES, Trait
-from unitmem.policy.actions import SETTABLE
-from unitmem.policyfile import actions as action_reader
+from unitmem.policy.actions import ACTIONS
+from unitmem.policy.keys import names
 from unitmem.policyfile import nodes
 from unitmem.policyfile import reader as config
+from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.schema import CONDITION, SIZE, SPAN, UNIT_PATTERN, policy_file_schema
 from unitmem.quantity import QuantityError, parse_size, parse_span
 
@@ -27,8 +28,8 @@ SCHEMA = policy_file_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 POLICY = SCHEMA["properties"]["policies"]["items"]
 STEP = POLICY["properties"]["steps"]["items"]
-BARE, *ACTIONS = STEP["properties"]["do"]["oneOf"]
-ACTION = {name: action for action in ACTIONS for name in action["required"]}
+BARE, *WITH_KEYS = STEP["properties"]["do"]["oneOf"]
+ACTION = {name: action for action in WITH_KEYS for name in action["required"]}
 INNER = {
     name: next((part for part in inner.get("anyOf", [inner]) if "properties" in part), inner)
     for name, action in ACTION.items()
@@ -81,17 +82,17 @@ def test_it_is_a_schema(run):
 @pytest.mark.parametrize(
     ("schema", "keys"),
     [
-        (SCHEMA, config.FILE_KEYS),
-        (POLICY, config.POLICY_KEYS),
-        (STEP, config.STEP_KEYS),
-        (SCHEMA["properties"]["budget"], config.BUDGET_KEYS),
-        (POLICY["properties"]["budget"], config.BUDGET_KEYS),
-        (ACTION["signal"], action_reader.SIGNAL_KEYS),
-        (INNER["stop"], action_reader.END_KEYS),
-        (INNER["restart"], action_reader.END_KEYS),
-        (INNER["reclaim"], action_reader.RECLAIM_KEYS),
-        (INNER["run"], action_reader.RUN_KEYS),
-        (INNER["set"], SETTABLE),
+        (SCHEMA, names(FILE_KEYS)),
+        (POLICY, names(POLICY_KEYS)),
+        (STEP, names(STEP_KEYS)),
+        (SCHEMA["properties"]["budget"], names(BUDGET_KEYS)),
+        (POLICY["properties"]["budget"], names(BUDGET_KEYS)),
+        (ACTION["signal"], ("signal", "to", "timeout", "else")),
+        (INNER["stop"], ("timeout", "else")),
+        (INNER["restart"], ("timeout", "else")),
+        (INNER["reclaim"], ("size", "timeout")),
+        (INNER["run"], ("command", "timeout")),
+        (INNER["set"], names(ACTIONS["set"].own_keys())),
     ],
 )
 def test_its_keys_are_the_readers(schema, keys):
@@ -100,7 +101,7 @@ def test_its_keys_are_the_readers(schema, keys):
 
 
 def test_its_actions_are_the_readers():
-    assert {*BARE["enum"], *ACTION} == set(action_reader.ACTIONS)
+    assert {*BARE["enum"], *ACTION} == set(ACTIONS)
 
 
 def test_all_is_described():
@@ -117,6 +118,24 @@ def test_all_is_described():
                 yield from silent(inner)
 
     assert list(silent(SCHEMA)) == []
+
+
+def test_a_default_is_what_could_be_written():
+    """An editor that fills it in gets a file that means the same."""
+
+    def defaults(schema):
+        for inner in schema.get("properties", {}).values():
+            if "default" in inner:
+                yield inner
+            yield from defaults(inner)
+        for inner in [schema.get("items"), *schema.get("oneOf", []), *schema.get("anyOf", [])]:
+            if inner:
+                yield from defaults(inner)
+
+    found = [*defaults(SCHEMA)]
+    assert len(found) > 3
+    for schema in found:
+        assert jsonschema.Draft202012Validator(schema).is_valid(schema["default"]), schema
 
 
 @pytest.mark.parametrize(

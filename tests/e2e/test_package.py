@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unitmem import __version__
-from unitmem.explain.journalctl import DECISION
+from unitmem.tell.journal import DECISION_MESSAGE_ID
 
 pytestmark = pytest.mark.suites("trixie")
 
@@ -86,7 +86,7 @@ def show(host, name, *properties):
 
 def decided(journal, victim):
     entries = journal.entries(victim.name, victim.since)
-    return [entry["UNITMEM_ACTION"] for entry in entries if entry.get("MESSAGE_ID") == DECISION]
+    return [entry["UNITMEM_ACTION"] for entry in entries if entry.get("MESSAGE_ID") == DECISION_MESSAGE_ID]
 
 
 def remains(host):

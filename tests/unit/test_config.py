@@ -12,6 +12,7 @@ from malformed import GOOD, MALFORMED
 
 from unitmem.errors import PolicyFileError
 from unitmem.policy.actions import (
+    ACTIONS,
     Freeze,
     Kill,
     LastResort,
@@ -100,6 +101,19 @@ def test_a_file_is_read():
 def test_an_action_is_read(do, action):
     (policy,) = parse(one(do=do)).file.policies
     assert policy.steps[0].action == action
+
+
+@pytest.mark.parametrize("action", ACTIONS.values(), ids=list(ACTIONS))
+def test_what_a_message_shows_of_an_action_is_read_as_that(action):
+    spelled = [action.example or action.keyword, action.question.partition(" write ")[2] or action.keyword]
+    for do in spelled:
+        (policy,) = parse(one(do=do)).file.policies
+        assert type(policy.steps[0].action) is action
+
+
+def test_actions_are_listed_from_mild_to_harsh():
+    severities = [action.severity for action in ACTIONS.values()]
+    assert severities == sorted(severities)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.actions import Kill, Log, Restart, Signal, Stop, ends_the_unit
+from unitmem.policy.actions import Kill, Log, Restart, Signal, Stop
 from unitmem.policy.decision import Decision, Obstacle
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Mode, Policy, Step
@@ -155,7 +155,7 @@ def sampled(name, reading, protected):
 
 
 def ends(decision):
-    return decision.acts and ends_the_unit(decision.action)
+    return decision.acts and decision.action.ends_the_unit
 
 
 def play(policies, timeline, budget=None, protected=frozenset()):
@@ -387,7 +387,7 @@ def test_exactly_what_is_due_is_decided_and_what_withholds_it_is_told_once(
                     paid.append((policy.name, unit, True, tick.now))
                 else:
                     paid.append((policy.name, unit, False, tick.now))
-                    if ends_the_unit(step.action):
+                    if step.action.ends_the_unit:
                         silent.add(unit)
                 if obstacle in (None, Obstacle.PROTECTED):
                     expected.append((*line, obstacle))

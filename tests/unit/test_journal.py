@@ -9,6 +9,7 @@ import pytest
 
 from unitmem.kernel.process import Process
 from unitmem.policy.actions import (
+    ACTIONS,
     Freeze,
     Kill,
     LastResort,
@@ -147,6 +148,10 @@ SENTENCES = [
 each_action = pytest.mark.parametrize(
     ("action", "acting", "observed", "undone"), SENTENCES, ids=[str(row[0]) for row in SENTENCES]
 )
+
+
+def test_every_action_has_its_sentences():
+    assert {type(row[0]) for row in SENTENCES} | {Log} == set(ACTIONS.values())
 
 
 @each_action

@@ -149,6 +149,26 @@ DOUBTFUL = {
         HERE,
         ("ladder-order", 6, 16),
     ),
+    "a freeze before a command": (
+        steps('when: "anon > 2G", do: {run: /bin/dump}', 'when: "anon > 1G", do: freeze'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "a command before a reclaim": (
+        steps('when: "anon > 2G", do: {reclaim: 64M}', 'when: "anon > 1G", do: {run: /bin/dump}'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "a freeze before a thaw": (
+        steps('when: "anon > 2G", do: thaw', 'when: "anon > 1G", do: freeze'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
+    "a thaw before it is logged": (
+        steps('when: "anon > 2G", do: log', 'when: "anon > 1G", do: thaw'),
+        HERE,
+        ("ladder-order", 6, 16),
+    ),
     "the harsher one first": (
         steps('when: "anon > 1G", for: 1s, do: stop', 'when: "not anon <= 2G", do: log'),
         HERE,
@@ -296,6 +316,14 @@ FINE = {
     ),
     "as harsh": (
         steps('when: "anon > 2G", for: 1s, do: stop', 'when: "anon > 1G", for: 10s, do: stop'),
+        HERE,
+    ),
+    "a command is as harsh as a signal": (
+        steps('when: "anon > 2G", do: {run: /bin/dump}', 'when: "anon > 1G", do: {signal: SIGHUP}'),
+        HERE,
+    ),
+    "a freeze, and a thaw as it shrinks": (
+        steps('when: "anon > 2G", do: freeze', 'when: "anon < 1G", do: thaw'),
         HERE,
     ),
     "harsher at less of another measure": (

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from unitmem.cli.options import Json
-from unitmem.policy.actions import action_name
 from unitmem.policy.decision import Decision
 from unitmem.policyfile import reader as config
 from unitmem.quantity import format_span
@@ -50,7 +49,7 @@ def _print(made: Iterable[Decision], replayed: Replayed) -> None:
     counts: Counter[str] = Counter()
     for decision in made:
         typer.echo(f"{_time(decision, replayed):>12}  {decision_entry(decision).message}")
-        counts["withheld" if decision.refusal is not None else action_name(decision.action)] += 1
+        counts["withheld" if decision.refusal is not None else decision.action.name] += 1
     say(_summary(replayed, counts))
 
 
@@ -76,7 +75,7 @@ def _document(decision: Decision, replayed: Replayed) -> dict[str, Any]:
         "invocation_id": decision.invocation.invocation_id,
         "policy": decision.policy,
         "step": decision.step_number,
-        "action": action_name(decision.action),
+        "action": decision.action.name,
         "obstacle": None if decision.refusal is None else decision.refusal.obstacle,
         "held": decision.held,
         "message": decision_entry(decision).message,

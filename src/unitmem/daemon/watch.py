@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from unitmem.act.follow_up import Pending, follow_up
-from unitmem.act.perform import perform
+from unitmem.act.perform import follow_up, perform
+from unitmem.act.task import Pending
 from unitmem.daemon.overrides import Overrides
 from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.saved_state import SavedState

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from unitmem.explain.runs import LATE, NEAR, SLOW, Deed, Event, Kill, Kind, Run, read, signal_number
+from unitmem.policy.actions import ACTIONS
 from unitmem.text import printable, signal_name
 from unitmem.unit import unit_kind
 
@@ -176,11 +177,12 @@ def _deed_behind(run: Run, onset: Event) -> Deed | None:
     for deed in reversed(run.deeds):
         if not deed.covers(onset.clock):
             continue
-        if deed.action in ("stop", "restart"):
+        action = ACTIONS.get(deed.action)  # a signal goes by its own name
+        if action is not None and action.ends_the_unit and action.sends is None:
             if onset.kind in (Kind.STOPPING, Kind.STOPPED):
                 return deed
             continue
-        number = signal.SIGKILL if deed.action == "kill" else signal_number(deed.action)
+        number = signal_number(deed.action) if action is None else action.sends
         if number is not None and _explains(number, onset):
             return deed
     return None

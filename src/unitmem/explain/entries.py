@@ -10,12 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from unitmem.tell.journal import DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID
 from unitmem.unit import is_unit_name, unit_kind
-
-# unitmem.tell.journal has these two, which the command line shouldn't load pystemd for; a test holds them equal
-DECISION = "d1ecd066ddcc4fde918b1e2af62bf70f"
-OUTCOME = "0764b90c0b544cf4a7569e666628681b"
-
 
 # --- fields ------------------------------------------------------------------------------------
 
@@ -71,7 +67,9 @@ def is_managers(entry: Mapping[str, object], uid: int | None = None) -> bool:
 
 def is_unitmems(entry: Mapping[str, object], uid: int | None = None) -> bool:
     """Whether unitmem told of a decision or an outcome in it, run by root; with `uid`, by that user."""
-    return text(entry, "MESSAGE_ID") in (DECISION, OUTCOME) and text(entry, "_UID") == str(uid or 0)
+    return text(entry, "MESSAGE_ID") in (DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID) and text(
+        entry, "_UID"
+    ) == str(uid or 0)
 
 
 # --- parsers -----------------------------------------------------------------------------------

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 
 from unitmem.errors import UnitmemError
 from unitmem.explain.entries import (
-    DECISION,
-    OUTCOME,
     is_kernels,
     is_oomds,
     parse_killed,
@@ -24,6 +22,15 @@ from unitmem.explain.entries import (
     text,
     unit_of_cgroup,
 )
+from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, UNIT_FIELD
+from unitmem.tell.journal import (
+    ACTION_FIELD,
+    DECISION_MESSAGE_ID,
+    INVOCATION_FIELD,
+    OBJECT_FIELDS,
+    OUTCOME_MESSAGE_ID,
+    RESULT_FIELD,
+)
 
 #: What `ending.attribute` looks at; journalctl adds the cursor, the times and the boot.
 FIELDS = (
@@ -31,8 +38,8 @@ FIELDS = (
     *("_SYSTEMD_UNIT", "_SYSTEMD_USER_UNIT"),
     *("UNIT", "INVOCATION_ID", "USER_UNIT", "USER_INVOCATION_ID"),
     *("UNIT_RESULT", "JOB_TYPE", "COMMAND", "EXIT_CODE", "EXIT_STATUS"),
-    *("UNITMEM_UNIT", "UNITMEM_ACTION", "UNITMEM_RESULT", "UNITMEM_POLICY", "UNITMEM_STEP"),
-    *("OBJECT_SYSTEMD_UNIT", "OBJECT_SYSTEMD_USER_UNIT", "OBJECT_SYSTEMD_INVOCATION_ID"),
+    *(UNIT_FIELD, ACTION_FIELD, RESULT_FIELD, POLICY_FIELD, STEP_FIELD),
+    *(*OBJECT_FIELDS.values(), INVOCATION_FIELD),
 )
 _HINT = "run it as root, or as a member of the group systemd-journal"
 
@@ -59,7 +66,11 @@ def read_entries(unit: str, since: float, *, user: bool = False) -> Iterator[dic
 
 def command(unit: str, since: float, uid: int | None) -> list[str]:
     """The arguments of journalctl; terms of one group must all match, and one group is enough."""
-    own = [f"UNITMEM_UNIT={unit}", f"MESSAGE_ID={DECISION}", f"MESSAGE_ID={OUTCOME}"]
+    own = [
+        f"{UNIT_FIELD}={unit}",
+        f"MESSAGE_ID={DECISION_MESSAGE_ID}",
+        f"MESSAGE_ID={OUTCOME_MESSAGE_ID}",
+    ]
     manager = [f"UNIT={unit}", "_PID=1"] if uid is None else [f"USER_UNIT={unit}", f"_UID={uid}"]
     groups = [
         manager,

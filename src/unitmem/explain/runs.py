@@ -21,10 +21,19 @@ from unitmem.explain.entries import (
     parse_timeout,
     text,
     unit_of_cgroup,
+    values,
 )
+from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, UNIT_FIELD, Result
 from unitmem.quantity import format_size
+from unitmem.tell.journal import (
+    ACTION_FIELD,
+    DECISION_MESSAGE_ID,
+    INVOCATION_FIELD,
+    OBJECT_FIELDS,
+    RESULT_FIELD,
+)
 from unitmem.text import printable
-from unitmem.unit import is_within, unit_kind
+from unitmem.unit import ManagerKind, is_within, unit_kind
 
 NEAR = 30.0
 """Seconds from a SIGKILL to the manager's notice: to free what a large process holds takes that long under pressure."""
@@ -117,12 +126,12 @@ class Deed:
 
     def covers(self, clock: float) -> bool:
         """Whether it was under way then."""
-        if self.result in ("observed", "refused", "gone") or clock < self.told.clock:
+        if self.result in (Result.OBSERVED, Result.REFUSED, Result.GONE) or clock < self.told.clock:
             return False
         if self.outcome is None:
             return clock - self.told.clock <= SLOW
         # the look whether it worked comes before or after the manager's word that it did
-        return clock <= self.outcome.clock + (LATE if self.result == "verified" else 0)
+        return clock <= self.outcome.clock + (LATE if self.result == Result.VERIFIED else 0)
 
 
 @dataclass(slots=True)
@@ -344,15 +353,15 @@ def _tell(history: _History, unit: str, event: Event, why: str) -> Kill:
 
 
 def _take_own(history: _History, entry: Mapping[str, object], event: Event, uid: int | None) -> None:
-    unit, action = text(entry, "UNITMEM_UNIT"), text(entry, "UNITMEM_ACTION")
+    unit, action = text(entry, UNIT_FIELD), text(entry, ACTION_FIELD)
     # root's own manager has units of the same names; journald may add the unit of OBJECT_PID= to the field
-    of_manager = fields.values(entry, "OBJECT_SYSTEMD_UNIT" if uid is None else "OBJECT_SYSTEMD_USER_UNIT")
+    of_manager = values(entry, OBJECT_FIELDS[ManagerKind.SYSTEM if uid is None else ManagerKind.USER])
     if unit is None or action is None or unit not in of_manager:
         return
-    run = history.run(unit, text(entry, "OBJECT_SYSTEMD_INVOCATION_ID"))
-    result = text(entry, "UNITMEM_RESULT") or ""
-    key = (text(entry, "UNITMEM_POLICY"), text(entry, "UNITMEM_STEP"), action)
-    if text(entry, "MESSAGE_ID") == fields.DECISION:
+    run = history.run(unit, text(entry, INVOCATION_FIELD))
+    result = text(entry, RESULT_FIELD) or ""
+    key = (text(entry, POLICY_FIELD), text(entry, STEP_FIELD), action)
+    if text(entry, "MESSAGE_ID") == DECISION_MESSAGE_ID:
         run.deeds.append(Deed(key, action, result, event))
         return
     for deed in reversed(run.deeds):

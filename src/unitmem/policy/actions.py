@@ -1,12 +1,24 @@
-"""Actions as values: what each is called, what it takes, and whether it ends the unit."""
+"""The actions: what each takes, how harsh it is, which units it suits, and how it is put into words.
+
+All that is known of an action is here, but for how it is performed: that is its module in `act`.
+"""
 
 from __future__ import annotations
 
+import math
+import shlex
 import signal
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, Any, Self
 
-from unitmem.quantity import format_span, spell_size
+from unitmem.policy.action import Action
+from unitmem.policy.keys import MORE_THAN_NONE, Choice, Key, Size, Span, Syntax
+from unitmem.quantity import format_size, format_span, spell_size
+from unitmem.text import printable
+from unitmem.unit import CGROUP_KINDS
 
 DEFAULT_STOP_TIMEOUT = 90.0  # systemd's own DefaultTimeoutStopSec=
 DEFAULT_END_TIMEOUT = 10.0  # for what needs no more than the kernel, or a handler that ends the program
@@ -38,126 +50,322 @@ class LastResort(StrEnum):
     KILL = "kill"
 
 
+_TIMEOUT = Span(MORE_THAN_NONE, refusal="nothing is done in no time: write a timeout such as 30s")
+_Timeout = Annotated[float, Key("timeout", _TIMEOUT, "How long it may take until it counts as failed.")]
+_LastResort = Annotated[
+    LastResort | None,
+    Key("else", Choice(LastResort), "What then; without it, the failure is told and no more."),
+]
+
+# --- from mild to harsh --------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
-class Log:
+class Log(Action):
     """Say so, and do nothing."""
 
-    def __str__(self) -> str:
-        return "log"
+    keyword = "log"
+    severity = 0
+    acts = False
+    is_repeatable = True
+    verb, gerund = "log", "logging"
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
-    """Send a signal to one process of the unit, or to all."""
+class Thaw(Action):
+    """Let a frozen unit go on."""
 
-    number: signal.Signals
-    to: Target = Target.MAIN
-    timeout: float = DEFAULT_END_TIMEOUT
-    """Seconds until a process that the signal should end counts as unimpressed."""
-    otherwise: LastResort | None = None
-    """What then, to the same processes."""
+    timeout: _Timeout = DEFAULT_END_TIMEOUT
 
-    def __str__(self) -> str:
-        whom = {Target.ALL: "all its processes", Target.LARGEST: "its largest process"}
-        last = f", else {self.otherwise}" if self.otherwise else ""
-        return f"{self.number.name} to {whom.get(self.to, f'its {self.to} process')}{last}"
+    keyword = "thaw"
+    severity = 1
+    example = "{thaw: {timeout: 5s}}"
+    verb, gerund = "thaw", "thawing"
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Stop the unit through its manager, and see that it stops."""
-
-    timeout: float = DEFAULT_STOP_TIMEOUT
-    """Seconds until it counts as failed."""
-    otherwise: LastResort | None = None
-    """What then; None leaves the unit to systemd's own timeout."""
-
-    def __str__(self) -> str:
-        return f"stop within {_within(self.timeout, self.otherwise)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """Restart the unit through its manager, and see that another run of it is up."""
-
-    timeout: float = DEFAULT_STOP_TIMEOUT
-    otherwise: LastResort | None = None
-    """What then, to what is left of the old run."""
-
-    def __str__(self) -> str:
-        return f"restart within {_within(self.timeout, self.otherwise)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """SIGKILL every process of the unit at once, and see that it is gone."""
-
-    timeout: float = DEFAULT_END_TIMEOUT
-
-    def __str__(self) -> str:
-        return "kill"
-
-
-@dataclass(frozen=True, slots=True)
-class Reclaim:
+class Reclaim(Action):
     """Have the kernel take so much memory back from the unit, as memory.reclaim of cgroup v2 does."""
 
-    size: int
+    size: Annotated[
+        int,
+        Key(
+            "size",
+            Size(1, "there is nothing to reclaim in no bytes: write a size such as 64M"),
+            "How much the kernel is to take back.",
+        ),
+    ]
     """Bytes."""
-    timeout: float = DEFAULT_RECLAIM_TIMEOUT
+    timeout: _Timeout = DEFAULT_RECLAIM_TIMEOUT
+
+    keyword = "reclaim"
+    severity = 2
+    is_repeatable = True
+    example = "{reclaim: {size: 64M, timeout: 10s}}"
+    question = "how much? write {reclaim: 64M}"
+    verb, gerund = "reclaim", "reclaiming"
 
     def __str__(self) -> str:
         return f"reclaim {spell_size(self.size)}"
 
+    @property
+    def object(self) -> str:
+        return f"{format_size(self.size)} of its memory"
+
+
+def _settable(name: str, *, may_be_none: bool = True) -> Key:
+    refusal = f"{name} of nothing kills whatever it is set for: write a size"
+    value = Size(0 if may_be_none else 1, refusal, or_infinity=True)
+    return Key(name, value, f"{name}= of systemd.resource-control(5).")
+
 
 @dataclass(frozen=True, slots=True)
-class SetProperties:
+class SetProperties(Action):
     """Set properties of the unit at run time, and set them back when the episode ends."""
 
     properties: tuple[tuple[str, int | None], ...]
     """Each a name, such as MemoryHigh, and bytes; None is `infinity`."""
 
+    keyword = "set"
+    severity = 3
+    meaning = "Set at run time, and set back when the episode ends."
+    example = "{set: {MemoryHigh: 512M}}"
+    question = "which property? write {set: {MemoryHigh: 512M}}"
+    verb, gerund = "set", "setting"
+
     def __str__(self) -> str:
-        return "set " + ", ".join(spell_property(name, value) for name, value in self.properties)
+        return f"set {self.object}"
+
+    @property
+    def object(self) -> str:
+        return ", ".join(spell_property(name, value) for name, value in self.properties)
+
+    @property
+    def terms(self) -> str:
+        return " (until the episode ends)"
+
+    @property
+    def noun(self) -> str:
+        return "change of " + ", ".join(name for name, _ in self.properties)
+
+    @classmethod
+    def own_keys(cls) -> tuple[Key, ...]:
+        """Sizes that the kernel enforces and that systemd can put back."""
+        return (
+            _settable("MemoryMin"),
+            _settable("MemoryLow"),
+            _settable("MemoryHigh", may_be_none=False),
+            _settable("MemoryMax", may_be_none=False),
+            _settable("MemorySwapMax"),
+            _settable("MemoryZSwapMax"),
+        )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        return cls(tuple((name, None if size == math.inf else size) for name, size in given.items()))
+
+    def mistakes(self, given: Container[str]) -> Iterator[tuple[str, str]]:
+        if not given:
+            yield "", f"nothing is set: write {self.example}"
 
 
 @dataclass(frozen=True, slots=True)
-class Freeze:
-    """Stop every process of the unit where it stands."""
+class Signal(Action):
+    """Send a signal to one process of the unit, or to all."""
 
-    timeout: float = DEFAULT_END_TIMEOUT
+    number: Annotated[signal.Signals, Key("signal", Syntax.SIGNAL, "The signal's name.")]
+    to: Annotated[Target, Key("to", Choice(Target), "Which of the unit's processes.")] = Target.MAIN
+    timeout: Annotated[float, Key("timeout", _TIMEOUT, "How long a process that it is to end may take.")] = (
+        DEFAULT_END_TIMEOUT
+    )
+    """Seconds until a process that the signal should end counts as unimpressed."""
+    otherwise: Annotated[
+        LastResort | None, Key("else", Choice(LastResort), "What then, to the same process.")
+    ] = None
+    """What then, to the same processes."""
+
+    keyword = "signal"
+    severity = 4
+    is_repeatable = True
+    example = "{signal: SIGTERM, to: main}"
+    question = "which signal, and to whom? write {signal: SIGTERM, to: main}"
+    is_flat = True
+    verb, gerund = "send", "sending"
 
     def __str__(self) -> str:
-        return "freeze"
+        return self.object + (f", else {self.otherwise}" if self.otherwise else "")
+
+    @property
+    def name(self) -> str:
+        return self.number.name
+
+    @property
+    def object(self) -> str:
+        whom = {Target.ALL: "all its processes", Target.LARGEST: "its largest process"}
+        return f"{self.number.name} to {whom.get(self.to, f'its {self.to} process')}"
+
+    @property
+    def terms(self) -> str:
+        return f" (SIGKILL after {format_span(self.timeout)})" if self.otherwise else ""
+
+    @property
+    def kinds(self) -> tuple[frozenset[str], str]:
+        match self.to:
+            case Target.MAIN:
+                kinds = frozenset({"service"})
+                return kinds, "only services have a main process: write `to: all` or `to: largest`"
+            case Target.CONTROL:
+                kinds = frozenset({"service", "socket", "mount", "swap"})
+                return kinds, "a control process is what ExecStartPre= and its like start"
+            case Target.ALL | Target.LARGEST:
+                return CGROUP_KINDS, ""
+
+    @property
+    def is_harmless_twice(self) -> bool:
+        return self.to is not Target.ALL
+
+    def mistakes(self, given: Container[str]) -> Iterator[tuple[str, str]]:
+        for key in ("timeout", "else"):
+            if key in given and self.number not in ENDING_SIGNALS:
+                message = "is not expected to end a process, so there is nothing to wait for: leave"
+                yield key, f"{self.number.name} {message} `{key}` out"
+        if self.otherwise is not None and self.number is signal.SIGKILL:
+            yield "else", "there is nothing harsher than SIGKILL: leave `else` out"
+        if self.otherwise is not None and self.to is Target.ALL:
+            yield "else", "for all processes together there is an action: write {stop: {else: kill}}"
 
 
 @dataclass(frozen=True, slots=True)
-class Thaw:
-    """Let a frozen unit go on."""
-
-    timeout: float = DEFAULT_END_TIMEOUT
-
-    def __str__(self) -> str:
-        return "thaw"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Action):
     """Run a command in a transient unit of its own, with the decision in its environment."""
 
-    command: tuple[str, ...]
+    command: Annotated[
+        tuple[str, ...],
+        Key(
+            "command",
+            Syntax.COMMAND,
+            "A program by its absolute path, and its arguments; there is no shell.",
+        ),
+    ]
     """The program, by its absolute path, and its arguments."""
-    timeout: float = DEFAULT_RUN_TIMEOUT
+    timeout: Annotated[float, Key("timeout", _TIMEOUT, "When it is killed.")] = DEFAULT_RUN_TIMEOUT
     """Seconds until it is killed."""
+
+    keyword = "run"
+    severity = 4
+    is_repeatable = True
+    example = '{run: {command: ["/usr/local/bin/dump"], timeout: 1min}}'
+    question = 'which command? write {run: ["/usr/local/bin/dump", "--all"]}'
+    verb, gerund = "run", "running"
 
     def __str__(self) -> str:
         return f"run {' '.join(self.command)}"
 
+    @property
+    def object(self) -> str:
+        return printable(shlex.join(self.command))
 
-Action = Log | Signal | Stop | Restart | Kill | Reclaim | SetProperties | Freeze | Thaw | Run
+    @property
+    def terms(self) -> str:
+        return f" (for at most {format_span(self.timeout)})"
 
-#: What `set` may set: sizes that the kernel enforces and that systemd can put back.
-SETTABLE = ("MemoryMin", "MemoryLow", "MemoryHigh", "MemoryMax", "MemorySwapMax", "MemoryZSwapMax")
+    @property
+    def noun(self) -> str:
+        return f"run of {printable(self.command[0])}"
+
+    @property
+    def is_harmless_twice(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze(Action):
+    """Stop every process of the unit where it stands."""
+
+    timeout: _Timeout = DEFAULT_END_TIMEOUT
+
+    keyword = "freeze"
+    severity = 5
+    example = "{freeze: {timeout: 5s}}"
+    verb, gerund = "freeze", "freezing"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart(Action):
+    """Restart the unit through its manager, and see that another run of it is up."""
+
+    timeout: _Timeout = DEFAULT_STOP_TIMEOUT
+    otherwise: _LastResort = None
+    """What then, to what is left of the old run."""
+
+    keyword = "restart"
+    severity = 6
+    ends_the_unit = True
+    example = "{restart: {timeout: 30s, else: kill}}"
+    verb, gerund = "restart", "restarting"
+
+    def __str__(self) -> str:
+        return _within(self)
+
+    @property
+    def terms(self) -> str:
+        after = format_span(self.timeout)
+        return f" (SIGKILL to the old run after {after})" if self.otherwise else f" within {after}"
+
+    @property
+    def kinds(self) -> tuple[frozenset[str], str]:
+        return CGROUP_KINDS - {"scope"}, "a scope can't be restarted, only stopped: write `stop`"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Action):
+    """Stop the unit through its manager, and see that it stops."""
+
+    timeout: _Timeout = DEFAULT_STOP_TIMEOUT
+    """Seconds until it counts as failed."""
+    otherwise: _LastResort = None
+    """What then; None leaves the unit to systemd's own timeout."""
+
+    keyword = "stop"
+    severity = 6
+    ends_the_unit = True
+    example = "{stop: {timeout: 30s, else: kill}}"
+    verb, gerund = "stop", "stopping"
+
+    def __str__(self) -> str:
+        return _within(self)
+
+    @property
+    def terms(self) -> str:
+        after = format_span(self.timeout)
+        return f" (SIGKILL after {after})" if self.otherwise else f" within {after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kill(Action):
+    """SIGKILL every process of the unit at once, and see that it is gone."""
+
+    timeout: _Timeout = DEFAULT_END_TIMEOUT
+
+    keyword = "kill"
+    severity = 7
+    ends_the_unit = True
+    sends = signal.SIGKILL
+    example = "{kill: {timeout: 5s}}"
+    verb, gerund = "kill", "killing"
+
+    @property
+    def object(self) -> str:
+        return "all its processes"
+
+
+ACTIONS: Mapping[str, type[Action]] = MappingProxyType(
+    {
+        action.keyword: action
+        for action in (Log, Thaw, Reclaim, SetProperties, Signal, Run, Freeze, Restart, Stop, Kill)
+    }
+)
+"""All there are by keyword, from mild to harsh."""
 
 
 def spell_property(name: str, value: int | None) -> str:
@@ -165,21 +373,6 @@ def spell_property(name: str, value: int | None) -> str:
     return f"{name}={'infinity' if value is None else spell_size(value)}"
 
 
-def action_name(action: Action) -> str:
-    """One word for `action`, as journal fields and statistics have it; a signal is called by its name."""
-    match action:
-        case Signal(number):
-            return number.name
-        case SetProperties():
-            return "set"
-        case _:
-            return type(action).__name__.lower()
-
-
-def ends_the_unit(action: Action) -> bool:
-    """Whether `action` ends the invocation it is done to, so that nothing more is to be done to it."""
-    return isinstance(action, Stop | Restart | Kill)
-
-
-def _within(timeout: float, last: LastResort | None) -> str:
-    return format_span(timeout) + (f", else {last}" if last else "")
+def _within(action: Stop | Restart) -> str:
+    last = f", else {action.otherwise}" if action.otherwise else ""
+    return f"{action.keyword} within {format_span(action.timeout)}{last}"

@@ -10,10 +10,7 @@ from unitmem.kernel.process import (
     Process,
 )
 from unitmem.measure.catalogue import Dimension
-from unitmem.policy.actions import (
-    Action,
-    Log,
-)
+from unitmem.policy.action import Action
 from unitmem.policy.condition import Finding
 from unitmem.policy.model import step_number
 from unitmem.unit import Invocation
@@ -90,7 +87,7 @@ class Decision:
     @property
     def acts(self) -> bool:
         """Whether performing it does anything to the unit."""
-        return self.refusal is None and not self.observe and not isinstance(self.action, Log)
+        return self.refusal is None and not self.observe and self.action.acts
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +117,19 @@ class Override:
     """Bytes by property; None was infinity."""
 
 
+# Of what is told about a decision, the three that `explain` reads back
+UNIT_FIELD = "UNITMEM_UNIT"
+POLICY_FIELD = "UNITMEM_POLICY"
+STEP_FIELD = "UNITMEM_STEP"
+
+
 def environment_of(decision: Decision) -> dict[str, str]:
     """The decision as variables: for journal fields, and for the environment of a `run`."""
     first = decision.findings[0] if decision.findings else None
     variables = {
-        "UNITMEM_UNIT": decision.unit,
-        "UNITMEM_POLICY": decision.policy,
-        "UNITMEM_STEP": str(decision.step_number),
+        UNIT_FIELD: decision.unit,
+        POLICY_FIELD: decision.policy,
+        STEP_FIELD: str(decision.step_number),
         "UNITMEM_HELD_USEC": str(int(decision.held * 1_000_000)),
     }
     if decision.invocation.invocation_id is not None:

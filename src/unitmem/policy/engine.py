@@ -39,7 +39,8 @@ from dataclasses import replace
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import COSTLY_NAMES, MEASURES, Scope
 from unitmem.measure.sample import NO_HOST, HostSample, Sample, UnitSample
-from unitmem.policy.actions import Action, Log, Signal, Target, ends_the_unit
+from unitmem.policy.action import Action
+from unitmem.policy.actions import Signal, Target
 from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
@@ -244,7 +245,7 @@ class _Tick:
     def _refusal(self, policy: Policy, action: Action, unit: UnitSample) -> Refusal | None:
         """What is in the way of `action` now, what withholds whole episodes first."""
         key = policy.name, unit.unit.name
-        logs = isinstance(action, Log)
+        logs = not action.acts
         # before protection: a refusal fires, and so would begin an episode within the cooldown.
         # What is left of a cooldown can't concern an open episode: it ended the one before
         if (until := cools_until(self.cooling, key)) is not None:
@@ -271,12 +272,12 @@ class _Tick:
 
     def _fire(self, key: Key, decision: Decision) -> None:
         self.decisions.append(decision)
-        if decision.refusal is not None or isinstance(decision.action, Log):
+        if decision.refusal is not None or not decision.action.acts:
             return
         mode = Mode.OBSERVE if decision.observe else Mode.ACT
         self.spent[key] = (*self.spent.get(key, ()), self.now)
         self.spent_in_all[mode] = (*self.spent_in_all.get(mode, ()), self.now)
-        if decision.acts and ends_the_unit(decision.action):
+        if decision.acts and decision.action.ends_the_unit:
             self.ending |= {decision.invocation}
 
     def _end_episode(self, key: Key, ladder: Ladder) -> None:

@@ -8,7 +8,7 @@ from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import Any
 
-from unitmem.policy.actions import Action, action_name
+from unitmem.policy.action import Action
 from unitmem.policy.condition import Condition
 from unitmem.policy.model import Budget, Policy, Step
 
@@ -28,7 +28,7 @@ def fingerprint(policy: Policy) -> Fingerprint:
 def _differences(value: Policy | Step | Budget | Action) -> dict[str, Any]:
     return {
         field.name: _plain(found)
-        for field in fields(value)
+        for field in fields(value)  # type: ignore[arg-type] # every action is a dataclass
         if field.compare and (found := getattr(value, field.name)) != field.default
     }
 
@@ -50,4 +50,4 @@ def _plain(value: Any) -> Any:
         case _ if isinstance(value, Condition):
             return str(value)
         case _:
-            return {"name": action_name(value), **_differences(value)}
+            return {"name": value.name, **_differences(value)}

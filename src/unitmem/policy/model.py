@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from unitmem.policy.actions import Action
+from unitmem.policy.action import Action
 from unitmem.policy.condition import Condition, measures_of
 from unitmem.quantity import format_span
 from unitmem.text import plural

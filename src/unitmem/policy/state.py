@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from unitmem.policy.actions import ends_the_unit
 from unitmem.policy.decision import Decision, Refusal
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
@@ -89,7 +88,7 @@ def rearm(state: State, decision: Decision, now: float, *, untried: bool = False
     to an action that failed at once, before any tick was missed.
     """
     invocation = decision.invocation
-    was_ending = ends_the_unit(decision.action) and invocation in state.ending
+    was_ending = decision.action.ends_the_unit and invocation in state.ending
     was_unjudged = was_ending and now > decision.at
     ladders = dict(state.ladders)
     for key, ladder in state.ladders.items():

@@ -6,7 +6,6 @@ and leave `512M`, `on` and `10:30` as they were written.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,12 @@ from pathlib import Path
 import yaml
 
 from unitmem.errors import PolicyFileError
-from unitmem.measure.catalogue import MEASURES, Trait
-from unitmem.policy.actions import Log, Reclaim, Run, Signal, action_name
-from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons
-from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Policy, PolicyFile, Step
+from unitmem.policy.action import Action
+from unitmem.policy.keys import Part, required
+from unitmem.policy.model import Budget, Policy, PolicyFile, Step
 from unitmem.policy.trends import MIN_POINTS
-from unitmem.policyfile.actions import ActionReader, kinds_of
-from unitmem.policyfile.expression import ConditionError, parse_condition
+from unitmem.policyfile.actions import ActionReader
+from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.nodes import (
     LOADER,
     NOT_UTF8,
@@ -28,29 +26,17 @@ from unitmem.policyfile.nodes import (
     PolicyProblemsError,
     Problem,
     beyond_policies,
-    column_within,
-    is_plain,
     yaml_problem,
 )
 from unitmem.policyfile.warnings import Code, Ignore, ignores
 from unitmem.quantity import format_span
 from unitmem.text import quoted
-from unitmem.unit import CGROUP_KINDS, is_glob, is_unit_name, unit_kind
+from unitmem.unit import is_glob
 
-FILE_KEYS = ("interval", "budget", "policies")
-POLICY_KEYS = ("name", "units", "except", "unprotect", "mode", "steps", "clear", "cooldown", "budget")
-STEP_KEYS = ("when", "for", "repeat", "do")
-BUDGET_KEYS = ("actions", "per")
-
-MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0
 MAX_FILE_SIZE = 1 << 20  # a file of policies is written by hand; more is a mistake
-MAX_ACTIONS = 10_000
 MIN_TICKS_A_SLOPE = MIN_POINTS - 1
 
-UNIT_CHARACTER = r"[A-Za-z0-9:_.\\@-]"
-UNIT_GLOB = re.compile(rf"(?:{UNIT_CHARACTER}|[*?]|\[!?{UNIT_CHARACTER}+\])+", re.ASCII)
-POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
-
+_EXAMPLE = "it needs at least `policies:`, a list; see unitmem.yaml(5)"
 _DEEPEST_PART = len(("policies", 0, "steps", 0, "when"))
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -148,102 +134,88 @@ def _places(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, tuple[int, int]
 class _Reader(ActionReader):
     """Nodes to policies. A method returns None where it has reported a problem, and reading goes on."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.interval = DEFAULT_INTERVAL
-        """Of the file, once it is read: a slope needs some ticks."""
-
-    # --- the parts of a file ---
+    def part(self, node: yaml.Node, part: Part) -> Policy | Step | Action | Budget | None:
+        match part:
+            case Part.POLICY:
+                return self.policy(node)
+            case Part.STEP:
+                return self.step(node)
+            case Part.ACTION:
+                return self.action(node)
+            case Part.BUDGET:
+                return self.budget(node)
 
     def file(self, node: yaml.Node | None) -> PolicyFile | None:
         if node is None or node.tag == NULL_TAG:
             self.problems.append(Problem(1, 1, f"the file is empty: {_EXAMPLE}"))
             return None
-        keys = self.keys(node, FILE_KEYS, required=("policies",), what="a policy file")
-        if keys is None:
+        block = self.block(node, FILE_KEYS, "a policy file")
+        if block is None:
             return None
-        interval = DEFAULT_INTERVAL
-        if "interval" in keys:
-            given = self.span(keys["interval"], "interval")
-            interval = interval if given is None else given
-            if MIN_INTERVAL <= interval <= MAX_INTERVAL:
-                self.interval = interval
-            else:
-                self.problem(
-                    keys["interval"],
-                    f"an interval of {format_span(interval)} is out of range: "
-                    "write one from 100ms to 1h, such as 2s",
-                )
-        budget = self.budget(keys["budget"]) if "budget" in keys else None
-        policies = self.items(keys.get("policies"), "policies", self.policy)
-        self.unique_names(keys.get("policies"), policies)
-        return PolicyFile(tuple(policies), interval, budget)
+        values = block.values
+        policies = values["policies"] or []
+        self.unique_names(block.nodes.get("policies"), policies)
+        self.ticks(values["interval"])
+        return PolicyFile(tuple(policies), values["interval"], values["budget"])
 
     def policy(self, node: yaml.Node) -> Policy | None:
-        keys = self.keys(node, POLICY_KEYS, required=("name", "units", "steps"), what="a policy")
-        if keys is None:
+        block = self.block(node, POLICY_KEYS, "a policy")
+        if block is None:
             return None
-        name = self.policy_name(keys.get("name"))
-        units = self.items(keys.get("units"), "units", self.pattern)
-        steps = self.steps(keys.get("steps"))
-        excluded = self.items(keys["except"], "except", self.pattern) if "except" in keys else []
-        unprotect = self.items(keys["unprotect"], "unprotect", self.exact_name) if "unprotect" in keys else []
-        mode = self.choice(keys["mode"], Mode, "mode") if "mode" in keys else Mode.ACT
-        clear = self.condition(keys["clear"], "clear") if "clear" in keys else None
-        cooldown = self.span(keys["cooldown"], "cooldown") if "cooldown" in keys else 0.0
-        budget = self.budget(keys["budget"]) if "budget" in keys else None
-        self.kinds_can(keys.get("units"), units, keys.get("steps"), steps)
+        nodes, values = block.nodes, block.values
+        units, steps = values["units"] or [], values["steps"] or []
+        self.kinds_can(nodes.get("units"), units, nodes.get("steps"), steps)
+        clear, budget = values["clear"], values["budget"]
         if clear is not None and any(step.when == clear for step in steps):
             self.problem(
-                keys["clear"],
+                nodes["clear"],
                 "this is the condition of a step too, which would never fire: write what is milder, "
                 "such as a lower threshold with <",
             )
-        if budget is not None and steps and all(isinstance(step.action, Log) for step in steps):
-            self.problem(keys["budget"], "every step only logs, which costs no budget: leave it out")
-        if name is None or mode is None or cooldown is None or not units or not steps:
+        if budget is not None and steps and not any(step.action.acts for step in steps):
+            self.problem(nodes["budget"], "every step only logs, which costs no budget: leave it out")
+        if block.failed & set(required(POLICY_KEYS)):
             return None
         policy = Policy(
-            name,
-            tuple(units),
-            tuple(steps),
-            tuple(excluded),
-            frozenset(unprotect),
-            mode,
-            clear,
-            cooldown,
-            budget,
+            name=values["name"],
+            units=tuple(units),
+            steps=tuple(steps),
+            excluded=tuple(values["except"] or ()),
+            unprotect=frozenset(values["unprotect"] or ()),
+            mode=values["mode"],
+            clear=clear,
+            cooldown=values["cooldown"],
+            budget=budget,
             line=node.start_mark.line + 1,
         )
         for unprotected in sorted(policy.unprotect):
             if not policy.governs(unprotected):
                 self.warning(
-                    keys["unprotect"],
+                    nodes["unprotect"],
                     Code.UNPROTECT_UNGOVERNED,
                     f"{unprotected} is unprotected, but this policy does not govern it: add it to `units`",
                 )
         return policy
 
-    def budget(self, node: yaml.Node) -> Budget | None:
-        keys = self.keys(node, BUDGET_KEYS, required=BUDGET_KEYS, what="a budget")
-        if keys is None or len(keys) < len(BUDGET_KEYS):
+    def step(self, node: yaml.Node) -> Step | None:
+        block = self.block(node, STEP_KEYS, "a step")
+        if block is None:
             return None
-        text = self.text(keys["actions"], "actions")
-        per = self.span(keys["per"], "per")
-        if text is None or per is None:
-            return None
-        # 010 is eight to YAML, and ten to most people
-        if re.fullmatch(r"[1-9][0-9]{,8}", text, re.ASCII) is None or int(text) > MAX_ACTIONS:
-            observe = ": `mode: observe` does nothing at all" if text == "0" else ""
+        action, repeat = block.values["do"], block.values["repeat"]
+        if action is not None and repeat is not None and not action.is_repeatable:
             self.problem(
-                keys["actions"],
-                f"`actions` can't be {text}{observe}: write a whole number from 1 to {MAX_ACTIONS}",
+                block.nodes["repeat"],
+                f"to {action.name} again in one episode means nothing: leave `repeat` out",
             )
+        if block.failed:
             return None
-        if per <= 0:
-            self.problem(keys["per"], "no time at all holds no action: write a span such as 1h")
-            return None
-        return Budget(int(text), per)
+        return Step(block.values["when"], action, block.values["for"], repeat, node.start_mark.line + 1)
+
+    def budget(self, node: yaml.Node) -> Budget | None:
+        block = self.block(node, BUDGET_KEYS, "a budget")
+        return None if block is None or block.failed else Budget(**block.values)
+
+    # --- what parts have to do with each other ---
 
     def kinds_can(
         self,
@@ -259,128 +231,20 @@ class _Reader(ActionReader):
         if units_node is None or not units:
             return
         for step, node in zip(steps, steps_node.value, strict=False):
-            possible, what = kinds_of(step.action)
+            possible, what = step.action.kinds
             if kinds.isdisjoint(possible) and step.line == node.start_mark.line + 1:
                 self.problem(node, f"{what}, and this policy's units are of the kind {quoted(sorted(kinds))}")
 
-    def steps(self, node: yaml.Node | None) -> list[Step]:
-        if isinstance(node, yaml.SequenceNode):
-            given = [_keys_of(item) for item in node.value]
-            if all(len(keys) == 1 for keys in given) and {("when",), ("do",)} <= set(given):
-                others = quoted(keys[0] for keys in given[1:])
-                self.problem(
-                    node.value[1], f"one step has one `- `, before its first key: take it from {others}"
-                )
-                return []
-        return self.items(node, "steps", self.step)
-
-    def step(self, node: yaml.Node) -> Step | None:
-        keys = self.keys(node, STEP_KEYS, required=("when", "do"), what="a step")
-        if keys is None:
-            return None
-        condition = self.condition(keys["when"], "when") if "when" in keys else None
-        hold = self.span(keys["for"], "for") if "for" in keys else 0.0
-        action = self.action(keys["do"]) if "do" in keys else None
-        repeat = self.span(keys["repeat"], "repeat") if "repeat" in keys else None
-        if "repeat" in keys and repeat is not None and action is not None:
-            if repeat <= 0:
-                self.problem(keys["repeat"], "`repeat` can't be no time at all: write a span such as 5min")
-            elif not isinstance(action, Log | Signal | Reclaim | Run):
-                self.problem(
-                    keys["repeat"],
-                    f"to {action_name(action)} again in one episode means nothing: leave `repeat` out",
-                )
-        if condition is None or hold is None or action is None or ("repeat" in keys and repeat is None):
-            return None
-        return Step(condition, action, hold, repeat, node.start_mark.line + 1)
-
-    # --- values ---
-
-    def condition(self, node: yaml.Node, key: str) -> Condition | None:
-        text = self.text(node, key)
-        if text is None:
-            return None
-        try:
-            condition = parse_condition(text)
-        except ConditionError as error:
-            self.problem(node, str(error), column_within(node, error.column))
-            return None
-        for comparison in comparisons(condition):
-            if comparison.derivation in (Derivation.GROWTH, Derivation.ETA):
-                least = MIN_TICKS_A_SLOPE * self.interval
-                if comparison.span is not None and comparison.span < least:
-                    self.problem(
-                        node,
-                        f"`{comparison.subject}` sees fewer than {MIN_TICKS_A_SLOPE} ticks of "
-                        f"{format_span(self.interval)}: write a span of {format_span(least)} or more",
-                    )
-            if (doubt := never_true(comparison)) is not None:
-                code, reason = doubt
-                self.warning(node, code, f"`{comparison}` can never be true: {reason}")
-        return condition
-
-    def policy_name(self, node: yaml.Node | None) -> str | None:
-        name = self.text(node, "name") if node is not None else None
-        if node is None or name is None:
-            return None
-        if POLICY_NAME.fullmatch(name) is None:
-            self.problem(
-                node, f"{name!r} can't name a policy: use letters, digits, `-`, `_` and `.`, up to 64"
-            )
-            return None
-        return name
-
-    def pattern(self, node: yaml.Node) -> str | None:
-        text = self.text(node, "a unit pattern")
-        if text is None:
-            return None
-        if not is_glob(text):
-            return self.unit_name(node, text)
-        if is_plain(node):
-            self.warning(
-                node,
-                Code.UNQUOTED_PATTERN,
-                f'{text} is not quoted, and YAML gives `*`, `?` and `[` meanings: write "{text}"',
-            )
-        if UNIT_GLOB.fullmatch(text) is None:
-            self.problem(
-                node,
-                f"{text!r} matches no unit: names are letters, digits and `:_.\\@-`, of which a glob takes "
-                "any by `*`, one by `?` and one of some by `[ab]` or `[!ab]`; write several names as several entries",
-            )
-            return None
-        _, dot, ending = text.rpartition(".")
-        if dot and not is_glob(ending) and ending not in CGROUP_KINDS:
-            self.problem(node, f"{text!r} matches no unit with memory: let it end in one of {quoted(_KINDS)}")
-            return None
-        return text
-
-    def exact_name(self, node: yaml.Node) -> str | None:
-        text = self.text(node, "a unit name")
-        if text is not None and is_glob(text):
-            self.problem(
-                node, f"{text!r} is a pattern: a protected unit must be named exactly, one entry for each"
-            )
-            return None
-        return None if text is None else self.unit_name(node, text)
-
-    def unit_name(self, node: yaml.Node, text: str) -> str | None:
-        if is_unit_name(text) and unit_kind(text) in CGROUP_KINDS:
-            prefix, at, rest = text.partition("@")
-            if at and rest == unit_kind(text).join((".", "")):
+    def ticks(self, interval: float) -> None:
+        """Refuse slopes over a span in which there are too few ticks."""
+        least = MIN_TICKS_A_SLOPE * interval
+        for node, comparison in self.slopes:
+            if comparison.span is not None and comparison.span < least:
                 self.problem(
                     node,
-                    f'{text!r} is a template, which never runs itself: write "{prefix}@*{rest}", or one instance',
+                    f"`{comparison.subject}` sees fewer than {MIN_TICKS_A_SLOPE} ticks of "
+                    f"{format_span(interval)}: write a span of {format_span(least)} or more",
                 )
-                return None
-            return text
-        if is_unit_name(f"{text}.service") and not is_unit_name(text):
-            self.problem(node, f"{text!r} lacks its kind: write {text}.service (or {quoted(_KINDS[1:])})")
-        else:
-            self.problem(node, f"{text!r} is not the name of a unit with memory, such as web.service")
-        return None
-
-    # --- structure ---
 
     def unique_names(self, node: yaml.Node | None, policies: Sequence[Policy]) -> None:
         seen = set()
@@ -393,33 +257,3 @@ class _Reader(ActionReader):
                     f"two policies are named {policy.name!r}: give each a name of its own, logs tell by it",
                 )
             seen.add(policy.name)
-
-
-_KINDS = ("service", "scope", "slice", "mount", "socket", "swap")
-_EXAMPLE = "it needs at least `policies:`, a list; see unitmem.yaml(5)"
-
-
-def never_true(comparison: Comparison) -> tuple[Code, str] | None:
-    """The kind of mistake, and why `comparison` can't be true of any unit; None if it can."""
-    falls = comparison.derivation is Derivation.GROWTH  # a slope may be negative
-    if comparison.operator == "<" and comparison.threshold == 0 and not falls:
-        return Code.NEVER_TRUE, "nothing is less than 0"
-    if (
-        comparison.operator in (">", ">=")
-        and comparison.of == "limit"
-        and Trait.BOUNDED in MEASURES[comparison.measure].traits
-        and (comparison.threshold > 100 or (comparison.threshold == 100 and comparison.operator == ">"))
-    ):
-        return Code.ABOVE_LIMIT, "the kernel keeps the unit within its limit; write less than 100%"
-    if (
-        comparison.operator == ">"
-        and comparison.measure.find("pressure.") >= 0
-        and comparison.threshold >= 100
-    ):
-        return Code.NEVER_TRUE, "a pressure is never above 100%"
-    return None
-
-
-def _keys_of(node: yaml.Node) -> tuple[str, ...]:
-    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-    return tuple(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))

@@ -17,7 +17,6 @@ from typing import Any
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import Trait, with_trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.policy.actions import action_name
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.record.history import FILE_NAME, HOST, Event, Kind
 
@@ -193,7 +192,7 @@ def _event_about(decision: Decision, kind: Kind, message: str, realtime: float) 
         run=decision.invocation.invocation_id,
         policy=decision.policy,
         step=decision.step_number,
-        action=action_name(decision.action),
+        action=decision.action.name,
     )
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from unitmem.explain.attribution import Cause, Ending
 from unitmem.measure.catalogue import MEASURES
+from unitmem.policy.actions import Log
 from unitmem.policy.condition import format_value
 from unitmem.quantity import format_size
 from unitmem.record.history import Event, Kind
@@ -106,7 +107,7 @@ def _fate(decision: Event) -> _Fate:
         return _Fate.WITHHELD
     if decision.result is not None:
         return _Fate.OBSERVED
-    return _Fate.LOGGED if decision.action == "log" else _Fate.DONE
+    return _Fate.LOGGED if decision.action == Log.keyword else _Fate.DONE
 
 
 def story_document(story: Story) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.policy.actions import action_name
 from unitmem.policy.condition import Finding
 from unitmem.policy.model import Mode, Step, step_number
 from unitmem.quantity import format_span
@@ -99,7 +98,7 @@ def _policy(plan: PolicyPlan) -> dict[str, Any]:
             {
                 "when": str(step.when),
                 "for": step.hold,
-                "do": action_name(step.action),
+                "do": step.action.name,
                 "action": str(step.action),
             }
             for step in policy.steps

@@ -15,37 +15,20 @@ from typing import NamedTuple
 from unitmem.measure.catalogue import MEASURES, Trait
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import (
-    Action,
-    Freeze,
-    Kill,
-    Log,
     Reclaim,
     Restart,
     SetProperties,
-    Signal,
-    Stop,
-    action_name,
-    ends_the_unit,
 )
 from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Not, comparisons
 from unitmem.policy.model import Policy, Step
 from unitmem.policyfile.nodes import Problem
-from unitmem.policyfile.reader import Checked, is_silenced, never_true
+from unitmem.policyfile.reader import Checked, is_silenced
+from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.quantity import format_size
 from unitmem.text import closest, listed
 from unitmem.unit import CORE_UNITS, is_glob, matches
 
-_SEVERITY: dict[type[Action], int] = {
-    Log: 0,
-    Reclaim: 1,
-    SetProperties: 2,
-    Signal: 3,
-    Freeze: 4,
-    Restart: 5,
-    Stop: 5,
-    Kill: 6,
-}
 _MOST_NAMED = 3
 
 
@@ -98,7 +81,7 @@ class _Review:
                 f"{pattern} matches no unit that is loaded here now; `unitmem list --all` shows which are",
                 *("units", index),
             )
-        if all(isinstance(step.action, Log) for step in self.policy.steps):
+        if not any(step.action.acts for step in self.policy.steps):
             return  # what is only told is told of protected units too
         core = self._core(pattern)
         if core and is_glob(pattern):
@@ -144,7 +127,7 @@ class _Review:
 
     def _condition(self, index: int, step: Step) -> Iterator[Problem]:
         yield from self._limit(step.when, "steps", index, "when")
-        if isinstance(step.action, Log):
+        if not step.action.acts:
             return
         for term in _cached(_without_not(step.when)):
             if term.measure == "file" and isinstance(step.action, Reclaim):
@@ -172,10 +155,10 @@ class _Review:
         action, keys = step.action, ("steps", index, "do")
         # what looks over a span of time is no spike
         is_instant = any(comparison.span is None for comparison in comparisons(step.when))
-        if ends_the_unit(action) and step.hold == 0 and is_instant:
+        if action.ends_the_unit and step.hold == 0 and is_instant:
             yield self.doubt(
                 Code.NO_HOLD,
-                f"without `for`, one spike is enough for `{action_name(action)}`: add one, such as `for: 30s`",
+                f"without `for`, one spike is enough for `{action.name}`: add one, such as `for: 30s`",
                 *keys,
             )
         budgets = (self.policy.budget, self.checked.file.budget)
@@ -204,18 +187,18 @@ class _Review:
     def _order(self, index: int, step: Step) -> Iterator[Problem]:
         """Whether a step before this one is the milder one, and comes no sooner, or the other way round."""
         for other in self.policy.steps[:index]:
-            mild, harsh = sorted((other, step), key=lambda each: _SEVERITY.get(type(each.action), 0))
+            mild, harsh = sorted((other, step), key=lambda each: each.action.severity)
             low, high = _rung(mild.when), _rung(harsh.when)
-            ranks = [_SEVERITY.get(type(each.action)) for each in (mild, harsh)]
             if low is None or high is None or low.subject != high.subject:
                 continue
-            if None in ranks or ranks[0] == ranks[1]:
-                continue
-            if (low.height, mild.hold) < (high.height, harsh.hold):
+            if mild.action.severity == harsh.action.severity or (low.height, mild.hold) < (
+                high.height,
+                harsh.hold,
+            ):
                 continue
             yield self.doubt(
                 Code.LADDER_ORDER,
-                f"`{action_name(harsh.action)}` at `{harsh.when}` comes no later than `{action_name(mild.action)}` "
+                f"`{harsh.action.name}` at `{harsh.when}` comes no later than `{mild.action.name}` "
                 f"at `{mild.when}`, which is milder: give the milder one the threshold that is met first",
                 *("steps", index, "when"),
             )

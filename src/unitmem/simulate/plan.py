@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.actions import Log
 from unitmem.policy.condition import Verdict, comparisons, judge
 from unitmem.policy.model import Policy, PolicyFile, Step
 from unitmem.policy.trends import NOT_YET_WATCHED, UnitFacts, extend
@@ -176,7 +175,7 @@ def _idle(policy: Policy, machine: Sample, units: tuple[UnitPlan, ...]) -> Itera
 
 
 def _may_act(step: Step, unit: UnitPlan) -> bool:
-    return unit.protected is None or isinstance(step.action, Log)
+    return unit.protected is None or not step.action.acts
 
 
 def _protected(step: Step, units: tuple[UnitPlan, ...]) -> Iterator[str]:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from unitmem.measure.catalogue import MEASURES, Dimension, Measure, Scope
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.actions import Log, action_name
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Result
 from unitmem.policy.model import Mode, Policy, PolicyFile, Step, step_number
 from unitmem.policy.state import (
@@ -326,7 +325,7 @@ def _count(counts: Counts, unit: str, family: Family, labels: Labels) -> Counts:
 
 
 def _action_labels(decision: Decision) -> Labels:
-    return _labels_of(decision.policy, decision.step_number, action_name(decision.action), decision.unit)
+    return _labels_of(decision.policy, decision.step_number, decision.action.name, decision.unit)
 
 
 def _labels_of(policy: str, step: int, action: str, unit: str) -> Labels:
@@ -383,7 +382,7 @@ class _Filled:
             of_policy = ("policy", policy.name)
             self.add(POLICY_INFO, 1, (of_policy, ("mode", str(policy.mode))))
             for index, step in enumerate(policy.steps):
-                about = ("action", action_name(step.action)), ("when", str(step.when))
+                about = ("action", step.action.name), ("when", str(step.when))
                 self.add(STEP_INFO, 1, (of_policy, ("step", str(step_number(index))), *about))
             for unit in seen.sample.units:
                 if policy.governs(unit):
@@ -457,7 +456,7 @@ def _countable(policy: Policy, file: PolicyFile, unit: UnitSample) -> Iterator[C
     """What may be counted of `unit` under `policy`."""
     name = unit.unit.name
     for index, step in enumerate(policy.steps):
-        labels = _labels_of(policy.name, step_number(index), action_name(step.action), name)
+        labels = _labels_of(policy.name, step_number(index), step.action.name, name)
         yield ACTIONS.name, labels
         for result in _results(policy, step):
             yield OUTCOMES.name, (*labels, ("result", str(result)))
@@ -468,7 +467,7 @@ def _countable(policy: Policy, file: PolicyFile, unit: UnitSample) -> Iterator[C
 def _results(policy: Policy, step: Step) -> tuple[Result, ...]:
     if policy.mode is Mode.OBSERVE:
         return (Result.OBSERVED,)
-    if isinstance(step.action, Log):
+    if not step.action.acts:
         return (Result.VERIFIED,)
     return Result.VERIFIED, Result.FAILED, Result.GONE
 
@@ -476,7 +475,7 @@ def _results(policy: Policy, step: Step) -> tuple[Result, ...]:
 def _obstacles(policy: Policy, step: Step, file: PolicyFile, unit: UnitSample) -> Iterator[Obstacle]:
     if policy.cooldown > 0:
         yield Obstacle.COOLING_DOWN
-    if isinstance(step.action, Log):
+    if not step.action.acts:
         return
     if unit.protected is not None and unit.unit.name not in policy.unprotect:
         yield Obstacle.PROTECTED

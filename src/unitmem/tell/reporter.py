@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
-from unitmem.policy.decision import Decision, Outcome, Override
+from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, Decision, Outcome, Override
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
@@ -87,7 +87,7 @@ class Teller:
         fields = {
             "MESSAGE_ID": SET_BACK_MESSAGE_ID,
             **unit_fields(override.unit, self._kind),
-            "UNITMEM_POLICY": override.policy,
+            POLICY_FIELD: override.policy,
         }
         self._journal.write(Entry(Priority.NOTICE, message, fields))
         event = Event(time.time(), Kind.SET_BACK, override.unit, message, policy=override.policy)
@@ -100,8 +100,8 @@ class Teller:
             fields = {
                 "MESSAGE_ID": UNKNOWN_MESSAGE_ID,
                 **unit_fields(blind.invocation.unit, self._kind),
-                "UNITMEM_POLICY": blind.policy,
-                "UNITMEM_STEP": blind.step,
+                POLICY_FIELD: blind.policy,
+                STEP_FIELD: blind.step,
             }
             self._journal.write(Entry(Priority.WARNING, message, fields))
             event = Event(

@@ -1,0 +1,57 @@
+"""What the actions that end a unit share: whether it has ended, and SIGKILL to all of its processes."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from unitmem.act.task import OVER, Pending, Task
+from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError
+from unitmem.kernel.cgroup import CgroupGoneError
+from unitmem.policy.actions import END_WAIT
+from unitmem.policy.decision import Outcome, Result
+
+
+def has_ended(task: Task[Any]) -> bool:
+    """Whether the invocation is over: its cgroup is removed, or its manager says so."""
+    if not task.cgroup.exists():
+        return True
+    if task.reachable is None:
+        return False
+    try:
+        unit = task.reachable.describe(task.decision.unit)
+    except NoSuchUnitError:
+        return True
+    except BusError:
+        return False
+    return unit.active_state in OVER or unit.invocation_id != task.invocation_id
+
+
+def kill_all(task: Task[Any]) -> None:
+    """SIGKILL to all: by the kernel, which no fork escapes, or where it can't, by the manager.
+
+    Raises:
+        InvocationGoneError, NoSuchUnitError, CgroupGoneError: there is nothing left to kill.
+        BusError: the manager can't do it either.
+    """
+    # processes that outlive their run keep its cgroup, and the next run is put into the same one.
+    # A manager that doesn't answer is no reason to let a unit grow
+    with suppress(BusError):
+        task.unit_meant()
+    try:
+        task.cgroup.kill()
+    except OSError:
+        task.manager.kill_unit(task.decision.unit, task.invocation_id, "all", signal.SIGKILL)
+
+
+def take_last_resort(task: Task[Any], pending: Pending) -> Outcome | Pending:
+    """Kill what has not stopped in time."""
+    try:
+        kill_all(task)
+    except (InvocationGoneError, NoSuchUnitError, CgroupGoneError):
+        return pending  # it has just ended, and not by us: the next look sees that
+    except BusError as error:
+        return task.outcome(Result.FAILED, f"it did not stop, and {error}", again=True)
+    return replace(pending, killed=True, deadline=task.now + END_WAIT)

@@ -1,0 +1,27 @@
+"""`stop`: a stop job of the manager, and SIGKILL to what it leaves, if asked for."""
+
+from __future__ import annotations
+
+from unitmem.act.ending import has_ended, take_last_resort
+from unitmem.act.task import Pending, Task
+from unitmem.policy.actions import LastResort, Stop
+from unitmem.policy.decision import Outcome, Result
+from unitmem.quantity import format_span
+
+
+def perform(task: Task[Stop]) -> Outcome | Pending:
+    task.manager.stop_unit(task.decision.unit, task.invocation_id)
+    return task.pending(task.action.timeout)
+
+
+def verify(task: Task[Stop], pending: Pending) -> Outcome | Pending:
+    if has_ended(task):
+        late = f"killed, as it had not stopped within {format_span(task.action.timeout)}"
+        how = late if pending.killed else "stopped"
+        return task.outcome(Result.VERIFIED, f"{how}; gone {task.waited} after the decision")
+    if task.now < pending.deadline:
+        return pending
+    if task.action.otherwise is LastResort.KILL and not pending.killed:
+        return take_last_resort(task, pending)
+    what = "SIGKILL to all its processes" if pending.killed else "a stop was asked for"
+    return task.outcome(Result.FAILED, f"still there {task.waited} after {what}", again=True)

@@ -1,0 +1,117 @@
+"""The policy language but for conditions: the keys of each part of a file, from which reader and JSON Schema come.
+
+The keys of an action are those of its class in `policy.actions`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from unitmem.measure.catalogue import MEASURES
+from unitmem.policy.keys import MORE_THAN_NONE, Choice, Count, Items, Key, Part, Span, Syntax
+from unitmem.policy.model import DEFAULT_INTERVAL, Mode
+from unitmem.quantity import format_span
+
+MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0
+
+UNIT_CHARACTER = r"[A-Za-z0-9:_.\\@-]"
+UNIT_GLOB = re.compile(rf"(?:{UNIT_CHARACTER}|[*?]|\[!?{UNIT_CHARACTER}+\])+", re.ASCII)
+POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+
+_BUDGET = "At most so many actions in a span."
+
+FILE_KEYS = (
+    Key(
+        "interval",
+        Span(
+            MIN_INTERVAL,
+            MAX_INTERVAL,
+            "an interval of {value} is out of range: write one from 100ms to 1h, such as 2s",
+        ),
+        "The time between two ticks; kernel events and the service manager cause earlier ones. "
+        f"From {format_span(MIN_INTERVAL)} to {format_span(MAX_INTERVAL)}.",
+        DEFAULT_INTERVAL,
+    ),
+    Key("budget", Part.BUDGET, f"{_BUDGET} For all policies and units together."),
+    Key(
+        "policies",
+        Items(Part.POLICY),
+        "Each is a ladder of steps over a set of units.",
+        is_required=True,
+    ),
+)
+POLICY_KEYS = (
+    Key(
+        "name",
+        Syntax.POLICY_NAME,
+        "The journal tells by it which policy acted. Unique in its file.",
+        is_required=True,
+    ),
+    Key(
+        "units",
+        Items(Syntax.UNIT_PATTERN, 'Such as web.service or "api@*.service".'),
+        "Names with their kind, or shell globs in quotes. Each unit that matches is governed on its own.",
+        is_required=True,
+    ),
+    Key(
+        "except",
+        Items(Syntax.UNIT_PATTERN, "A name or a glob."),
+        "Units that match here are not governed.",
+    ),
+    Key(
+        "unprotect",
+        Items(Syntax.UNIT_NAME, "A name, no glob."),
+        "Protected units that this policy may touch all the same, each named exactly.",
+    ),
+    Key("mode", Choice(Mode), "`observe` decides and tells everything, and does nothing.", Mode.ACT),
+    Key(
+        "steps",
+        Items(Part.STEP),
+        "The ladder, mildest step first. Each fires once an episode.",
+        is_required=True,
+    ),
+    Key(
+        "clear",
+        Syntax.CONDITION,
+        "What ends an episode; without it, that no step's condition holds.",
+        examples=("workingset < 60% of limit",),
+    ),
+    Key("cooldown", Span(), "After an episode, how long no new one begins for that unit.", 0.0),
+    Key("budget", Part.BUDGET, f"{_BUDGET} For each unit on its own."),
+)
+STEP_KEYS = (
+    Key(
+        "when",
+        Syntax.CONDITION,
+        "Comparisons of measures, joined by `and`, `or`, `not` and parentheses. What is unknown is not "
+        f"true. Measures: {', '.join(MEASURES)}.",
+        is_required=True,
+        examples=(
+            "unreclaimable > 85% of limit",
+            "process.pss > 512M",
+            "pressure.full.avg10 > 40%",
+            "events.oom_kill > 0 in 10min",
+        ),
+    ),
+    Key("for", Span(), "How long the condition has to hold, at every tick. Without it, once is enough.", 0.0),
+    Key(
+        "repeat",
+        Span(MORE_THAN_NONE, refusal="`repeat` can't be no time at all: write a span such as 5min"),
+        "How long after it fired it fires again, while the condition holds.",
+    ),
+    Key(
+        "do",
+        Part.ACTION,
+        "What is then done, to the run of the unit that breached and to no other.",
+        is_required=True,
+    ),
+)
+BUDGET_KEYS = (
+    Key("actions", Count(10_000), "How many; logging is none.", is_required=True),
+    Key(
+        "per",
+        Span(MORE_THAN_NONE, refusal="no time at all holds no action: write a span such as 1h"),
+        "In what time.",
+        is_required=True,
+    ),
+)
