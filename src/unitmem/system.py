@@ -18,8 +18,7 @@ from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
 from unitmem.measure.catalogue import MEASURES, UNIT_NAMES
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.measure.snapshot import Sampler, take_sample
-from unitmem.quantity import seconds
-from unitmem.text import close_to
+from unitmem.text import close_to, seconds
 from unitmem.unit import ManagerKind, complete_name, is_glob, matches, unit_kind
 
 if TYPE_CHECKING:

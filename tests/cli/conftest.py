@@ -108,7 +108,7 @@ class FakeMachine:
         else:
             rollup.write_text(
                 f"Rss: {rss // 1024} kB\nPss: {pss // 1024} kB\nPrivate_Clean: 0 kB\n"
-                f"Private_Dirty: {pss // 2048} kB\nSwapPss: 0 kB\n"
+                f"Private_Dirty: {pss // 2048} kB\nPrivate_Hugetlb: 0 kB\nSwapPss: 0 kB\n"
             )
 
 

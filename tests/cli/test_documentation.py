@@ -33,9 +33,9 @@ from unitmem.policyfile import reader as config
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.warnings import Code
-from unitmem.quantity import format_span
 from unitmem.simulate.lint import review
 from unitmem.tell import journal, wording
+from unitmem.text import format_span
 from unitmem.unit import Invocation, ManagerKind
 
 COMMANDS = tuple(VERBS)

@@ -22,7 +22,7 @@ from unitmem.policyfile import nodes
 from unitmem.policyfile import reader as config
 from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.schema import CONDITION, SIZE, SPAN, UNIT_PATTERN, policy_file_schema
-from unitmem.quantity import QuantityError, parse_size, parse_span
+from unitmem.text import QuantityError, parse_size, parse_span
 
 SCHEMA = policy_file_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -15,7 +15,6 @@ import pytest
 from documents import PAGES
 
 from unitmem.explain.attribution import Cause, Ending
-from unitmem.files import replace_file
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Log, Signal, Stop
@@ -24,6 +23,7 @@ from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Policy, PolicyFile, Step
 from unitmem.policy.state import State
 from unitmem.policyfile.expression import parse_condition
+from unitmem.record.files import replace_file
 from unitmem.record.history import FILE_NAME
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.status import FILE_NAME as STATUS_FILE

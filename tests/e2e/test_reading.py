@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from unitmem.quantity import parse_size
+from unitmem.text import parse_size
 
 KINDS = "service,scope,slice,mount,socket,swap"
 AS_USER = "sudo -u vagrant XDG_RUNTIME_DIR=/run/user/$(id -u vagrant)"

@@ -18,10 +18,8 @@ TESTS = Path(__file__).parents[1]
 # A room imports only from those above it. A name without a slash is a module of the top level, or a package.
 ROOMS = [
     "errors",
-    "quantity",
     "unit",
     "text",
-    "files",
     "kernel",
     "manager",
     "measure",
@@ -47,7 +45,7 @@ ONLY_THERE = {
     "typer": {"cli"},
     "rich": {"report", "cli"},
 }
-PURE = {"policy", "simulate", "quantity", "unit", "text", "errors"}
+PURE = {"policy", "simulate", "unit", "text", "errors"}
 # what would let them know of the time, the machine or the world
 IMPURE = {"os", "io", "time", "datetime", "pathlib", "subprocess", "socket", "random", "select", "sys"}
 LONGEST = 450

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.measure.catalogue import MEASURES, NEVER_GROWS, Dimension
+from unitmem.measure.catalogue import MEASURES, Dimension, Trait, with_trait
 from unitmem.policy.condition import ETA_TARGETS, Bounds, comparisons, format_value, judge, measures_of
 from unitmem.policyfile.expression import ConditionError, parse_condition
-from unitmem.quantity import SPAN_UNITS
+from unitmem.text import SPAN_UNITS
 
 M = 2**20
-GROWING = sorted(set(MEASURES) - NEVER_GROWS)
+GROWING = sorted(with_trait(Trait.GROWS))
 
 
 class Facts:

@@ -30,7 +30,7 @@ from unitmem.policy.condition import comparisons
 from unitmem.policy.model import Budget, Mode
 from unitmem.policyfile.nodes import MAX_MESSAGE, PolicyProblemsError
 from unitmem.policyfile.reader import load, parse
-from unitmem.quantity import parse_size
+from unitmem.text import parse_size
 
 M = 2**20
 ONE = """\

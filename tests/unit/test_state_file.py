@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from test_engine_properties import budgets, examples, play, policy_files, timelines
+from test_engine_properties import budgets, play, policy_files, timelines
 
-from unitmem.files import replace_file
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import END_WAIT, Log, Signal, Stop
 from unitmem.policy.decision import Obstacle, Override
@@ -23,6 +22,7 @@ from unitmem.policy.state import EVERY_UNIT, Ladder, Phase, State, StepState, ca
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.reader import parse
 from unitmem.record.clock import Instant
+from unitmem.record.files import replace_file
 from unitmem.record.state_file import (
     AHEAD_NAME,
     FILE_NAME,
@@ -174,7 +174,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     def full(descriptor, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unitmem.files.os.write", full)
+    monkeypatch.setattr("unitmem.record.files.os.write", full)
     with pytest.raises(OSError, match="No space"):
         store.save(Remembered(), (POLICY,), NOW)
     monkeypatch.undo()
@@ -248,7 +248,7 @@ def test_what_a_crash_of_the_machine_left_of_it_is_passed_over(tmp_path, text):
 
 def test_ahead_of_an_action_no_disk_is_waited_for(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr("unitmem.files.os.fdatasync", synced.append)
+    monkeypatch.setattr("unitmem.record.files.os.fdatasync", synced.append)
     store = Store(tmp_path)
     store.save(REMEMBERED, (POLICY,), NOW, ahead=True)
     assert synced == []
@@ -284,7 +284,6 @@ def test_a_restart_leaves_what_a_reload_leaves(before, after):
     assert restarted.spent_in_all == reloaded.spent_in_all
 
 
-@examples
 @given(policy_files, timelines, budgets, policy_files)
 def test_a_restart_leaves_what_a_reload_leaves_of_any_state(before, timeline, budget, after):
     last = play(before, timeline, budget)[-1]

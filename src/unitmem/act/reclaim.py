@@ -11,7 +11,7 @@ from unitmem.errors import reason_of
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.policy.actions import Reclaim
 from unitmem.policy.decision import Outcome, Result
-from unitmem.quantity import format_size
+from unitmem.text import format_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from unitmem.errors import BusError, reason_of
 from unitmem.kernel.process import PAGE_SIZE
 from unitmem.policy.actions import END_WAIT, SetProperties, spell_property
 from unitmem.policy.decision import Outcome, Result
-from unitmem.quantity import format_size
+from unitmem.text import format_size
 
 _FILE_OF_PROPERTY = {
     "MemoryMin": "memory.min",

@@ -20,7 +20,7 @@ from unitmem.kernel.process import (
 from unitmem.kernel.processes import read_processes
 from unitmem.policy.actions import END_WAIT, ENDING_SIGNALS, LastResort, Signal, Target
 from unitmem.policy.decision import Outcome, Result
-from unitmem.quantity import format_size
+from unitmem.text import format_size
 
 
 class _NoVictimError(Exception):

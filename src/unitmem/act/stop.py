@@ -6,7 +6,7 @@ from unitmem.act.ending import has_ended, take_last_resort
 from unitmem.act.task import Pending, Task
 from unitmem.policy.actions import LastResort, Stop
 from unitmem.policy.decision import Outcome, Result
-from unitmem.quantity import format_span
+from unitmem.text import format_span
 
 
 def perform(task: Task[Stop]) -> Outcome | Pending:

@@ -11,7 +11,7 @@ from unitmem.kernel.process import Process
 from unitmem.manager.systemd import Manager
 from unitmem.policy.action import Action
 from unitmem.policy.decision import Decision, Outcome, Override, Result
-from unitmem.quantity import format_span
+from unitmem.text import format_span
 from unitmem.unit import Unit
 
 OVER = ("inactive", "failed")

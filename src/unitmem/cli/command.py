@@ -118,7 +118,7 @@ class Command:
                     stop_as(stopped)
         if number := os.read(pipe, 16):
             self.kill()
-            raise OSError(int(number), "")
+            raise OSError(int(number), os.strerror(int(number)))
 
     def _send(self, number: int) -> None:
         # nobody else waits for it: until we have, the pid is its own

@@ -19,9 +19,8 @@ from unitmem.cli.options import is_bare_zero, span
 from unitmem.errors import UnitmemError, UsageError
 from unitmem.guard.outcome import GuardEnd
 from unitmem.guard.process_guard import ProcessGuard
-from unitmem.quantity import QuantityError, format_size, parse_size
 from unitmem.report.failure import say
-from unitmem.text import signal_name
+from unitmem.text import QuantityError, format_size, parse_size, signal_name
 
 _SHOWN_EVERY = 1.0
 """Seconds between two progress lines."""

@@ -11,7 +11,7 @@ from unitmem.cli.completion import unit_names
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import User
-from unitmem.files import replace_file
+from unitmem.record.files import replace_file
 from unitmem.tell.exporter import format_of
 from unitmem.tell.openmetrics import Format, measures_page, render
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from unitmem.errors import UsageError
-from unitmem.quantity import QuantityError, parse_span
+from unitmem.text import QuantityError, parse_span
 
 User = Annotated[bool, typer.Option("--user", help="The calling user's own units, not the machine's.")]
 Json = Annotated[bool, typer.Option("--json", help="A JSON document; see unitmem(1).")]

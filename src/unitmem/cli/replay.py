@@ -12,12 +12,12 @@ import typer
 from unitmem.cli.options import Json
 from unitmem.policy.decision import Decision
 from unitmem.policyfile import reader as config
-from unitmem.quantity import format_span
 from unitmem.record.history import read_samples
 from unitmem.report.document import emit
 from unitmem.report.failure import say
 from unitmem.simulate.replay import Replayed, decisions
 from unitmem.tell.wording import decision_entry
+from unitmem.text import format_span
 
 
 def replay_policy(

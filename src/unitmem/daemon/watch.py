@@ -21,7 +21,6 @@ from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError
-from unitmem.files import replace_file
 from unitmem.kernel.process import Process
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
@@ -34,15 +33,15 @@ from unitmem.policy.model import Policy, PolicyFile, observing
 from unitmem.policy.state import State, carry_over, rearm, retry_all
 from unitmem.policyfile import reader
 from unitmem.policyfile.reader import Checked
-from unitmem.quantity import format_span
 from unitmem.record.clock import Instant
+from unitmem.record.files import replace_file
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Remembered, Store
 from unitmem.tell.journal import Priority
 from unitmem.tell.reporter import Teller
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
 from unitmem.tell.status import Watched, status_document
-from unitmem.text import plural
+from unitmem.text import format_span, plural
 
 if TYPE_CHECKING:
     from unitmem.tell.exporter import Exporter

@@ -24,7 +24,6 @@ from unitmem.explain.entries import (
     values,
 )
 from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, UNIT_FIELD, Result
-from unitmem.quantity import format_size
 from unitmem.tell.journal import (
     ACTION_FIELD,
     DECISION_MESSAGE_ID,
@@ -32,7 +31,7 @@ from unitmem.tell.journal import (
     OBJECT_FIELDS,
     RESULT_FIELD,
 )
-from unitmem.text import printable
+from unitmem.text import format_size, printable
 from unitmem.unit import ManagerKind, is_within, unit_kind
 
 NEAR = 30.0

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Self
 
 from unitmem.kernel.process import Process
-from unitmem.quantity import format_size, format_span
+from unitmem.text import format_size, format_span
 
 
 class GuardEnd(StrEnum):

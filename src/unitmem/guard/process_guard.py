@@ -23,8 +23,7 @@ from unitmem.guard.outcome import Breach, GuardEnd, GuardOutcome, GuardReading, 
 from unitmem.kernel.pidfd import Child, has_ended, open_process, pin
 from unitmem.kernel.process import ProcessGoneError
 from unitmem.kernel.process_tree import ProcessTree
-from unitmem.quantity import format_size, format_span, seconds
-from unitmem.text import printable
+from unitmem.text import format_size, format_span, printable, seconds
 
 _AGAIN = (0.05, 1.0)
 """The least and the most seconds until a signal is tried again, and until a tree without a root is looked at again."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from unitmem.guard.memory_info import MemoryInfo, read_memory_info
-from unitmem.quantity import seconds
+from unitmem.text import seconds
 
 _FINEST = 1e-6  # the clock's own steps come next
 

@@ -16,8 +16,7 @@ from typing import Annotated, Any, Self
 
 from unitmem.policy.action import Action
 from unitmem.policy.keys import MORE_THAN_NONE, Choice, Key, Size, Span, Syntax
-from unitmem.quantity import format_size, format_span, spell_size
-from unitmem.text import printable
+from unitmem.text import format_size, format_span, printable, spell_size
 from unitmem.unit import CGROUP_KINDS
 
 DEFAULT_STOP_TIMEOUT = 90.0  # systemd's own DefaultTimeoutStopSec=

@@ -14,7 +14,7 @@ from math import isinf
 from typing import NamedTuple, Protocol
 
 from unitmem.measure.catalogue import MEASURES, Dimension
-from unitmem.quantity import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
+from unitmem.text import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
 
 # --- what a condition is -----------------------------------------------------------------------
 

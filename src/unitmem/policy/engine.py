@@ -56,7 +56,7 @@ from unitmem.policy.state import (
     unjudged,
 )
 from unitmem.policy.trends import UnitFacts, extend
-from unitmem.quantity import format_span
+from unitmem.text import format_span
 from unitmem.unit import Invocation
 
 

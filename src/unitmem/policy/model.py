@@ -8,8 +8,7 @@ from enum import StrEnum
 
 from unitmem.policy.action import Action
 from unitmem.policy.condition import Condition, measures_of
-from unitmem.quantity import format_span
-from unitmem.text import plural
+from unitmem.text import format_span, plural
 from unitmem.unit import matches
 
 DEFAULT_INTERVAL = 2.0

@@ -19,8 +19,15 @@ from typing import NamedTuple, NoReturn
 
 from unitmem.measure.catalogue import MEASURES, Dimension, Trait
 from unitmem.policy.condition import ETA_TARGETS, All, AnyOf, Comparison, Condition, Derivation, Not
-from unitmem.quantity import QuantityError, format_span, parse_percent, parse_rate, parse_size, parse_span
-from unitmem.text import closest
+from unitmem.text import (
+    QuantityError,
+    closest,
+    format_span,
+    parse_percent,
+    parse_rate,
+    parse_size,
+    parse_span,
+)
 
 DEFAULT_ETA_SPAN = 600.0
 """Seconds over which `eta(limit)` takes its slope where it names no span."""

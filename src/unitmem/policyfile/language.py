@@ -10,7 +10,7 @@ import re
 from unitmem.measure.catalogue import MEASURES
 from unitmem.policy.keys import MORE_THAN_NONE, Choice, Count, Items, Key, Part, Span, Syntax
 from unitmem.policy.model import DEFAULT_INTERVAL, Mode
-from unitmem.quantity import format_span
+from unitmem.text import format_span
 
 MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0
 

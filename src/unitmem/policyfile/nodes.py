@@ -15,8 +15,7 @@ import yaml
 
 from unitmem.errors import PolicyFileError
 from unitmem.policyfile.warnings import Code
-from unitmem.quantity import QuantityError, parse_size, parse_span
-from unitmem.text import close_to, quoted
+from unitmem.text import QuantityError, close_to, parse_size, parse_span, quoted
 
 MAX_DEPTH = 50
 MAX_ALIASES = 200  # what they stand for multiplies, list within list

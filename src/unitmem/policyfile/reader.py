@@ -29,8 +29,7 @@ from unitmem.policyfile.nodes import (
     yaml_problem,
 )
 from unitmem.policyfile.warnings import Code, Ignore, ignores
-from unitmem.quantity import format_span
-from unitmem.text import quoted
+from unitmem.text import format_span, quoted
 from unitmem.unit import is_glob
 
 MAX_FILE_SIZE = 1 << 20  # a file of policies is written by hand; more is a mistake

@@ -25,7 +25,7 @@ from unitmem.policyfile.language import (
     UNIT_CHARACTER,
     UNIT_GLOB,
 )
-from unitmem.quantity import SIZE_UNITS, SPAN_UNITS, format_span
+from unitmem.text import SIZE_UNITS, SPAN_UNITS, format_span
 from unitmem.unit import CGROUP_KINDS
 
 Schema = dict[str, Any]

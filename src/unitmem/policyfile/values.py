@@ -18,8 +18,7 @@ from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.policyfile.language import POLICY_NAME, UNIT_GLOB
 from unitmem.policyfile.nodes import NodeReader, column_within, is_plain
 from unitmem.policyfile.warnings import Code
-from unitmem.quantity import format_span
-from unitmem.text import quoted
+from unitmem.text import format_span, quoted
 from unitmem.unit import CGROUP_KINDS, is_glob, is_unit_name, unit_kind
 
 _KINDS = ("service", "scope", "slice", "mount", "socket", "swap")

@@ -29,13 +29,13 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unitmem.files import replace_file
 from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Override
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy
 from unitmem.policy.state import EVERY_UNIT, Key, Ladder, Phase, State, StepState, resume
 from unitmem.record.clock import Instant
+from unitmem.record.files import replace_file
 from unitmem.unit import Invocation
 
 FILE_NAME = "state.json"

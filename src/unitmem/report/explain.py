@@ -17,10 +17,10 @@ from unitmem.explain.attribution import Cause, Ending
 from unitmem.measure.catalogue import MEASURES
 from unitmem.policy.actions import Log
 from unitmem.policy.condition import format_value
-from unitmem.quantity import format_size
 from unitmem.record.history import Event, Kind
 from unitmem.report.picture import draw
 from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.text import format_size
 
 Series = Callable[[str, str, float, float], Sequence[tuple[float, float]]]
 """(unit, measure, since, until) -> (wall clock, value)."""

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from unitmem.policy.condition import Finding
 from unitmem.policy.model import Mode, Step, step_number
-from unitmem.quantity import format_span
 from unitmem.report.table import GAP, print_line
 from unitmem.simulate.plan import Dependent, PolicyPlan, UnitPlan
+from unitmem.text import format_span
 
 _INDENT = " " * GAP
 _TRUTH = {True: "holds", False: "does not hold", None: "unknown"}

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from unitmem.measure.catalogue import MEASURES
 from unitmem.policy.condition import format_value
-from unitmem.quantity import format_span
 from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.text import format_span
 
 _STALE_TICKS = 5
 _COLUMNS = (

@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.text import Text
 
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.quantity import format_percent, format_size, format_span
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
 from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used
-from unitmem.text import plural, printable
+from unitmem.text import format_percent, format_size, format_span, plural, printable
 from unitmem.unit import Invocation
 
 SORT_FIELDS = ("unit", *(name for name in FIELDS if name != "pss"), "growth", "eta")

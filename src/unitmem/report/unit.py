@@ -17,9 +17,8 @@ from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES, Measure, Scope, Trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import format_value
-from unitmem.quantity import format_size
 from unitmem.report.table import GAP, Column, Cut, print_line, print_table
-from unitmem.text import printable
+from unitmem.text import format_size, printable
 from unitmem.unit import Unit
 
 INDENT = 2

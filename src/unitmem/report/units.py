@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.quantity import format_percent, format_size
 from unitmem.report.table import Column, Cut, print_line, print_table
-from unitmem.text import plural
+from unitmem.text import format_percent, format_size, plural
 
 NEAR, VERY_NEAR = 75.0, 90.0  # percent of the limit
 PRESSED, VERY_PRESSED = 10.0, 40.0  # percent of time that tasks waited for memory

@@ -25,8 +25,7 @@ from unitmem.policyfile.nodes import Problem
 from unitmem.policyfile.reader import Checked, is_silenced
 from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
-from unitmem.quantity import format_size
-from unitmem.text import closest, listed
+from unitmem.text import closest, format_size, listed
 from unitmem.unit import CORE_UNITS, is_glob, matches
 
 _MOST_NAMED = 3

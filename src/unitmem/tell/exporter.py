@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 from unitmem import __version__
 from unitmem.errors import UsageError, reason_of
-from unitmem.files import replace_file
 from unitmem.kernel.process import ProcessGoneError, read_process, with_pss
 from unitmem.measure.sample import Sample
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.policy.model import PolicyFile
 from unitmem.policy.state import State
+from unitmem.record.files import replace_file
 from unitmem.tell.journal import Entry
 from unitmem.tell.once import Once
 from unitmem.tell.openmetrics import (

@@ -12,7 +12,6 @@ from unitmem.policy.decision import (
     Result,
     environment_of,
 )
-from unitmem.quantity import format_span
 from unitmem.tell.journal import (
     ACTION_FIELD,
     DECISION_MESSAGE_ID,
@@ -23,6 +22,7 @@ from unitmem.tell.journal import (
     Entry,
     Priority,
 )
+from unitmem.text import format_span
 from unitmem.unit import ManagerKind
 
 _PRIORITY_OF_RESULT = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from unitmem.quantity import (
+from unitmem.text import (
     SIZE_UNITS,
     SPAN_UNITS,
     QuantityError,
