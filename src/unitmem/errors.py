@@ -5,6 +5,8 @@ Nothing in the library prints or exits: it raises one of these, and the command 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class UnitmemError(Exception):
     """Something a person can act on. `str()` is one sentence; `hint` says what to do about it."""
@@ -28,10 +30,27 @@ class NoSuchUnitError(UnitmemError):
     exit_status = 4
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake, or one doubt, at its place in the file; line and column count from 1."""
+
+    line: int
+    column: int
+    message: str
+    code: str | None = None
+    """What a warning is called, to be silenced by; a mistake can't be silenced, and has none."""
+
+    def at(self, path: str) -> str:
+        """`file:line:col: message`, as editors and compilers have it."""
+        return f"{path}:{self.line}:{self.column}: {self.message}"
+
+
 class PolicyFileError(UnitmemError):
     """A policy file that must not run: EX_CONFIG of sysexits.h, which the service doesn't restart on."""
 
     exit_status = 78
+    problems: tuple[Problem, ...] = ()
+    """Its mistakes, in their order; none where it can't be read at all."""
 
 
 class CommandNotFoundError(UnitmemError):

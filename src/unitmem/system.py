@@ -150,7 +150,7 @@ class System:
     def follow(
         self, *patterns: str, interval: float = 5.0, measures: Collection[str] | None = None
     ) -> Iterator[Sample]:
-        """Return an iterator of samples: one now, one every `interval`, and one as soon as a unit starts or ends.
+        """Return an iterator of samples: one now, one every `interval`, and one when the manager starts or ends a unit.
 
         It keeps its phase, however long the caller takes between two samples; those that were due meanwhile
         become one. Units that match and appear later are in it as well. The manager is listened to rather
@@ -173,11 +173,12 @@ class System:
         from unitmem.manager.tracker import Tracker  # noqa: PLC0415 - pystemd
 
         names = [complete_name(pattern) for pattern in patterns]
+        exact = [name for name in names if not is_glob(name)]
 
         def is_meant(name: str) -> bool:
             return matches(name, names) if names else unit_kind(name) != "slice"
 
-        tracker = Tracker(is_meant, own_cgroup(self._proc), self._cgroups)
+        tracker = Tracker(is_meant, own_cgroup(self._proc), self._cgroups, exact)
         with self._connect(self._kind) as manager:
             try:
                 manager.follow()

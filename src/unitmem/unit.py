@@ -39,6 +39,13 @@ class Unit:
     main_pid: int | None = None
     control_pid: int | None = None
     slice: str | None = None
+    aliases: tuple[str, ...] = ()
+    """Other names of it, of those that were asked for."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name, and its aliases."""
+        return (self.name, *self.aliases)
 
     @property
     def kind(self) -> str:

@@ -161,3 +161,36 @@ def test_a_unit_whose_processes_can_not_be_listed_is_not_taken_for_small(
     else:
         assert "pss" not in sample.values
         assert sample.unknown["pss"].startswith("not every process of it can be found: ")
+
+
+ALIAS = """
+policies:
+  - name: p
+    units: ["nick.service"]
+    steps: [{when: "current > 1K", do: {signal: SIGUSR1, to: all}}]
+"""
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["loaded", "loaded later"])
+def test_a_policy_that_names_an_alias_governs_the_unit(systemd, manager, cgroups, tmp_path, is_late):
+    def load():
+        path = "/system.slice/real.service"
+        systemd.add(
+            "real.service", control_group=path, directory=cgroups.make(path), aliases=("nick.service",)
+        )
+
+    path = tmp_path / "p.yaml"
+    path.write_text(ALIAS)
+    if not is_late:
+        load()
+    with Watch(path, config.load(path), manager, World(cgroup_root=cgroups.root)) as watch:
+        watch.tick(time.monotonic())
+        if is_late:
+            assert systemd.calls("Kill", "KillUnit") == []
+            load()
+            manager.ping()  # an answered call is proof that the signal has arrived
+            watch.tick(time.monotonic())
+        assert len(systemd.calls("Kill", "KillUnit")) == 1
+        asked = len(systemd.calls())
+        watch.tick(time.monotonic())
+        assert len(systemd.calls()) == asked, "a tick in which nothing changes asks nothing"

@@ -364,7 +364,7 @@ def test_exactly_what_is_due_is_decided_and_what_withholds_it_is_told_once(
         silent = set(tick.ending)
         expected = []
         was_withheld, withheld = withheld, {k: v for k, v in withheld.items() if k[1] in tick.ending}
-        for policy, unit in [(p, unit) for p in policies for unit in tick.readings if p.governs(unit)]:
+        for policy, unit in [(p, unit) for p in policies for unit in tick.readings if p.governs(Unit(unit))]:
             for number in due(ticks, index, policy, unit):
                 if unit in silent:
                     continue

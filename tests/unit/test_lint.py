@@ -134,6 +134,11 @@ DOUBTFUL = {
         HERE,
         ("no-match", 3, 13),
     ),
+    "a unit by its alias": (
+        steps('when: "anon > 1G", do: log', units="nick.service"),
+        sample_of(UnitSample(Unit("real.service", aliases=("nick.service",)))),
+        ("alias", 3, 13),
+    ),
     "a glob without a unit": (
         steps('when: "anon > 1G", do: log', units="api@*.service"),
         HERE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -250,3 +251,19 @@ def test_what_plan_shows_reads_back_as_the_same_condition(text):
     print_plan([only], console_on(printed))
     shown = printed.getvalue().partition("step 1: ")[2].partition(": log\n")[0]
     assert parse_condition(shown) == condition
+
+
+def test_a_unit_that_is_named_by_an_alias_is_shown_with_it():
+    unit = running("real.service")
+    unit = replace(unit, unit=replace(unit.unit, aliases=("nick.service",)))
+    text = 'policies: [{name: a, units: ["nick.service"], steps: [{when: "anon > 1M", do: log}]}]'
+    plans = plan(parse(text).file, sample_of(unit, host=HOST), lambda _: True, lambda _: {})
+    (only,) = plan_document(plans)["policies"][0]["units"]
+    assert (only["unit"], only["aliases"], only["steps"][0]["holds"]) == (
+        "real.service",
+        ["nick.service"],
+        True,
+    )
+    printed = StringIO()
+    print_plan(plans, console_on(printed))
+    assert "real.service (alias nick.service)" in printed.getvalue()

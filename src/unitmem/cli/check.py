@@ -11,11 +11,11 @@ import typer
 
 from unitmem.cli.machine import Machine
 from unitmem.cli.options import Json, User
-from unitmem.errors import PolicyFileError, UnitmemError
+from unitmem.errors import PolicyFileError, Problem, UnitmemError
 from unitmem.measure.sample import Sample
 from unitmem.policy.model import PolicyFile
 from unitmem.policyfile import reader as config
-from unitmem.policyfile.nodes import PolicyProblemsError, Problem
+from unitmem.policyfile.nodes import PolicyProblemsError
 from unitmem.policyfile.reader import Checked
 from unitmem.report.document import emit
 from unitmem.report.failure import say, tell

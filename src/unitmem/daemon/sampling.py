@@ -42,7 +42,7 @@ def take_sample(
     for tracked, cgroup in tracker.present():
         alive()
         name = tracked.unit.name
-        governing = tuple(policy for policy in policies if policy.governs(name))
+        governing = tuple(policy for policy in policies if policy.governs(tracked.unit))
         try:
             unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen)
             unit = replace(unit, protected=tracked.protected)

@@ -42,6 +42,7 @@ from unitmem.tell.reporter import Teller
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
 from unitmem.tell.status import Watched, status_document
 from unitmem.text import format_span, plural
+from unitmem.unit import Unit
 
 if TYPE_CHECKING:
     from unitmem.tell.exporter import Exporter
@@ -80,7 +81,7 @@ class Watch:
         """Actions under way."""
         self.selector = selectors.DefaultSelector()
         """What wakes the loop; the manager's signals are registered."""
-        self.tracker = Tracker(self._governs, world.own_cgroup(), world.cgroup_root)
+        self.tracker = Tracker(self._governs, world.own_cgroup(), world.cgroup_root, self.file.names)
         self.world = world
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
@@ -188,7 +189,7 @@ class Watch:
             self._is_loaded = True
             self.state = carry_over(self.state, self.file.policies, checked.file.policies, now)
             self.file = checked.file
-            self.tracker.govern(self._governs)
+            self.tracker.govern(self._governs, self.file.names)
             self._tell_warnings(checked)
             self._teller.say(Priority.NOTICE, f"{self.path} is loaded: {_summary(self.file.policies)}")
         self.world.notify(ready=1)
@@ -204,7 +205,7 @@ class Watch:
     # --- reading ---
 
     def _governs(self, unit: str) -> bool:
-        return any(policy.governs(unit) for policy in self.file.policies)
+        return any(policy.governs(Unit(unit)) for policy in self.file.policies)
 
     def _sample(self, now: float) -> Sample:
         """Return what there is to see; nothing is known if the host can't be read."""

@@ -180,6 +180,8 @@ class Manager:
                 sub_state=text_of(self._property(path, _UNIT, "SubState", "s")),
                 invocation_id=hex_of(self._property(path, _UNIT, "InvocationID", "ay")),
             )
+        if unit.name != name:
+            unit = replace(unit, aliases=(name,))
         # one whose file was deleted runs on, and is not found either
         if unit.load_state == "not-found" and unit.active_state == "inactive":
             raise _no_such_unit(name)

@@ -8,9 +8,9 @@ job runs, its unit is looked at on every update.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unitmem.errors import BusError, BusLostError, NoSuchUnitError
@@ -40,13 +40,20 @@ class Tracker:
         governs: whether the unit of that name is of interest.
         own_cgroup: the cgroup path of this process, whose unit and slices are protected.
         root: where cgroup v2 is mounted.
+        names: units of interest that are named exactly: one that isn't listed may be an alias.
     """
 
     def __init__(
-        self, governs: Callable[[str], bool], own_cgroup: str | None, root: Path = CGROUP_ROOT
+        self,
+        governs: Callable[[str], bool],
+        own_cgroup: str | None,
+        root: Path = CGROUP_ROOT,
+        names: Collection[str] = (),
     ) -> None:
         self.events = MemoryEvents()
         self._governs = governs
+        self._names = frozenset(names)
+        self._aliases: dict[str, str] = {}
         self._own_cgroup = own_cgroup
         self._root = root
         self._units: dict[str, Tracked] = {}
@@ -67,9 +74,11 @@ class Tracker:
         self._units.clear()
         self.events.close()
 
-    def govern(self, governs: Callable[[str], bool]) -> None:
+    def govern(self, governs: Callable[[str], bool], names: Collection[str] = ()) -> None:
         """Take an interest in other units from the next update on."""
         self._governs = governs
+        self._names = frozenset(names)
+        self._aliases = {alias: name for alias, name in self._aliases.items() if alias in names}
         self._must_list = True
 
     def resume(self) -> None:
@@ -90,7 +99,14 @@ class Tracker:
             name = change.unit
             if change.change is Change.RELOADED:
                 self._must_list = True
-            if name is None or not self._is_of_interest(name):
+            if name is None:
+                continue
+            if change.change is Change.APPEARED:
+                # it may be what a name that nobody knew so far is an alias of, which has the same kind
+                self._stale |= {
+                    other for other in self._unknown_names() if unit_kind(other) == unit_kind(name)
+                }
+            if not self._is_of_interest(name):
                 continue
             match change.change:
                 case Change.VANISHED:
@@ -122,7 +138,7 @@ class Tracker:
         return [
             (tracked, tracked.cgroup)
             for _, tracked in sorted(self._units.items())
-            if tracked.cgroup is not None and self._governs(tracked.unit.name)
+            if tracked.cgroup is not None and self._is_governed(tracked.unit.name)
         ]
 
     def unseen(self) -> frozenset[str]:
@@ -142,7 +158,14 @@ class Tracker:
     # --- keeping up ---
 
     def _is_of_interest(self, name: str) -> bool:
-        return unit_kind(name) in CGROUP_KINDS and (self._governs(name) or matches(name, CORE_UNITS))
+        return unit_kind(name) in CGROUP_KINDS and (self._is_governed(name) or matches(name, CORE_UNITS))
+
+    def _is_governed(self, name: str) -> bool:
+        return self._governs(name) or name in self._aliases.values()
+
+    def _unknown_names(self) -> set[str]:
+        """Return the names that are neither those of known units nor known as aliases."""
+        return {name for name in self._names if name not in self._units and name not in self._aliases}
 
     def _unsettled(self) -> set[str]:
         return {
@@ -156,9 +179,9 @@ class Tracker:
         self._must_list = False
         self.is_listed = True
         self._jobs &= names
-        self._stale |= names
         for name in self._units.keys() - names:
             self._forget(name)
+        self._stale |= names | self._unknown_names()
 
     def _look_at(self, name: str, manager: Manager) -> None:
         try:
@@ -168,7 +191,11 @@ class Tracker:
             return
         if unit.name != name:  # an alias: the unit is tracked under its own name
             self._forget(name)
-            return
+            if name not in self._names:
+                return
+            self._aliases[name] = name = unit.name
+        aliases = tuple(sorted(alias for alias, meant in self._aliases.items() if meant == name))
+        unit = replace(unit, aliases=aliases)
         tracked = self._units.setdefault(name, Tracked(unit))
         tracked.unit = unit
         self._bind(tracked)
@@ -183,7 +210,7 @@ class Tracker:
             return
         self._let_go(tracked)
         self.unopened.pop(tracked.unit.name, None)
-        if path is None or not self._governs(tracked.unit.name):
+        if path is None or not self._is_governed(tracked.unit.name):
             return
         try:
             tracked.cgroup = Cgroup(path, self._root)
@@ -217,6 +244,7 @@ class Tracker:
         self._jobs.discard(name)
         self._stale.discard(name)
         self.unopened.pop(name, None)
+        self._aliases = {alias: meant for alias, meant in self._aliases.items() if meant != name}
 
     def _let_go(self, tracked: Tracked) -> None:
         if tracked.cgroup is not None:

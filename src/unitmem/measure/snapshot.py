@@ -70,6 +70,7 @@ def take_sample(
     names = [complete_name(pattern) for pattern in patterns]
     exact = [name for name in names if not is_glob(name)]
     named = list(_described(exact, describe)) if skip_missing else [describe(name) for name in exact]
+    exact_names = {unit.name for unit in named}
     globs = [name for name in names if is_glob(name)] if names else ["*"]
     matching = {
         name: unit
@@ -82,7 +83,9 @@ def take_sample(
     described = {unit.name: unit for unit in _described(matching, describe)}
     if not include_all:
         described = {name: unit for name, unit in described.items() if unit.control_group is not None}
-    described |= {unit.name: unit for unit in named}
+    for unit in named:
+        known = described.get(unit.name, unit)
+        described[unit.name] = replace(unit, aliases=tuple(sorted({*known.aliases, *unit.aliases})))
     core = [
         (unit.name, unit.control_group)
         for unit in _described([name for name in loaded if matches(name, CORE_UNITS)], describe)
@@ -91,7 +94,7 @@ def take_sample(
     units = {}
     for name, unit in sorted(described.items()):
         sample = sampler.at(unit)
-        if sample is None and (include_all or unit in named):
+        if sample is None and (include_all or name in exact_names):
             sample = _without_cgroup(unit, manager)
         if sample is not None:
             # what a policy's service may not touch; this process and its session are no part of it
@@ -189,7 +192,7 @@ def _without_cgroup(unit: Unit, manager: Manager) -> UnitSample | None:
     The manager names a cgroup for a socket, say, that it makes only once the unit has a process.
     """
     try:
-        if manager.describe(unit.name) != unit:
+        if replace(manager.describe(unit.name), aliases=unit.aliases) != unit:
             return None
     except NoSuchUnitError:
         return None

@@ -83,8 +83,8 @@ def evaluate(
         policies = policies.policies
     tick = _Tick(policies, sample, state, now, budget)
     for policy in policies:
-        for name, unit in sample.units.items():
-            if unit.invocation is not None and policy.governs(name):
+        for unit in sample.units.values():
+            if unit.invocation is not None and policy.governs(unit.unit):
                 tick.climb(policy, unit, unit.invocation)
     tick.let_go_of_the_gone()
     return tick.state(), tuple(tick.decisions)
@@ -96,7 +96,7 @@ def is_undecided(
     """Whether reading what is costly (PSS and its like) would decide a condition that bounds leave open."""
     facts = UnitFacts(unit, state.trails.get(unit.name), now, host)
     for policy in policies:
-        if not policy.governs(unit.unit.name):
+        if not policy.governs(unit.unit):
             continue
         for condition in policy.conditions:
             if any(
@@ -146,7 +146,7 @@ class _Tick:
             wanted = [
                 comparison
                 for policy in policies
-                if policy.governs(name)
+                if policy.governs(unit.unit)
                 for condition in policy.conditions
                 for comparison in comparisons(condition)
             ]
@@ -251,7 +251,7 @@ class _Tick:
         if (until := cools_until(self.cooling, key)) is not None:
             left = format_span(until - self.now)
             return Refusal(Obstacle.COOLING_DOWN, f"it is cooling down for another {left}", until)
-        if not logs and unit.protected is not None and unit.unit.name not in policy.unprotect:
+        if not logs and unit.protected is not None and not policy.unprotects(unit.unit):
             return Refusal(Obstacle.PROTECTED, unit.protected)
         if logs:
             return None

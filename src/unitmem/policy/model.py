@@ -9,7 +9,7 @@ from enum import StrEnum
 from unitmem.policy.action import Action
 from unitmem.policy.condition import Condition, measures_of
 from unitmem.text import format_span, plural
-from unitmem.unit import matches
+from unitmem.unit import Unit, is_glob, matches
 
 DEFAULT_INTERVAL = 2.0
 
@@ -71,9 +71,14 @@ class Policy:
     line: int | None = field(default=None, compare=False)
     """Where in its file it stands, counted from 1; one that has only moved is still the same."""
 
-    def governs(self, unit: str) -> bool:
-        """Whether the unit of that name is one of this policy's."""
-        return matches(unit, self.units) and not matches(unit, self.excluded)
+    def governs(self, unit: Unit) -> bool:
+        """Whether `unit` is one of this policy's, by its name or by an alias."""
+        is_meant = any(matches(name, self.units) for name in unit.names)
+        return is_meant and not any(matches(name, self.excluded) for name in unit.names)
+
+    def unprotects(self, unit: Unit) -> bool:
+        """Whether this policy may touch `unit` although it is protected."""
+        return not self.unprotect.isdisjoint(unit.names)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -91,6 +96,13 @@ class PolicyFile:
     """Seconds between two ticks."""
     budget: Budget | None = None
     """For all policies and units together."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The units that are named exactly, which may be aliases."""
+        return frozenset(
+            pattern for policy in self.policies for pattern in policy.units if not is_glob(pattern)
+        )
 
     @property
     def measures(self) -> frozenset[str]:

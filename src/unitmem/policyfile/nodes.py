@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import yaml
 
-from unitmem.errors import PolicyFileError
+from unitmem.errors import PolicyFileError, Problem
 from unitmem.policyfile.warnings import Code
 from unitmem.text import QuantityError, close_to, parse_size, parse_span, quoted
 
@@ -30,28 +30,14 @@ _T = TypeVar("_T")
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """One mistake, or one doubt, at its place in the file; line and column count from 1."""
-
-    line: int
-    column: int
-    message: str
-    code: str | None = None
-    """What a warning is called, to be silenced by; a mistake can't be silenced, and has none."""
-
-    def at(self, path: str) -> str:
-        """`file:line:col: message`, as editors and compilers have it."""
-        return f"{path}:{self.line}:{self.column}: {self.message}"
-
-
 class PolicyProblemsError(PolicyFileError):
     """Everything that is wrong with one policy file, a line each."""
 
     def __init__(self, path: str, problems: Sequence[Problem]) -> None:
+        found = tuple(sorted(set(problems)))  # an alias repeats what is wrong with its anchor
+        super().__init__("\n".join(problem.at(path) for problem in found))
         self.path = path
-        self.problems = tuple(sorted(set(problems)))  # an alias repeats what is wrong with its anchor
-        super().__init__("\n".join(problem.at(path) for problem in self.problems))
+        self.problems = found
 
 
 class NodeReader:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import yaml
 
-from unitmem.errors import PolicyFileError
+from unitmem.errors import PolicyFileError, Problem
 from unitmem.policy.action import Action
 from unitmem.policy.keys import Part, required
 from unitmem.policy.model import Budget, Policy, PolicyFile, Step
@@ -24,13 +25,12 @@ from unitmem.policyfile.nodes import (
     NOT_UTF8,
     NULL_TAG,
     PolicyProblemsError,
-    Problem,
     beyond_policies,
     yaml_problem,
 )
 from unitmem.policyfile.warnings import Code, Ignore, ignores
 from unitmem.text import format_span, quoted
-from unitmem.unit import is_glob
+from unitmem.unit import Unit, is_glob
 
 MAX_FILE_SIZE = 1 << 20  # a file of policies is written by hand; more is a mistake
 MIN_TICKS_A_SLOPE = MIN_POINTS - 1
@@ -70,6 +70,15 @@ class Checked:
 def is_silenced(doubt: Problem, ignores: Iterable[Ignore]) -> bool:
     """Whether one of the comments is about `doubt`."""
     return any(ignore.silences(doubt.line, doubt.code) for ignore in ignores)
+
+
+def load_policies(path: str | PathLike[str]) -> PolicyFile:
+    """Read a policy file for `evaluate`.
+
+    Raises:
+        PolicyFileError: it can't be read, or has mistakes: `problems` has each with its line and column.
+    """
+    return load(Path(path)).file
 
 
 def load(path: Path) -> Checked:
@@ -188,7 +197,7 @@ class _Reader(ActionReader):
             line=node.start_mark.line + 1,
         )
         for unprotected in sorted(policy.unprotect):
-            if not policy.governs(unprotected):
+            if not policy.governs(Unit(unprotected)):
                 self.warning(
                     nodes["unprotect"],
                     Code.UNPROTECT_UNGOVERNED,

@@ -22,6 +22,8 @@ class Code(StrEnum):
 
     ABOVE_LIMIT = "above-limit"
     """A threshold that the unit's limit keeps its memory below."""
+    ALIAS = "alias"
+    """A unit that is named by an alias."""
     CLEAR_NOT_BELOW = "clear-not-below"
     """The episode would end where a step still fires, or begins to."""
     CORE_UNIT = "core-unit"

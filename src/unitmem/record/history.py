@@ -247,7 +247,11 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
         values.update((measure, value) for measure, value in own.items() if measure.startswith(_OF_HOST))
         unknown.update((measure, why) for measure, why in reasons.items() if measure.startswith(_OF_HOST))
         units[str(name)] = UnitSample(
-            Unit(str(name), invocation_id=None if run is None else str(run)),
+            Unit(
+                str(name),
+                invocation_id=None if run is None else str(run),
+                aliases=tuple(map(str, entry.get("aliases", ()))),
+            ),
             Invocation(str(name), None if run is None else str(run), int(entry.get("inode") or 0)),
             protected=entry.get("protected"),
             values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},

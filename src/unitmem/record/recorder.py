@@ -238,6 +238,8 @@ def _unit_document(unit: UnitSample, measures: Sequence[str]) -> dict[str, Any]:
     }
     if unit.at_most:
         document["at_most"] = {name: unit.at_most[name] for name in measures if name in unit.at_most}
+    if unit.unit.aliases:
+        document["aliases"] = list(unit.unit.aliases)
     if unit.protected is not None:
         document["protected"] = unit.protected
     return document

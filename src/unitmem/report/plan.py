@@ -64,6 +64,8 @@ def _spelled(step: Step) -> str:
 
 def _print_unit(unit: UnitPlan, console: Console) -> None:
     title = Text(f"{_INDENT}{unit.sample.unit.name}", "bold")
+    if unit.sample.unit.aliases:
+        title.append(f" (alias {', '.join(unit.sample.unit.aliases)})", "default not bold")
     title.append(f"  {unit.sample.unit.state}", "default not bold")
     print_line(console, title)
     for index, verdict in enumerate(unit.verdicts):
@@ -115,6 +117,7 @@ def _unit(unit: UnitPlan) -> dict[str, Any]:
     described = unit.sample.unit
     return {
         "unit": described.name,
+        "aliases": list(described.aliases),
         "active_state": described.active_state,
         "sub_state": described.sub_state,
         "protected": unit.protected,

@@ -12,6 +12,7 @@ from enum import Enum, auto
 from itertools import chain
 from typing import NamedTuple
 
+from unitmem.errors import Problem
 from unitmem.measure.catalogue import MEASURES, Trait
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import (
@@ -21,12 +22,11 @@ from unitmem.policy.actions import (
 )
 from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Not, comparisons
 from unitmem.policy.model import Policy, Step
-from unitmem.policyfile.nodes import Problem
 from unitmem.policyfile.reader import Checked, is_silenced
 from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.text import closest, format_size, listed
-from unitmem.unit import CORE_UNITS, is_glob, matches
+from unitmem.unit import CORE_UNITS, Unit, is_glob, matches
 
 _MOST_NAMED = 3
 
@@ -80,6 +80,13 @@ class _Review:
                 f"{pattern} matches no unit that is loaded here now; `unitmem list --all` shows which are",
                 *("units", index),
             )
+        for sample in self._matching(pattern):
+            if pattern in sample.unit.aliases:
+                yield self.doubt(
+                    Code.ALIAS,
+                    f"{pattern} is an alias of {sample.name}, which is the unit that is governed: write {sample.name}",
+                    *("units", index),
+                )
         if not any(step.action.acts for step in self.policy.steps):
             return  # what is only told is told of protected units too
         core = self._core(pattern)
@@ -103,24 +110,24 @@ class _Review:
         here = [
             sample.unit.name
             for sample in self._matching(pattern)
-            if sample.protected is not None and self._means(sample.unit.name)
+            if sample.protected is not None and self._means(sample.unit)
         ]
         elsewhere = [
             core
             for core in CORE_UNITS
             # a glob among them stands for any name that it matches
             if matches(name := core.replace("*", "0"), [pattern])
-            and self._means(name)
+            and self._means(Unit(name))
             and not any(matches(known, [core]) for known in here)
         ]
         return [*here, *elsewhere]
 
     def _matching(self, pattern: str) -> list[UnitSample]:
         units = () if self.machine is None else self.machine.units.values()
-        return [sample for sample in units if matches(sample.unit.name, [pattern])]
+        return [sample for sample in units if any(matches(name, [pattern]) for name in sample.unit.names)]
 
-    def _means(self, name: str) -> bool:
-        return self.policy.governs(name) and name not in self.policy.unprotect
+    def _means(self, unit: Unit) -> bool:
+        return self.policy.governs(unit) and not self.policy.unprotects(unit)
 
     # --- a step by itself ---
 
@@ -296,7 +303,7 @@ def _above_limit(term: Comparison, policy: Policy, machine: Sample) -> str | Non
     limits = [
         (sample.values["limit"], sample.unit.name)
         for sample in machine.units.values()
-        if policy.governs(sample.unit.name) and "limit" in sample.values
+        if policy.governs(sample.unit) and "limit" in sample.values
     ]
     size = _least(term, machine)
     if not limits or size is None:
@@ -394,7 +401,7 @@ def _odd_ignores(
 def _is_judged(code: Code, machine: Sample | None) -> bool:
     """Whether all is known that a warning of this code depends on."""
     match code:
-        case Code.NO_MATCH | Code.CORE_UNIT:
+        case Code.NO_MATCH | Code.CORE_UNIT | Code.ALIAS:
             return machine is not None
         case Code.ABOVE_LIMIT:
             return machine is not None and any("limit" in sample.values for sample in machine.units.values())

@@ -113,7 +113,7 @@ def _plan_policy(
     units = tuple(
         _plan_unit(policy, machine, sample, active, dependents)
         for sample in machine.units.values()
-        if policy.governs(sample.unit.name)
+        if policy.governs(sample.unit)
     )
     return PolicyPlan(policy, units, tuple(_idle(policy, machine, units)))
 
@@ -122,7 +122,7 @@ def _plan_unit(
     policy: Policy, machine: Sample, sample: UnitSample, active: Callable[[str], bool], dependents: Dependents
 ) -> UnitPlan:
     name = sample.unit.name
-    protected = None if name in policy.unprotect else sample.protected
+    protected = None if policy.unprotects(sample.unit) else sample.protected
     if sample.invocation is None:
         return UnitPlan(sample, protected, ())
     facts = _facts(policy, machine, sample)
@@ -156,7 +156,10 @@ def _idle(policy: Policy, machine: Sample, units: tuple[UnitPlan, ...]) -> Itera
     """The rules of `policy` that can't fire here, and why."""
     running = [unit for unit in units if unit.sample.invocation is not None]
     if not units:
-        matching = any(matches(sample.unit.name, policy.units) for sample in machine.units.values())
+        matching = any(
+            any(matches(name, policy.units) for name in sample.unit.names)
+            for sample in machine.units.values()
+        )
         reason = (
             "every loaded unit that matches is excluded" if matching else "no unit that matches is loaded now"
         )

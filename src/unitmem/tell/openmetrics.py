@@ -384,9 +384,9 @@ class _Filled:
             for index, step in enumerate(policy.steps):
                 about = ("action", step.action.name), ("when", str(step.when))
                 self.add(STEP_INFO, 1, (of_policy, ("step", str(step_number(index))), *about))
-            for unit in seen.sample.units:
-                if policy.governs(unit):
-                    self._ladder(policy, unit, state, now)
+            for one in seen.sample.units.values():
+                if policy.governs(one.unit):
+                    self._ladder(policy, one.name, state, now)
         for (name, unit), left in cooling_absent(state, seen.sample.units, now):
             self.add(COOLDOWN, left, (("policy", name), ("unit", unit)))
         if (file_left := file_budget_left(file, state, now)) is not None:
@@ -414,7 +414,7 @@ class _Filled:
         counted = {key: count for mine in seen.counts.values() for key, count in mine.items()}
         for policy in seen.file.policies:
             for unit in seen.sample.units.values():
-                if policy.governs(unit.unit.name):
+                if policy.governs(unit.unit):
                     for key in _countable(policy, seen.file, unit):
                         counted.setdefault(key, 0)
         by_name = {family.name: family for family in (ACTIONS, OUTCOMES, NEAR_DECISIONS)}
@@ -477,7 +477,7 @@ def _obstacles(policy: Policy, step: Step, file: PolicyFile, unit: UnitSample) -
         yield Obstacle.COOLING_DOWN
     if not step.action.acts:
         return
-    if unit.protected is not None and unit.unit.name not in policy.unprotect:
+    if unit.protected is not None and not policy.unprotects(unit.unit):
         yield Obstacle.PROTECTED
     if policy.budget is not None:
         yield Obstacle.OUT_OF_BUDGET

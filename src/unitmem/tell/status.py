@@ -71,8 +71,8 @@ def status_document(
         "units": [
             _unit(policy, sample, unit, state, watched)
             for policy in file.policies
-            for name, unit in sample.units.items()
-            if policy.governs(name)
+            for unit in sample.units.values()
+            if policy.governs(unit.unit)
         ],
         "cooling": [
             {"policy": policy, "unit": unit, "left": left}
@@ -107,7 +107,7 @@ def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watche
         "mode": policy.mode,
         "invocation_id": unit.unit.invocation_id,
         "protected": unit.protected,
-        "unprotected": name in policy.unprotect,
+        "unprotected": policy.unprotects(unit.unit),
         "values": {measure: sample.value(unit, measure) for measure in wanted},
         "at_most": {measure: unit.at_most[measure] for measure in wanted if measure in unit.at_most},
         "unknown": {
