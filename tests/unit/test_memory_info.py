@@ -15,15 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.guard.memory_info import (
+from unitmem.guard.memory_info import MemoryInfo, parse_arenas, read_memory_info
+from unitmem.guard.own_cgroup import (
     CgroupMount,
-    MemoryInfo,
     names_below,
-    parse_arenas,
     parse_cgroup_mounts,
     parse_memory_cgroup,
     parse_v1_limit,
-    read_memory_info,
 )
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
