@@ -24,14 +24,29 @@ from unitmem.guard.own_cgroup import known, own_cgroup, read_file
 from unitmem.kernel.files import PROC_ROOT
 from unitmem.kernel.host import Host, read_host
 from unitmem.kernel.process import parse_smaps_rollup, parse_statm
+from unitmem.text import format_size
+
+_SHOWN = {
+    "pss": "process_pss",
+    "rss": "process_rss",
+    "runtime": "runtime_total",
+    "headroom": "headroom",
+    "limit": "cgroup_limit",
+    "current": "cgroup_current",
+    "swap": "swap",
+    "available": "system_available",
+}
+"""How `repr` calls the fields, in its order."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MemoryInfo:
     """This program's memory at one instant: bytes, and None for what could not be read.
 
     Why a field is None stands in `unknown`, under its name. `cgroup_limit` alone may be None for another
     reason, which is that nothing limits it: then `unknown` doesn't name it.
+
+    One made by hand, as tests do it, has a `headroom` of its other fields where none is given.
     """
 
     at: float
@@ -60,9 +75,33 @@ class MemoryInfo:
     The least of `limit − (usage there − inactive page cache there)` at each level that has a limit, and
     of `system_available`: the tightest limit need not be the nearest one, where a neighbour uses most of
     a wider one.
+
+    Where it is None and `unknown` gives no reason for that, it is computed from the other fields: the
+    lesser of `cgroup_limit − cgroup_current` and `system_available`, at least 0. It stays None if neither
+    is given, or if the limit is given and the usage isn't, or if `unknown` names one of them.
     """
     unknown: Mapping[str, str] = field(default_factory=dict)
     """The reason why a field is None, by its name."""
+
+    def __post_init__(self) -> None:
+        if self.headroom is None and "headroom" not in self.unknown:
+            object.__setattr__(self, "headroom", self._own_headroom())
+
+    def _own_headroom(self) -> int | None:
+        if not {"cgroup_limit", "system_available"}.isdisjoint(self.unknown):
+            return None
+        room = [] if self.system_available is None else [self.system_available]
+        if self.cgroup_limit is not None:
+            if self.cgroup_current is None:
+                return None
+            room.append(self.cgroup_limit - self.cgroup_current)
+        return max(0, min(room)) if room else None
+
+    def __repr__(self) -> str:
+        sizes = {name: format_size(getattr(self, item), "") for name, item in _SHOWN.items()}
+        if self.cgroup_limit is None and "cgroup_limit" not in self.unknown:
+            sizes["limit"] = "none"
+        return " ".join(["<MemoryInfo", *(f"{name}={size}" for name, size in sizes.items() if size)]) + ">"
 
 
 # --- parsers -----------------------------------------------------------------------------------
