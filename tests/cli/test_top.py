@@ -17,6 +17,7 @@ import termios
 import time
 from dataclasses import replace
 from itertools import pairwise
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,8 @@ from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import UnitSample
+from unitmem.policy.condition import Bounds, Comparison, Derivation
+from unitmem.policy.trends import UnitFacts, extend
 from unitmem.report.top import (
     SORT_FIELDS,
     GrowthTrail,
@@ -36,7 +39,6 @@ from unitmem.report.top import (
     arrange,
     bar,
     format_eta,
-    growth_of,
     phases_of,
     press,
     render,
@@ -59,9 +61,9 @@ def size(columns, lines):
 
 
 def unit(name, workingset, limit=8 * G, pressure=0.0, run=1):
-    """A unit that runs, with what the table shows; None is unknown."""
+    """A unit that runs, with what the table shows, all of its working set unreclaimable; None is unknown."""
     values = {"workingset": workingset, "current": workingset and workingset + 90 * M, "limit": limit}
-    values |= {"swap": 3 * M, "pressure.some.avg10": pressure}
+    values |= {"unreclaimable": workingset, "swap": 3 * M, "pressure.some.avg10": pressure}
     return UnitSample(
         Unit(name, control_group=f"/{name}"),
         Invocation(name, None, run),
@@ -78,7 +80,13 @@ UNITS = (
     unit("odd.scope", None, pressure=None),
     UnitSample(Unit("stopped.service", active_state="inactive", sub_state="dead")),
 )
-GROWTH = {"web.service": 5.25 * M, "db@main.service": 0.0, "cache.service": -1023.9 * M, LONG: 2 * M}
+A_MINUTE = 1 / 60
+GROWTH = {
+    "web.service": 5.25 * M * A_MINUTE,
+    "db@main.service": 0.0,
+    "cache.service": -1023.9 * M * A_MINUTE,
+    LONG: 2 * M * A_MINUTE,
+}
 PHASES = {"web.service": "holding 12s/30s (web-leak, step 2)", "db@main.service": "idle (db)"}
 LOOK = Look(sample_of(*UNITS, host=HOST), GROWTH)
 PROCESSES = (
@@ -241,13 +249,26 @@ def test_a_unit_that_does_not_grow_meets_no_limit():
     assert {name for name, seconds in times.items() if seconds is None} == set(times) - {"web.service", LONG}
 
 
+def test_the_time_to_the_limit_is_of_what_can_not_be_reclaimed():
+    """Page cache that fills up to the limit is no danger."""
+    cached = replace(UNITS[0], values={**UNITS[0].values, "unreclaimable": 12 * M})
+    assert LOOK.eta(cached) == pytest.approx(500 / 5.25 * 60)
+    assert LOOK.eta(replace(cached, values={**cached.values, "unreclaimable": 512 * M})) == 0
+
+
 # --- growth ----------------------------------------------------------------------------------------
+
+
+def growths(points, interval=2, name="a.service"):
+    """Bytes a minute at each of (second, bytes); None where none is known."""
+    trail = GrowthTrail(interval)
+    found = [trail.add(at, sample_of(unit(name, size))).get(name) for at, size in points]
+    return [None if growth is None else 60 * growth for growth in found]
 
 
 @pytest.mark.parametrize(
     ("points", "growth"),
     [
-        ([], None),
         ([(0, 0), (2, 9), (4, 18), (6, 27)], None),  # too few to tell a spike from a slope
         ([(at, 100 + 3 * at) for at in range(0, 10, 2)], 180),
         ([(at, 100 - 3 * at) for at in range(0, 10, 2)], -180),
@@ -257,33 +278,56 @@ def test_a_unit_that_does_not_grow_meets_no_limit():
     ],
 )
 def test_growth(points, growth):
-    assert growth_of(points) == growth
+    assert growths(points)[-1] == growth
 
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=5, max_size=70))
 def test_growth_lies_between_the_steepest_slopes(sizes):
     slopes = [60 * (after - before) for before, after in pairwise(sizes)]
-    assert min(slopes) <= growth_of(list(enumerate(sizes))) <= max(slopes)
+    points = [(2 * number, size) for number, size in enumerate(sizes)]
+    assert min(slopes) <= 2 * growths(points)[-1] <= max(slopes)
 
 
 def test_the_last_minute_counts():
     """What was before it, and an earlier run of the unit, does not."""
     trail = GrowthTrail(interval=2)
-    growths = []
+    found = []
     for at in range(0, 200, 2):
         level = at * M if at < 100 else 100 * M
         run = 1 if at < 190 else 2
-        growths.append(trail.add(at, sample_of(unit("a.service", level, run=run))).get("a.service"))
-    assert growths[:4] == [None] * 4
-    assert growths[4:51] == [60 * M] * 47
-    assert growths[85:95] == [0] * 10
-    assert growths[95:99] == [None] * 4
+        found.append(trail.add(at, sample_of(unit("a.service", level, run=run))).get("a.service"))
+    assert found[:4] == [None] * 4
+    assert found[4:51] == [M] * 47
+    assert found[85:95] == [0] * 10
+    assert found[95:99] == [None] * 4
 
 
 def test_a_slow_view_tells_growth_as_well():
-    trail = GrowthTrail(interval=300)
-    growths = [trail.add(at, sample_of(unit("a.service", at * M))) for at in range(0, 3000, 300)]
-    assert growths == [{}] * 4 + [{"a.service": 60 * M}] * 6
+    points = [(at, at * M) for at in range(0, 3000, 300)]
+    assert growths(points, interval=300) == [None] * 4 + [60 * M] * 6
+
+
+looks = st.lists(
+    st.tuples(st.floats(2, 12), st.none() | st.integers(0, 12 * G), st.integers(1, 12 * G)),
+    min_size=32,
+    max_size=60,
+)
+
+
+@given(looks)
+def test_the_time_to_the_limit_is_a_policys_eta(looks):
+    """As soon as a policy knows one; until then the view has an estimate of its own."""
+    wanted = [Comparison("limit", "<", 60.0, span=60.0, derivation=Derivation.ETA)]
+    growth_trail, trail, at = GrowthTrail(interval=2), None, 0.0
+    for gap, size, limit in looks:
+        at += gap
+        sample = unit("a.service", size, limit)
+        trail = extend(trail, sample, wanted, at)
+        eta = UnitFacts(sample, trail, at).derived("limit", Derivation.ETA, 60.0)
+        machine = sample_of(sample)
+        shown = Look(machine, growth_trail.add(at, machine)).eta(sample)
+        if eta is not None:
+            assert eta == Bounds(*[inf if shown is None else shown] * 2)
 
 
 # --- phases ----------------------------------------------------------------------------------------

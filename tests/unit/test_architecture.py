@@ -53,7 +53,6 @@ IMPURE = {"os", "io", "time", "datetime", "pathlib", "subprocess", "socket", "ra
 LONGEST = 450
 LONGER = {
     "manager/systemd.py": "one object for one connection",
-    "guard/memory_info.py": "one question over cgroup v1, v2 and none",
     "tell/openmetrics.py": "the list of all metrics",
     "report/top.py": "one screen",
 }

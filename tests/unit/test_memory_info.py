@@ -8,27 +8,90 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.guard.memory_info import (
+from unitmem.guard.memory_info import MemoryInfo, parse_arenas, read_memory_info
+from unitmem.guard.own_cgroup import (
     CgroupMount,
-    MemoryInfo,
     names_below,
-    parse_arenas,
     parse_cgroup_mounts,
     parse_memory_cgroup,
     parse_v1_limit,
-    read_memory_info,
 )
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 UNLIMITED_V1 = 9223372036854771712
 NAMES = {item.name for item in fields(MemoryInfo)} - {"at", "unknown"}
+
+
+# --- made by hand ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "headroom"),
+    [
+        ({}, None),
+        ({"system_available": 700}, 700),
+        ({"system_available": 0}, 0),
+        ({"cgroup_limit": 800, "cgroup_current": 500}, 300),
+        ({"cgroup_limit": 800, "cgroup_current": 500, "system_available": 700}, 300),
+        ({"cgroup_limit": 800, "cgroup_current": 500, "system_available": 200}, 200),
+        ({"cgroup_limit": 500, "cgroup_current": 800, "system_available": 200}, 0),
+        ({"cgroup_limit": 0, "cgroup_current": 0}, 0),
+        ({"cgroup_current": 500, "system_available": 200}, 200),  # nothing limits the cgroup
+        ({"cgroup_current": 500}, None),
+        ({"cgroup_limit": 800}, None),
+        ({"cgroup_limit": 800, "system_available": 700}, None),  # what is used of the limit isn't known
+        ({"system_available": 700, "unknown": {"cgroup_limit": "no cgroup"}}, None),
+        (
+            {"cgroup_limit": 800, "cgroup_current": 500, "unknown": {"system_available": "no /proc"}},
+            None,
+        ),
+        ({"system_available": 700, "unknown": {"process_pss": "not asked for"}}, 700),
+    ],
+)
+def test_one_that_is_made_by_hand_has_the_headroom_of_its_fields(given, headroom):
+    assert MemoryInfo(at=0.0, **given).headroom == headroom
+
+
+@pytest.mark.parametrize(
+    "given", [{"headroom": 5}, {"headroom": 0}, {"unknown": {"headroom": "a limit can't be seen"}}]
+)
+def test_a_headroom_that_is_given_or_unknown_for_a_reason_stays(given):
+    info = MemoryInfo(at=0.0, system_available=700, **given)
+    assert info.headroom == given.get("headroom")
+    assert replace(info, system_available=3).headroom == given.get("headroom")
+
+
+def test_a_headroom_is_computed_anew_on_request():
+    info = MemoryInfo(at=0.0, system_available=700)
+    assert replace(info, system_available=600, headroom=None).headroom == 600
+
+
+@pytest.mark.parametrize(
+    ("info", "text"),
+    [
+        (MemoryInfo(at=1.5), "<MemoryInfo limit=none>"),
+        (MemoryInfo(1.5, unknown={"cgroup_limit": "no cgroup"}), "<MemoryInfo>"),
+        (MemoryInfo(1.5, headroom=0, cgroup_limit=0), "<MemoryInfo headroom=0B limit=0B>"),
+        (
+            MemoryInfo(1.5, 3 * 2**29, 52 * 2**20, 43 * 2**20, 2**20, 2**21, None, 0, 2**30),
+            "<MemoryInfo pss=43.0M rss=52.0M runtime=1.0M headroom=1.0G limit=none current=2.0M swap=0B available=1.5G>",
+        ),
+    ],
+)
+def test_it_prints_what_is_known(info, text):
+    assert (repr(info), str(info)) == (text, text)
+
+
+def test_all_of_it_is_printed():
+    whole = MemoryInfo(0.0, **dict.fromkeys(NAMES, 2**20))
+    assert repr(whole).count("=1.0M") == len(NAMES)
 
 
 # --- parsers -----------------------------------------------------------------------------------

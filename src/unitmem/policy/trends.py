@@ -80,10 +80,22 @@ def slope_of(points: Points) -> float | None:
     """The median slope between any two of `points`, in units a second; None of too few."""
     if len(points) < MIN_POINTS:
         return None
+    if all(value == points[0][1] for _, value in points):  # as of most units, at a fiftieth of the cost
+        return 0.0
     pairs = combinations(points, 2)
     slopes = sorted((late - early) / (end - start) for (start, early), (end, late) in pairs)
     middle = len(slopes) // 2
     return slopes[middle] if len(slopes) % 2 else (slopes[middle - 1] + slopes[middle]) / 2
+
+
+def eta_of(unit: UnitSample, target: str, slope: float | None) -> float | None:
+    """Seconds until unreclaimable memory of `unit` meets `target` at this slope; infinite while it doesn't grow."""
+    limit, used = unit.values.get(target), unit.values.get(ETA_USAGE)
+    if limit is None or used is None or slope is None:
+        return None
+    if used >= limit:
+        return 0.0
+    return (limit - used) / slope if slope > 0 else inf
 
 
 class UnitFacts:
@@ -112,7 +124,7 @@ class UnitFacts:
             case Derivation.GROWTH:
                 return _exactly(self._growth(measure, span))
             case Derivation.ETA:
-                return _exactly(self._eta(measure, span))
+                return _exactly(eta_of(self._unit, measure, self._growth(ETA_USAGE, span)))
 
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
         operands = (measure, ETA_USAGE) if derivation is Derivation.ETA else (measure,)
@@ -136,27 +148,23 @@ class UnitFacts:
         known = [counts[measure] for counts in before if measure in counts]
         return Bounds(total - (after[0] if after else total), total - (known[-1] if known else 0))
 
-    def _growth(self, measure: str, span: float) -> float | None:
-        """The slope of `measure`, in bytes a second, once it was watched for the whole span."""
+    def slope(self, measure: str, span: float) -> float | None:
+        """The slope of `measure` in bytes a second, over as much of the span as was watched; None of too few points."""
         value = self._unit.values.get(measure)
-        if value is None or self._trail is None:
-            return None
-        points = self._trail.points.get((measure, span), ())
-        if not points or points[0][0] > self._now - span:
+        points = self._points(measure, span)
+        if value is None or not points:
             return None
         if points[-1][0] < self._now:
             points = (*points, (self._now, value))
         return slope_of(points)
 
-    def _eta(self, target: str, span: float) -> float | None:
-        """Seconds until unreclaimable memory meets `target`; infinite while it doesn't grow."""
-        limit, used = self._unit.values.get(target), self._unit.values.get(ETA_USAGE)
-        slope = self._growth(ETA_USAGE, span)
-        if limit is None or used is None or slope is None:
-            return None
-        if used >= limit:
-            return 0.0
-        return (limit - used) / slope if slope > 0 else inf
+    def _growth(self, measure: str, span: float) -> float | None:
+        """The slope of `measure` once it was watched for the whole span."""
+        points = self._points(measure, span)
+        return self.slope(measure, span) if points and points[0][0] <= self._now - span else None
+
+    def _points(self, measure: str, span: float) -> Points:
+        return () if self._trail is None else self._trail.points.get((measure, span), ())
 
 
 def _exactly(value: float | None) -> Bounds | None:

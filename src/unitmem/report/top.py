@@ -7,22 +7,22 @@ Nothing here knows a terminal, a clock or a file; `cli.top` has those. A turn of
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from math import inf
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.condition import ETA_USAGE, Comparison, Derivation
+from unitmem.policy.trends import MIN_POINTS, Trail, UnitFacts, eta_of, extend
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
 from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used
 from unitmem.text import format_percent, format_size, format_span, plural, printable
-from unitmem.unit import Invocation
 
 SORT_FIELDS = ("unit", *(name for name in FIELDS if name != "pss"), "growth", "eta")
 """As `unitmem list` has them, without PSS, which is read of no unit but the open one."""
@@ -67,8 +67,8 @@ HELP = (
     "WORKSET   the unit's memory without inactive page cache",
     "LIMIT     the tightest one from the unit up to the machine",
     "PRESS     share of the last 10 s in which a task waited for memory",
-    "GROW/MIN  of WORKSET, over the last minute of this view",
-    "TO LIMIT  when WORKSET meets LIMIT at that pace",
+    "GROW/MIN  of memory that can't be reclaimed, over the last minute of this view",
+    "TO LIMIT  when it meets LIMIT at that pace, as a policy's eta(limit, 1min)",
     "PHASE     how far a running watch is with the unit's steps",
 )
 
@@ -82,7 +82,7 @@ class Look:
 
     machine: Sample
     growth: Mapping[str, float] = field(default_factory=dict)
-    """Bytes a minute, by unit; units not watched for long enough are missing."""
+    """Bytes a second that unreclaimable memory grows by, by unit; units not watched for long enough are missing."""
     phases: Mapping[str, str] = field(default_factory=dict)
     """How far policies are, by unit: `holding 12s/30s (web-leak, step 2)`."""
     opened: UnitSample | None = None
@@ -91,12 +91,9 @@ class Look:
     """What is amiss, for the line at the bottom."""
 
     def eta(self, sample: UnitSample) -> float | None:
-        """Seconds until the working set of `sample` meets its limit; None when it doesn't grow."""
-        growth = self.growth.get(sample.unit.name)
-        workingset, limit = sample.values.get("workingset"), sample.values.get("limit")
-        if growth is None or growth <= 0 or workingset is None or limit is None:
-            return None
-        return max(0.0, limit - workingset) / growth * _MINUTE
+        """Seconds until unreclaimable memory of `sample` meets its limit; None when it doesn't grow."""
+        eta = eta_of(sample, "limit", self.growth.get(sample.unit.name))
+        return None if eta == inf else eta
 
     def find(self, name: str) -> UnitSample | None:
         return self.machine.units.get(name)
@@ -104,53 +101,35 @@ class Look:
 
 # --- growth --------------------------------------------------------------------------------------
 
-# with five points one of them takes part in 4 of 10 slopes, so that the median is never a spike's
-_LEAST_POINTS = 5
-_MOST_POINTS = 12
-_LEAST_PAUSE = 1.0  # between points, so that a quick view stays small
-
-
-def growth_of(points: Sequence[tuple[float, float]]) -> float | None:
-    """Bytes a minute of (second, bytes) `points`: the median of the slopes between any two (Theil and Sen).
-
-    None for fewer than five points. Of many, a dozen evenly spaced ones are used, the last included.
-    """
-    if len(points) < _LEAST_POINTS:
-        return None
-    picked = points[:: -(len(points) // _MOST_POINTS + 1)]
-    slopes = sorted((now - then) / (at - before) for (at, now), (before, then) in combinations(picked, 2))
-    middle = len(slopes) // 2
-    return _MINUTE * (slopes[middle] + slopes[~middle]) / 2
-
 
 class GrowthTrail:
-    """The last minute of every unit's working set; of slow views, as long as it takes to tell a growth.
+    """What `eta(limit, 1min)` remembers of every unit; of slow views, over as long as it takes to tell a growth.
 
     Args:
         interval: seconds between two looks.
     """
 
     def __init__(self, interval: float) -> None:
-        self._span = max(_MINUTE, _LEAST_POINTS * interval)
-        self._points: dict[Invocation, deque[tuple[float, float]]] = {}
+        self._span = max(_MINUTE, float(MIN_POINTS * interval))
+        self._wanted = (Comparison("limit", "<", 0.0, span=self._span, derivation=Derivation.ETA),)
+        self._trails: dict[str, Trail] = {}
 
     def add(self, at: float, machine: Sample) -> dict[str, float]:
-        """Bytes a minute by unit, `machine` of the monotonic second `at` included; what stopped is forgotten."""
+        """Bytes a second by unit, `machine` of the monotonic second `at` included; what stopped is forgotten.
+
+        Unlike a policy's, a growth is known before its whole span was watched: once there are five points.
+        """
         kept = {}
         growth = {}
-        for sample in machine.units.values():
-            workingset = sample.values.get("workingset")
-            if sample.invocation is None or workingset is None:
+        for name, sample in machine.units.items():
+            trail = extend(self._trails.get(name), sample, self._wanted, at)
+            if trail is None:
                 continue
-            points = kept[sample.invocation] = self._points.get(sample.invocation, deque())
-            if not points or at - points[-1][0] >= _LEAST_PAUSE:
-                points.append((at, workingset))
-            while at - points[0][0] > self._span:
-                points.popleft()
-            slope = growth_of(list(points))
+            kept[name] = trail
+            slope = UnitFacts(sample, trail, at).slope(ETA_USAGE, self._span)
             if slope is not None:
-                growth[sample.unit.name] = slope
-        self._points = kept
+                growth[name] = slope
+        self._trails = kept
         return growth
 
 
@@ -408,7 +387,7 @@ def _phase_cell(phase: str, *, short: bool) -> Text:
 def _format_growth(value: float | None) -> str:
     if value is None:
         return "-"
-    size = round(value)
+    size = round(value * _MINUTE)
     return f"{'+' if size > 0 else ''}{format_size(size)}"
 
 
