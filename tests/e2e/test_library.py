@@ -12,6 +12,15 @@ from pathlib import Path
 import pytest
 
 MIB = 2**20
+PAGE = (Path(__file__).parents[2] / "docs/library.md").read_text()
+EXAMPLES = re.findall(r"^<!-- in a guest -->\n```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+POLICY = """\
+interval: 1s
+policies:
+  - name: web
+    units: ["web@*.service"]
+    steps: [{when: "anon > 16M", do: stop}]
+"""
 READ = "import dataclasses, json, unitmem; print(json.dumps(dataclasses.asdict(unitmem.read_memory_info())))"
 
 
@@ -144,6 +153,87 @@ def test_watch_in_a_unit_sees_its_memory_grow_and_stops(info_in, python, narrow_
     assert len(seen) == 4
     assert seen[-1][0] - seen[0][0] > 20 * MIB
     assert seen[0][1] - seen[-1][1] > 16 * MIB
+
+
+@pytest.fixture(scope="module")
+def webs(host, lasting_unit):
+    """web@1.service of 32 MiB and web@2.service of 8 MiB, and a policy that nobody runs."""
+    host.check_output("printf %%s %s >/etc/unitmem/web.yaml", POLICY)
+    first = lasting_unit("steady", "--size", "32M", name="web@1.service", MemoryMax="200M")
+    second = lasting_unit("steady", "--size", "8M", name="web@2.service", MemoryMax="200M")
+    yield first, second
+    host.run("rm -f /etc/unitmem/web.yaml")
+
+
+def test_the_examples_of_the_library_run_against_real_units(host, python, webs):
+    """All in one interpreter: a start of it takes seconds here."""
+    script = "\n".join(f"print('# {number}')\n{example}" for number, example in enumerate(EXAMPLES))
+    printed = host.check_output("%s -W error -c %s", python, script)
+    listed, one, followed, decided = re.split(r"^# \d\n", printed, flags=re.MULTILINE)[1:]
+    assert re.search(
+        r"^web@1\.service \d+ 209715200 \d+\nweb@2\.service \d+ 209715200 \d+$", listed, re.MULTILINE
+    )
+    assert "steady" in one
+    assert re.search(r"^web@1\.service: \d+% of its limit$", followed, re.MULTILINE)
+    assert re.search(r"^web@1\.service: anon [\d.]+M > 16\.0M: stop .*\(policy web\)$", decided, re.MULTILINE)
+    assert "web@2.service: anon" not in decided
+    assert all(web.is_active() for web in webs), "nothing is done by evaluate"
+
+
+SNAPSHOT = """
+import json, unitmem
+with unitmem.System() as system:
+    web = system.unit("web@1.service")
+    follow = system.follow("web@*.service", interval=3600, measures={"current"})
+    names = [sorted(next(follow).units)]
+    system.manager.stop_unit("web@2.service", None)
+    names.append(sorted(next(follow).units))
+print(json.dumps([web.current, web.max, web.limit, web.pss, web.rss, web.unknown, names,
+    [[p.pid, p.pss, p.uss, p.rss, p.swap_pss, p.command] for p in web.processes], [l.path for l in web.levels]]))
+"""
+
+
+def test_a_units_numbers_are_the_kernels_and_a_stop_is_seen_at_once(host, python, unit):
+    web = unit("steady", "--size", "32M", name="web@1.service", MemoryMax="200M")
+    unit("steady", "--size", "8M", name="web@2.service")
+    current, most, limit, pss, rss, unknown, names, processes, levels = json.loads(
+        host.check_output("%s -c %s", python, SNAPSHOT)
+    )
+    assert current == pytest.approx(int(web.read("memory.current")), abs=2 * MIB)
+    assert (most, limit) == (200 * MIB, 200 * MIB)
+    assert {"swap_max"} <= unknown.keys() <= {"swap_max", "high", "zswap"}
+    (process,) = processes
+    pid, of_it, private, resident, _, command = process
+    assert str(pid) == web.get("MainPID")
+    kernels = host.check_output("cat /proc/%s/smaps_rollup", str(pid))
+    kib = int(re.search(r"^Pss: +(\d+) kB", kernels, re.MULTILINE)[1])
+    assert of_it == pss == pytest.approx(kib * 1024, abs=MIB)
+    assert private <= pss <= resident == rss
+    assert "steady" in command
+    assert levels == [
+        "/system.slice/system-web.slice/web@1.service",
+        "/system.slice/system-web.slice",
+        "/system.slice",
+    ]
+    assert names == [["web@1.service", "web@2.service"], ["web@1.service"]]
+
+
+def test_a_user_sees_what_the_kernel_lets_users_see(host, python, webs):
+    script = (
+        "import unitmem\n"
+        "with unitmem.System() as system:\n"
+        "    web = system.unit('web@1.service')\n"
+        "    print(web.current > 32 * 2**20, web.pss, '|', web.unknown['pss'])\n"
+        "    try:\n"
+        "        system.unit('missing.service')\n"
+        "    except unitmem.NoSuchUnitError as error:\n"
+        "        print(error)\n"
+    )
+    told = host.check_output("runuser -u vagrant -- %s -c %s", python, script)
+    assert told.splitlines() == [
+        "True None | 1 of 1 processes: permission denied (it takes root, or CAP_SYS_PTRACE)",
+        "no unit missing.service is loaded",
+    ]
 
 
 def test_a_guard_as_root_and_as_a_user(host, unit):
