@@ -281,7 +281,7 @@ class _CgroupV2:
             value = parse_counter(_read(self.top.joinpath(*self.names, name)))
         except FileNotFoundError:
             raise ValueError(f"its cgroup has no {name}: that isn't counted there") from None
-        return _known(value, f"{name} is no number")
+        return _known(value, f"{name} is not a number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +293,7 @@ class _CgroupV1:
 
     def current(self, _host: Callable[[], Host]) -> int:
         usage = parse_counter(_read(self._directory / "memory.usage_in_bytes"))
-        return _known(usage, "memory.usage_in_bytes is no number")
+        return _known(usage, "memory.usage_in_bytes is not a number")
 
     def swap(self, _host: Callable[[], Host]) -> int:
         stat = self._stat()
