@@ -130,7 +130,9 @@ def parse_rate(text: str) -> float:
         raise QuantityError(f"{text!r} is not a rate: write it like 5M/min")
     unit = unit.strip()
     if unit not in _USEC_PER_SPAN_UNIT:
-        raise QuantityError(f"{text!r}: {unit!r} is no unit of time: write it like 5M/min, or with s, h, d")
+        raise QuantityError(
+            f"{text!r}: {unit!r} is not a unit of time: write it like 5M/min, or with s, h, d"
+        )
     return parse_size(size) * 1_000_000 / _USEC_PER_SPAN_UNIT[unit]
 
 

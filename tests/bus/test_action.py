@@ -800,7 +800,7 @@ def test_a_restart(systemd: FakeSystemd1, manager: Manager, start: Callable[...,
         systemd.change(NAME, invocation_id="")
     outcome = done(follow_up(pending, manager, 3))
     assert outcome.result is Result.VERIFIED
-    assert outcome.detail == "restarted; another run of it is up 3s after the decision"
+    assert outcome.detail == "restarted; the new run was up 3s after the decision"
 
 
 @pytest.mark.parametrize("invocation_id", [None, ""])
@@ -874,7 +874,7 @@ def test_the_last_resort_of_a_restart(
         systemd.restart(NAME)
     outcome = done(follow_up(killed, manager, 31))
     assert outcome.result is Result.VERIFIED
-    assert outcome.detail == "restarted, killed first; another run of it is up 31s after the decision"
+    assert outcome.detail == "restarted, killed first; the new run was up 31s after the decision"
 
 
 def test_the_last_resort_of_a_restart_fails(manager: Manager, start: Callable[..., Running]):
@@ -1035,7 +1035,7 @@ def test_a_set_that_takes_its_time(
     assert follow_up(pending, None, END_WAIT - 0.1) == pending
     outcome = done(follow_up(pending, None, END_WAIT))
     assert outcome.result is Result.FAILED
-    assert outcome.detail == "the manager took it, but memory.high is max"
+    assert outcome.detail == "the manager accepted it, but memory.high is max"
     cgroups.add_file(running.path, "memory.high", f"{2**20}\n")
     assert done(follow_up(pending, None, END_WAIT)).result is Result.VERIFIED
 
@@ -1046,7 +1046,7 @@ def test_a_set_without_its_file(manager: Manager, start: Callable[..., Running])
     pending = under_way(set_now(running, SetProperties((("MemoryHigh", 2**20),)), manager))
     outcome = done(follow_up(pending, manager, END_WAIT))
     assert outcome.result is Result.FAILED
-    assert outcome.detail == "the manager took it, but memory.high: no such file or directory"
+    assert outcome.detail == "the manager accepted it, but memory.high: no such file or directory"
 
 
 def test_an_undo_after_a_restart(systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]):
@@ -1061,7 +1061,7 @@ def test_an_undo_after_a_restart(systemd: FakeSystemd1, manager: Manager, start:
 
 def test_an_undo_of_a_unit_that_is_gone(manager: Manager):
     """Nothing is left that the values could be set for."""
-    assert undo(FORMER, manager) == "it is gone, and nothing has to be set back to MemoryHigh=infinity"
+    assert undo(FORMER, manager) == "the unit ended, so nothing is set back to MemoryHigh=infinity"
 
 
 def test_an_undo_that_fails(systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]):
@@ -1165,7 +1165,7 @@ def test_a_reclaim(cgroups: CgroupTree, start: Callable[..., Running]):
 @pytest.mark.parametrize(
     "number, said",
     [
-        (errno.EAGAIN, "the kernel found less than 1.0M to take back; memory.current went from 4.0K to 4.0K"),
+        (errno.EAGAIN, "the kernel could reclaim less than 1.0M; memory.current went from 4.0K to 4.0K"),
         (errno.EACCES, "memory.reclaim: permission denied"),
         (errno.EINVAL, "memory.reclaim: invalid argument"),
     ],
@@ -1221,7 +1221,7 @@ def test_a_reclaim_that_takes_too_long(manager: Manager, stalled: Running):
     assert done(follow_up(stop, manager, 10)).result is Result.FAILED
     outcome = done(follow_up(pending, manager, 30))
     assert (outcome.result, outcome.again) == (Result.FAILED, False)
-    assert outcome.detail == "the kernel is still at it 30s after it was asked for 1.0M"
+    assert outcome.detail == "the kernel is still reclaiming 30s after it was asked for 1.0M"
 
 
 def test_a_reclaim_without_room_for_a_thread(start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch):
@@ -1313,7 +1313,7 @@ def test_a_command_whose_end_is_not_seen(
     assert follow_up(pending, reachable, 60 + END_WAIT - 0.1) == pending
     outcome = done(follow_up(pending, reachable, 60 + END_WAIT))
     assert outcome.result is Result.FAILED
-    assert outcome.detail.startswith("nothing is known of its end after 1min 10s")
+    assert outcome.detail.startswith("how it ended is unknown after 1min 10s")
 
 
 def test_what_a_command_is_told(systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]):

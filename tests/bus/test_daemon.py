@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, UsageError
 from unitmem.policyfile import reader as config
 from unitmem.tell.exporter import Exporter
+from unitmem.tell.journal import Journal
 from unitmem.tell.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
 
 POLICY = """
@@ -61,6 +63,39 @@ def test_missed_ticks_are_counted(watch, exporter):
         watch.report_missed(missed)
     watch.tick(time.monotonic())
     assert value(exporter, MISSED) == 5
+
+
+def test_a_delay_is_logged_once_and_so_is_its_end(manager, tmp_path):
+    path, stream = tmp_path / "web.yaml", io.StringIO()
+    path.write_text(POLICY)
+    world = World(open_journal=lambda: Journal(stream=stream))
+    with Watch(path, config.load(path), manager, world) as watch:
+        for missed in (0, 1, 2, 0, 0):
+            watch.report_missed(missed)
+    late, caught_up = stream.getvalue().splitlines()
+    assert "late by 1 tick (interval 2s): choose a longer `interval`" in late
+    assert late.endswith("further delays are not logged until it has caught up")
+    assert caught_up == "caught up: no longer late"
+
+
+@pytest.mark.parametrize(
+    ("names", "summary"),
+    [
+        ([], "1 policy over 0 running units"),
+        (["a.service"], "1 policy over 1 running unit"),
+        (["a.service", "b.service"], "1 policy over 2 running units"),
+    ],
+)
+def test_the_summary_of_a_watch(manager, systemd, cgroups, tmp_path, names, summary):
+    for name in names:
+        control_group = f"/system.slice/{name}"
+        systemd.add(name, control_group=control_group, directory=cgroups.make(control_group))
+    path, said = tmp_path / "web.yaml", []
+    path.write_text(POLICY)
+    world = World(cgroup_root=cgroups.root, notify=lambda **fields: said.append(fields.get("status")))
+    with Watch(path, config.load(path), manager, world) as watch:
+        watch.tick(time.monotonic())
+    assert [status for status in said if status] == [summary]
 
 
 def test_a_broken_file_is_seen_until_it_is_mended(watch, exporter):

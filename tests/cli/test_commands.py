@@ -48,7 +48,7 @@ VERBS = (
         ("list cron.service --all --json", 0, r'"unit": "cron.service"', r"^$"),
         ("list nginx", 4, r"^$", r"^unitmem: no unit nginx\.service is loaded"),
         ("list web nginx.service", 4, r"^$", r"no unit nginx\.service"),
-        ("list nginx*", 0, r"^$", r"^unitmem: no loaded unit that matches has a cgroup\n$"),
+        ("list nginx*", 0, r"^$", r"^unitmem: no matching unit has a cgroup\n$"),
         ("list nginx* --json", 0, r'"units": \[\]', r"^$"),
         ("list basic.target", 0, r"\nbasic\.target +- ", r"^$"),
         ("list --sort unit", 0, r"db\.service.*session-1\.scope.*web\.service", r"^$"),

@@ -112,7 +112,7 @@ def test_what_a_tree_leaves_running_is_told_of():
     )
     out, err = done.communicate(timeout=EVER)
     assert done.returncode == 5
-    assert err.endswith("ended, and what it left running is guarded no longer\n")
+    assert err.endswith("ended; what it left running is no longer guarded\n")
     os.kill(int(out), signal.SIGKILL)
 
 
@@ -363,7 +363,7 @@ def test_a_process_that_was_taken_is_left_alone_when_its_guard_ends(number):
         done.send_signal(number)
         _, err = done.communicate(timeout=EVER)
         assert done.returncode == 128 + number
-        assert err == f"unitmem: pid {process.pid} (cat): cancelled: it is guarded no longer\n"
+        assert err == f"unitmem: pid {process.pid} (cat): cancelled: it is no longer guarded\n"
         process.stdin.close()
         assert process.wait() == 0
 
@@ -389,7 +389,7 @@ def test_a_process_of_another_user_is_not_guarded_by_halves():
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert (
-            "failed: its PSS can't be read: permission denied (it takes root, or CAP_SYS_PTRACE)"
+            "failed: its PSS can't be read: permission denied (it needs root or CAP_SYS_PTRACE)"
             in done.stderr
         )
         process.stdin.close()

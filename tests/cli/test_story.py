@@ -144,7 +144,7 @@ def test_status_of_a_watch_that_hangs_says_so(run, fake, watch):
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"at": document["at"] - 3600}))
     assert "last tick 1h ago" in run("status").out
-    assert "it hangs, or has died" in run("status").out
+    assert "it hangs or has exited" in run("status").out
 
 
 @pytest.mark.parametrize("name", ["web", "unitmem@web", "web.service", "unitmem@web.service"])
@@ -155,17 +155,21 @@ def test_status_knows_an_instance_by_its_unit_too(run, watch, name):
 @pytest.mark.parametrize(
     ("arguments", "which", "start"),
     [
-        ("status", "no watch", "systemctl start unitmem@NAME.service"),
-        ("status other", "no watch other", "systemctl start unitmem@other.service"),
-        ("status unitmem@other", "no watch other", "systemctl start unitmem@other.service"),
-        ("status --user other", "no watch other", "systemctl --user start unitmem@other.service"),
+        ("status", "no unitmem@ service is", "systemctl start unitmem@NAME.service"),
+        ("status other", "unitmem@other.service is not", "systemctl start unitmem@other.service"),
+        ("status unitmem@other", "unitmem@other.service is not", "systemctl start unitmem@other.service"),
+        (
+            "status --user other",
+            "unitmem@other.service is not",
+            "systemctl --user start unitmem@other.service",
+        ),
     ],
 )
 def test_status_without_a_watch(run, fake, monkeypatch, arguments, which, start):
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     ended = run(*arguments.split())
     assert (ended.status, ended.out) == (1, "")
-    assert ended.err == f"unitmem: {which} runs here as a service\nStart one with `{start}`.\n"
+    assert ended.err == f"unitmem: {which} running\nStart one with `{start}`.\n"
 
 
 def test_explain_page(run, watch, endings, snapshot, monkeypatch):
@@ -190,8 +194,8 @@ def test_explain_page(run, watch, endings, snapshot, monkeypatch):
     [
         (Cause.OOM_KILLER, "ended by the kernel's OOM killer, not by unitmem: why"),
         (Cause.SYSTEMD_OOMD, "ended by systemd-oomd, not by unitmem: why"),
-        (Cause.REQUEST, "ended on somebody's request, not by unitmem: why"),
-        (Cause.UNITMEM, "its end, by unitmem: why"),
+        (Cause.REQUEST, "stopped on request, not by unitmem: why"),
+        (Cause.UNITMEM, "ended by unitmem: why"),
     ],
 )
 def test_explain_says_who_it_was(run, fake, endings, cause, words):
@@ -203,7 +207,7 @@ def test_explain_of_a_unit_that_nothing_happened_to(run, fake, endings):
     ended = run("explain", "web")
     assert (ended.status, ended.out) == (
         0,
-        "web.service\n  nothing was done to it, and no end of it is on record, in the last 7d\n",
+        "web.service\n  nothing was done to it, and no end of it is recorded, in the last 7d\n",
     )
 
 
@@ -212,7 +216,7 @@ def test_explain_does_not_say_of_a_misspelt_name_that_nothing_happened(run, fake
     assert (ended.status, ended.out) == (4, "")
     assert (
         ended.err
-        == "unitmem: no unit wbe.service is loaded, and nothing is on record of one in the last 7d\n"
+        == "unitmem: no unit wbe.service is loaded, and nothing is recorded about one in the last 7d\n"
     )
     ended = run("explain", "web@*")
     assert (ended.status, ended.out) == (2, "")
@@ -236,7 +240,7 @@ def test_explain_leaves_out_a_damaged_history_and_says_so(run, fake, watch, endi
         assert "a restart of unitmem@db.service sets it aside" in ended.err
         assert "web.service" in ended.out
     ended = run("explain", "db")  # nothing is known of decisions about it
-    assert (ended.status, ended.out) == (1, "db.service\n  no end of it is on record, in the last 7d\n")
+    assert (ended.status, ended.out) == (1, "db.service\n  no end of it is recorded, in the last 7d\n")
 
 
 @pytest.fixture

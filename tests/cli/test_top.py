@@ -150,8 +150,8 @@ def test_views(snapshot, view):
 
 
 def test_what_is_amiss_is_told_at_the_bottom():
-    text = screen(View(), replace(LOOK, notice="Units can't be listed anew: no bus"), size(80, 12))
-    assert text.splitlines()[-1] == "Units can't be listed anew: no bus"
+    text = screen(View(), replace(LOOK, notice="The list of units can't be refreshed: no bus"), size(80, 12))
+    assert text.splitlines()[-1] == "The list of units can't be refreshed: no bus"
 
 
 def many(count):
@@ -757,7 +757,7 @@ def test_units_are_listed_anew_on_request(session, fake):
     live.shows("^  new.service")
     (fake.root / "units").unlink()
     live.type("r")
-    live.shows("^Units can't be listed anew: nobody answers")
+    live.shows("^The list of units can't be refreshed: nobody answers")
     assert re.search("^  new.service", live.screen, re.MULTILINE)
     publish(fake)
     live.type("r")

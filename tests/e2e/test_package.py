@@ -115,7 +115,7 @@ def test_upgrade_remove_purge_and_install(host, newer, instance, unit, journal, 
     # it has read its policies, and watches, when the upgrade is over
     assert show(host, "e2e-package", "ActiveState") == ["active"]
     assert show(host, "e2e-package", "MainPID") != pids["e2e-package"]
-    assert "1 policy over 1 running units" in show(host, "e2e-package", "StatusText")[0]
+    assert "1 policy over 1 running unit" in show(host, "e2e-package", "StatusText")[0]
     # a guard of the version before is better than none
     assert show(host, "e2e-edited", "MainPID") == pids["e2e-edited"]
     # apt gives dpkg a terminal of its own, and what comes from that to its output

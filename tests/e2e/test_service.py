@@ -80,7 +80,7 @@ def test_reload_takes_a_good_file_and_refuses_a_broken_one(host, unit, policy, j
     assert host.run("systemctl reload %s", guard.name).rc != 0
     host.check_output("systemctl kill --signal=SIGHUP %s", guard.name)
     eventually(
-        lambda: any("the policies from before stay in force" in m for m in journal.messages(guard.name)),
+        lambda: any("the previous policies stay in force" in m for m in journal.messages(guard.name)),
         "the broken file is told",
     )
     assert any(f"/etc/unitmem/{name}.yaml:3:13: " in m for m in journal.messages(guard.name))

@@ -82,10 +82,10 @@ def test_a_ladder_is_climbed_until_the_budget_ends_the_loop(host, python, unit, 
         "step 5: 72.0M",
         "setting MemoryHigh=192.0M",
         "restarting it (SIGKILL to the old run after 1min)",
-        "another run of it is up",
+        "the new run was up",
         "set back to MemoryHigh=infinity, as the episode is over",
         "its budget of 12 actions per 1h is spent",
-        "its end, by unitmem: restart",
+        "ended by unitmem: restart",
     ):
         assert words in story
     recorded = events(host, python, watch)

@@ -18,13 +18,13 @@ from unitmem.kernel.process import PinnedProcess, ProcessGoneError
 from unitmem.kernel.process_tree import ProcessTree
 
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
-TAKEN = "it ended, and its pid is another process's by now"
+TAKEN = "it ended, and its pid now belongs to another process"
 EXPECTED = {
     "pss that was not read in time": (None, True),
     "a guard by pid that gets its limit later": (f"exited: {TAKEN}", True),
     "a guard by pid that was about to kill": (f"exited: {TAKEN}", True),
     "a child that was waited for elsewhere": (
-        "exited: it had ended before, and its pid is another process's by now",
+        "exited: it had ended before, and its pid now belongs to another process",
         True,
     ),
     "what was pinned": (("gone", "gone", "gone", "gone"), True),

@@ -79,7 +79,7 @@ def test_reading(text, spelled):
         ("anon != 3M", 5, "one of > >= < <="),
         ("events.oom > 3", 14, "in 10min"),
         ("events.oom > 3M in 1min", 13, "a whole number"),
-        ("events.oom > 0 in 0s", 18, "no time at all"),
+        ("events.oom > 0 in 0s", 18, "greater than 0"),
         ("anon > 3M in 10s", 10, "`for:`"),
         ("(anon > 3M", 0, "never closed"),
         ("anon > 3M)", 9, "unexpected"),

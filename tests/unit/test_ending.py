@@ -223,7 +223,7 @@ SINGLE = {
     "kernel's lines hidden": (
         [noticed(10), exited(10, "killed", 9), failure(10, "oom-kill")],
         Cause.OOM_KILLER,
-        "not in the journal",
+        "the journal doesn't say",
     ),
     "only the result": ([failure(10, "oom-kill")], Cause.OOM_KILLER, "systemd's result is oom-kill"),
     "OOMPolicy=stop, slowly": (
@@ -264,7 +264,7 @@ SINGLE = {
     "oomd, its line hidden": (
         [oomd_noticed(10), exited(10, "killed", 9), failure(10, "oom-kill")],
         Cause.SYSTEMD_OOMD,
-        "not in the journal",
+        "the journal doesn't say",
     ),
     "stopped by hand": ([stopping(10), success(11), stopped(11)], Cause.REQUEST, "a stop job"),
     "restarted by hand": (
@@ -631,7 +631,10 @@ def test_units_whose_lines_are_interleaved_keep_their_own():
 
 @pytest.mark.parametrize(
     ("boot", "detail"),
-    [("b1", "the next run began, and nothing tells of its end"), ("b2", "the machine went down")],
+    [
+        ("b1", "a new run started; the journal doesn't say how this one ended"),
+        ("b2", "the machine went down"),
+    ],
 )
 def test_an_end_that_nothing_tells_of_is_unknown(boot, detail):
     ending = only([started(0), started(100, TWO, boot=boot)])

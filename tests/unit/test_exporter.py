@@ -32,7 +32,7 @@ from unitmem.unit import Invocation, Unit
 FILE = PolicyFile((Policy("p", ("*.service",), (Step(parse_condition("anon > 1M"), Log()),)),))
 
 
-AGAIN = "which is tried again and again (see METRICS in unitmem@.service(8))"
+AGAIN = "which is retried (see METRICS in unitmem@.service(8))"
 
 
 def unit(anon=7):
@@ -349,7 +349,7 @@ def test_an_address_that_is_taken_is_told_once_and_tried_again(monkeypatch):
         port = other.getsockname()[1]
         exporter = Exporter("web", listen=f"127.0.0.1:{port}")
         assert publish(exporter) == [
-            f"WARNING: 127.0.0.1:{port} can't be listened on, {AGAIN}: address already in use"
+            f"WARNING: metrics can't be served on 127.0.0.1:{port}, {AGAIN}: address already in use"
         ]
         assert publish(exporter, LISTEN_AGAIN) == []
     assert publish(exporter, 2 * LISTEN_AGAIN) == [f"NOTICE: metrics are served on 127.0.0.1:{port} now"]

@@ -261,8 +261,8 @@ def test_lines_of_json_are_samples_too(tmp_path):
         ("{", r"lines:1: not a sample"),
         (json.dumps(LINE) + "\n[]", r"lines:2: not a sample"),
         ('{"at": 1}', "not a sample: 'units'"),
-        ('{"at": 1, "units": {"a.service": {"values": {"anon": "much"}}}}', "'much' is no number"),
-        ('{"at": 1, "units": {"a.service": {"values": {"anon": true}}}}', "True is no number"),
+        ('{"at": 1, "units": {"a.service": {"values": {"anon": "much"}}}}', "'much' is not a number"),
+        ('{"at": 1, "units": {"a.service": {"values": {"anon": true}}}}', "True is not a number"),
         (json.dumps(LINE) + "\n" + json.dumps(LINE | {"at": 0.5}), "lines:2: `at` falls from 1 to 0.5"),
     ],
 )

@@ -48,7 +48,7 @@ WHY = "a.service: workingset 450.0M > 435.0M (85% of limit) for 32s (policy web,
 OBSTACLES = {
     Obstacle.PROTECTED: (
         "the machine can't be run or reached without it",
-        "; a policy that has to touch it names it under `unprotect:`",
+        "; to act on it, name it under the policy's `unprotect:`",
         Priority.WARNING,
     ),
     Obstacle.COOLING_DOWN: ("it is cooling down for another 4min", "", Priority.INFO),
@@ -220,12 +220,12 @@ OUTCOMES = [
     ),
     (
         Reclaim(512 * M),
-        "reclaim failed: the kernel found less than 512.0M to take back",
+        "reclaim failed: the kernel could reclaim less than 512.0M",
         "no reclaim: the unit ended before it was seen to work",
     ),
     (
         SetProperties((("MemoryHigh", 512 * M), ("MemoryMax", None))),
-        "change of MemoryHigh, MemoryMax failed: the manager took it, but memory.high is max",
+        "change of MemoryHigh, MemoryMax failed: the manager accepted it, but memory.high is max",
         "no change of MemoryHigh, MemoryMax: the unit ended before it was seen to work",
     ),
     (

@@ -327,7 +327,7 @@ def test_a_child_that_was_waited_for_elsewhere_is_never_looked_for_by_its_pid(ho
     stranger = subprocess.Popen.__new__(subprocess.Popen)
     stranger.pid, stranger.returncode, stranger._child_created = os.getppid(), None, False
     assert str(ProcessGuard(stranger).outcome) == (
-        "exited: it had ended before, and its pid is another process's by now"
+        "exited: it had ended before, and its pid now belongs to another process"
     )
 
 
@@ -404,9 +404,7 @@ def test_a_kill_that_fails_is_told_and_tried_again(hog, log, monkeypatch):
     (level, text), *rest = log.told
     assert level == "ERROR"
     label = text.partition(": ")[0]
-    assert text.endswith(
-        f"but SIGKILL could not be sent to {label}: operation not permitted; it is tried again"
-    )
+    assert text.endswith(f"but SIGKILL could not be sent to {label}: operation not permitted; trying again")
     assert [level for level, _ in rest] == ["WARNING", "WARNING"]
 
 
@@ -645,7 +643,7 @@ def free_pid():
         ({"process": 1}, ValueError, "PID 1 can't be ended"),
         ({"process": free_pid()}, ProcessLookupError, "no process has the pid"),
         ({"process": 1 << 40}, ProcessLookupError, "no process has the pid"),
-        ({"pidfd": 0}, ValueError, "file descriptor 0 is no pidfd"),
+        ({"pidfd": 0}, ValueError, "file descriptor 0 is not a pidfd"),
         ({"pidfd": "7"}, TypeError, "a pidfd must be a whole number, not '7'"),
         ({"pidfd": 9999}, OSError, "Bad file descriptor"),
         ({"process": os.getpid(), "interval": 0}, ValueError, "interval must be finite and above 0, not 0"),

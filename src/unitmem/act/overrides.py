@@ -34,5 +34,5 @@ def undo(override: Override, manager: Manager) -> str:
     try:
         manager.set_size_properties(override.unit, override.former)
     except (InvocationGoneError, NoSuchUnitError):
-        return f"it is gone, and nothing has to be set back to {spelled}"
+        return f"the unit ended, so nothing is set back to {spelled}"
     return f"set back to {spelled}, as the episode is over"

@@ -38,7 +38,7 @@ def verify(task: Task[Reclaim], pending: Reclaiming) -> Outcome | Pending:
     if not work.is_done():
         if task.now < pending.deadline:
             return pending
-        detail = f"the kernel is still at it {task.waited} after it was asked for {asked}"
+        detail = f"the kernel is still reclaiming {task.waited} after it was asked for {asked}"
         return task.outcome(Result.FAILED, detail)
     after = _usage(task.cgroup)
     change = ""
@@ -47,9 +47,9 @@ def verify(task: Task[Reclaim], pending: Reclaiming) -> Outcome | Pending:
     if work.error is None:
         return task.outcome(Result.VERIFIED, f"{asked} reclaimed{change}")
     if isinstance(work.error, BlockingIOError):
-        detail = f"the kernel found less than {asked} to take back{change}"
+        detail = f"the kernel could reclaim less than {asked}{change}"
     elif isinstance(work.error, FileNotFoundError):
-        detail = "there is no memory.reclaim: it takes Linux 5.19 and MemoryAccounting=yes"
+        detail = "there is no memory.reclaim: it needs Linux 5.19 and MemoryAccounting=yes"
     else:
         detail = f"memory.reclaim: {reason_of(work.error)}"
     return task.outcome(Result.FAILED, detail)

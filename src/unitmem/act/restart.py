@@ -30,7 +30,7 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             state = unit.state
             if unit.active_state == "active" and not is_old:
                 killed = ", killed first" if pending.killed else ""
-                detail = f"restarted{killed}; another run of it is up {task.waited} after the decision"
+                detail = f"restarted{killed}; the new run was up {task.waited} after the decision"
                 return task.outcome(Result.VERIFIED, detail)
         except NoSuchUnitError:
             state, is_old = "not loaded", False

@@ -41,6 +41,6 @@ def verify(task: Task[Run], pending: Running) -> Outcome | Pending:
         return task.outcome(Result.VERIFIED, f"the command succeeded within {task.waited} ({name})")
     if result is None and task.now < pending.deadline:
         return pending
-    unknown = f"nothing is known of its end after {task.waited}"
+    unknown = f"how it ended is unknown after {task.waited}"
     what = unknown if result is None else f"its result is {result}"
     return task.outcome(Result.FAILED, f"{what}; see `journalctl -u {name}`")

@@ -44,4 +44,4 @@ def verify(task: Task[SetProperties], pending: Pending) -> Outcome | Pending:
         return task.outcome(Result.VERIFIED, f"{spelled} is in force")
     if task.now < pending.deadline:
         return pending
-    return task.outcome(Result.FAILED, f"the manager took it, but {', '.join(wrong)}")
+    return task.outcome(Result.FAILED, f"the manager accepted it, but {', '.join(wrong)}")

@@ -49,7 +49,7 @@ def explain_unit(
     if name is not None and is_glob(name):
         raise UsageError(
             f"{name!r} is a pattern, and explain takes one unit",
-            hint="`unitmem explain` alone lists all that have a story",
+            hint="`unitmem explain` alone lists all units with recorded events",
         )
     start = time.time() - span("--since", since)
     machine = Machine.of(context)
@@ -125,7 +125,7 @@ def _tell_one(unit: str, past: _Past, machine: Machine, since: str, *, user: boo
     if as_json:
         emit(story_document(story))
     else:
-        known = "no end of it is on record"
+        known = "no end of it is recorded"
         if not past.problems:
             known = f"nothing was done to it, and {known}"
         print_story(story, past.series, console_on(sys.stdout), otherwise=f"{known}, in the last {since}")
@@ -137,6 +137,6 @@ def _require_loaded(unit: str, machine: Machine, since: str, *, user: bool) -> N
         with machine.manager(user=user) as manager:
             manager.describe(unit)
     except NoSuchUnitError as error:
-        raise NoSuchUnitError(f"{error}, and nothing is on record of one in the last {since}") from None
+        raise NoSuchUnitError(f"{error}, and nothing is recorded about one in the last {since}") from None
     except UnitmemError:
         pass  # the manager knows no more than the records

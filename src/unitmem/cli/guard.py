@@ -34,23 +34,25 @@ def guard_process(
     # required, but not by Typer: behind the command it is not missing, but misplaced
     pss: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="What its PSS may be at most, such as 512M.  [required]"),
+        typer.Option(metavar="SIZE", help="The highest PSS allowed, such as 512M.  [required]"),
     ] = None,
     grace: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="SIGTERM first, and SIGKILL so much later.")
+        str | None, typer.Option(metavar="SPAN", help="Send SIGTERM first, and SIGKILL after this time.")
     ] = None,
     interval: Annotated[
         str, typer.Option(metavar="SPAN", help="How often to look, such as 100ms or 5s.")
     ] = "1s",
-    tree: Annotated[bool, typer.Option("--tree", help="All its descendants too, and for their sum.")] = False,
-    pid: Annotated[int | None, typer.Option(metavar="N", help="A process that runs already.")] = None,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Include all its descendants: the limit is on their sum.")
+    ] = False,
+    pid: Annotated[int | None, typer.Option(metavar="N", help="The PID of a running process.")] = None,
     command: Annotated[
         list[str] | None, typer.Argument(metavar="[-- COMMAND...]", help="A command to run.")
     ] = None,
 ) -> None:
     """End a command or a process as soon as its PSS is above a limit.
 
-    The command is run, or a process that runs already is taken with --pid. Signals are passed on to
+    The command is run, or a running process is taken with --pid. Signals are passed on to
     the command, and its exit status from it: 128 + N if signal N ended it. If that signal was passed
     on, guard ends by it too. A process that was taken lives on when this command is ended before it.
     What happens is told on stderr.
@@ -214,7 +216,7 @@ class Progress(logging.Handler):
             self._print(f"{guard.label}: {outcome}")
             return
         if outcome.kind is GuardEnd.CANCELLED:
-            self._print(f"{guard.label}: ended, and what it left running is guarded no longer")
+            self._print(f"{guard.label}: ended; what it left running is no longer guarded")
         status = command.returncode or 0
         if command.ended_by is not None:
             self._print(f"{guard.label}: ended by {signal_name(command.ended_by)}, not by its limit")

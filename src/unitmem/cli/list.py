@@ -29,7 +29,7 @@ def list_units(
         typer.Option(
             "--pss",
             help="Add PSS, summed over each unit's processes. It walks their page tables: "
-            "some 15 ms a GiB, for which each process waits.",
+            "about 15 ms per GiB, during which each process waits.",
         ),
     ] = False,
     include_all: Annotated[
@@ -59,5 +59,5 @@ def list_units(
     elif units:
         print_units(sample, units, console_on(sys.stdout), with_pss=pss)
     else:
-        say("unitmem: no loaded unit that matches has a cgroup")
+        say("unitmem: no matching unit has a cgroup")
     note_refused(units, "that are null" if as_json else "shown as `-`")

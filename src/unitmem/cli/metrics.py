@@ -32,7 +32,7 @@ def print_metrics(
         bool,
         typer.Option(
             "--pss",
-            help="Add PSS, USS, SwapPss and RSS. It walks page tables: some 15 ms a GiB, for which each process waits.",
+            help="Add PSS, USS, SwapPss and RSS. It walks page tables: about 15 ms per GiB, during which each process waits.",
         ),
     ] = False,
     include_all: Annotated[bool, typer.Option("--all", help="Also slices.")] = False,

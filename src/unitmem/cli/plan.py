@@ -30,8 +30,8 @@ def plan_policies(
     """Show what a policy file would do here now, and do nothing.
 
     For each policy: the units that match, whether each step's condition would hold now and by which
-    numbers, which units are protected and so never touched, what a stop of each would stop along
-    with it, and what would start it again. Steps that can't fire here come with the reason.
+    numbers, which units are protected, so that only `log` is performed, what stopping each also stops,
+    and what would start it again. Steps that can't fire here come with the reason.
 
     It is one look: `for` is not waited for, and what takes a span of time (growth, eta) is unknown.
     """

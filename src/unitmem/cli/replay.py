@@ -59,7 +59,7 @@ def _time(decision: Decision, replayed: Replayed) -> str:
 
 def _summary(replayed: Replayed, counts: Counter[str]) -> str:
     if not replayed.samples:
-        return "there are no samples in it"
+        return "the history has no samples"
     span = format_span((replayed.last or 0.0) - (replayed.first or 0.0))
     what = (
         ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing would have been done"

@@ -27,8 +27,8 @@ def show_unit(
     pss: Annotated[
         bool,
         typer.Option(
-            help="Whether to read PSS, USS and SwapPss, which takes some 15 ms a GiB, "
-            "for which each process waits."
+            help="Whether to read PSS, USS and SwapPss, which takes about 15 ms per GiB, "
+            "during which each process waits."
         ),
     ] = True,
     user: User = False,

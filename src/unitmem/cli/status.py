@@ -36,9 +36,9 @@ def show_status(
         instance = instance.removeprefix("unitmem@").removesuffix(".service")
     documents = list(read_statuses(Machine.of(context).statuses(user=user), instance))
     if not documents:
-        which = "no watch" if instance is None else f"no watch {instance}"
+        which = "no unitmem@ service is" if instance is None else f"unitmem@{instance}.service is not"
         start = f"systemctl {'--user ' if user else ''}start unitmem@{instance or 'NAME'}.service"
-        raise UnitmemError(f"{which} runs here as a service", hint=f"start one with `{start}`")
+        raise UnitmemError(f"{which} running", hint=f"start one with `{start}`")
     if as_json:
         emit({"watches": documents})
     else:

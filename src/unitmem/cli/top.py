@@ -61,7 +61,7 @@ def top_units(
     ] = "2s",
     sort: Annotated[str, sort_option(SORT_FIELDS)] = DEFAULT_SORT,
     iterations: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="End after so many looks.")
+        int | None, typer.Option(metavar="N", min=1, help="Exit after this many samples.")
     ] = None,
     include_all: Annotated[
         bool, typer.Option("--all", help="Also slices, and loaded units without a cgroup.")
@@ -143,7 +143,7 @@ class _Source:
         except (BusError, NoSuchUnitError) as error:
             if self._units is None:
                 raise
-            self._notice = f"Units can't be listed anew: {error}"
+            self._notice = f"The list of units can't be refreshed: {error}"
             machine = self._again(self._units)
         else:
             self._units = [unit.unit for unit in machine.units.values()]

@@ -25,7 +25,7 @@ class SavedState:
         except DamagedStateError as error:
             self._teller.say(Priority.ERROR, str(error))
         except OSError as error:
-            self._teller.say(Priority.ERROR, f"what the last watch left can't be read: {error}")
+            self._teller.say(Priority.ERROR, f"the saved state can't be read: {error}")
         else:
             if remembered.trouble is not None:
                 self._teller.say(Priority.WARNING, remembered.trouble)
@@ -42,7 +42,7 @@ class SavedState:
         try:
             self._store.save(remembered, policies, Instant.now(now), ahead=ahead)
         except OSError as error:
-            trouble = f"cooldowns, budgets and open episodes can't be saved, and end with this watch: {error}"
+            trouble = f"the state can't be saved, so cooldowns, budgets and open episodes end with this watch: {error}"
             self._teller.once("state", trouble, priority=Priority.ERROR, by_words=False)
         else:
             if not ahead:  # that file alone doesn't outlive the machine

@@ -158,7 +158,7 @@ class Watch:
         """Say what is watched, and that the watch is ready."""
         self._teller.say(
             Priority.INFO,
-            f"watching by {self.path}: {_summary(self.file.policies)}, every {format_span(self.file.interval)}"
+            f"watching with {self.path}: {_summary(self.file.policies)}, every {format_span(self.file.interval)}"
             + (", observing only" if self._observe else ""),
         )
         self.world.notify(ready=1)
@@ -167,10 +167,10 @@ class Watch:
         """Count ticks that were missed; say once that they are, until they are kept again."""
         self._missed += missed
         late = (
-            f"a tick took longer than the interval of {format_span(self.file.interval)}: "
-            f"{missed} were skipped; choose a longer `interval`, or fewer process measures"
+            f"late by {plural(missed, 'tick')} (interval {format_span(self.file.interval)}): choose a longer "
+            "`interval`, or fewer process measures; further delays are not logged until it has caught up"
         )
-        self._teller.once("late", late if missed > 0 else None, by_words=False)
+        self._teller.once("late", late if missed > 0 else None, "caught up: no longer late", by_words=False)
 
     def reload(self) -> None:
         """Read the file again; a broken one changes nothing, and is told."""
@@ -183,7 +183,7 @@ class Watch:
             for line in str(error).splitlines():
                 self._teller.say(Priority.ERROR, line)
             self._teller.say(
-                Priority.ERROR, f"{self.path} was not loaded: the policies from before stay in force"
+                Priority.ERROR, f"{self.path} was not loaded: the previous policies stay in force"
             )
         else:
             self._is_loaded = True
@@ -266,8 +266,9 @@ class Watch:
     def _tell_status(self, sample: Sample) -> None:
         count = len(sample.units)
         away = "" if self.connection.manager is not None else "; the manager is out of reach"
-        doing = f"; {len(self.pending)} actions under way" if self.pending else ""
-        self.world.notify(status=f"{_summary(self.file.policies)} over {count} running units{doing}{away}")
+        doing = f"; {plural(len(self.pending), 'action')} under way" if self.pending else ""
+        governed = f"{_summary(self.file.policies)} over {plural(count, 'running unit')}"
+        self.world.notify(status=f"{governed}{doing}{away}")
         if self.world.runtime_directory is None:
             return
         watched = Watched(
@@ -289,17 +290,20 @@ class Watch:
                 self.world.runtime_directory / STATUS_FILE, json.dumps(document), durable=False, mode=0o644
             )
         except OSError as error:
-            self._teller.once("status", f"`unitmem status` shows an old state, or nothing: {error}")
+            self._teller.once(
+                "status",
+                f"the status can't be written, so `unitmem status` shows an old one or none: {error}",
+            )
         else:
             self._teller.once("status", None, "status is written again")
 
     def _tell_unseen(self) -> None:
         refusal, unopened = self.tracker.refusal, self.tracker.unopened
-        unlisted = None if refusal is None else f"which units there are is not known: {refusal}"
-        self._teller.once("units", unlisted, "which units there are is known again")
+        unlisted = None if refusal is None else f"the units can't be listed: {refusal}"
+        self._teller.once("units", unlisted, "the units can be listed again")
         for unit in sorted(self._unopened | unopened.keys()):
             why, tracked = unopened.get(unit), self.tracker.find(unit)
-            unseen = f"{unit}: nothing of it is seen, as its cgroup can't be opened: {why}"
+            unseen = f"{unit}: not watched, as its cgroup can't be opened: {why}"
             # else it has stopped, or is governed no more
             is_open = tracked is not None and tracked.cgroup is not None
             again = f"{unit}: its cgroup can be opened again" if is_open else None

@@ -122,27 +122,32 @@ def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Seq
     if end.value == "oom-kill":
         return (
             Cause.OOM_KILLER,
-            "systemd's result is oom-kill; who killed, and why, is not in the journal",
+            "systemd's result is oom-kill; the journal doesn't say who killed it, or why",
             exits[-1:],
         )
     if (deed := _deed_behind(run, onset)) is not None:
         outcome = [] if deed.outcome is None else [deed.outcome]
         return Cause.UNITMEM, f"{deed.action}{_aftermath(end)}", [deed.told, onset, *outcome]
     if onset.kind is Kind.STOPPING or end.kind is Kind.STOPPED:
+        restarted = any(e.kind is Kind.STOPPED and e.value == "restart" for e in run.events)
         job = (
-            "restart" if any(e.kind is Kind.STOPPED and e.value == "restart" for e in run.events) else "stop"
+            "a restart job (systemctl restart or a dependency)"
+            if restarted
+            else "a stop job (systemctl stop, a dependency or shutdown)"
         )
-        return Cause.REQUEST, f"a {job} job{_aftermath(end)}", [onset]
+        return Cause.REQUEST, f"{job}{_aftermath(end)}", [onset]
     if end.kind is Kind.LOST:
         rebooted = run.events[-1].boot != end.boot
         return (
             Cause.UNKNOWN,
-            "the machine went down" if rebooted else "the next run began, and nothing tells of its end",
+            "the machine went down"
+            if rebooted
+            else "a new run started; the journal doesn't say how this one ended",
             run.events[-1:],
         )
     if end.value == "timeout":
         told = run.first(Kind.TIMEOUT)
-        detail = told.value if told is not None else "it took longer than one of its timeouts allows"
+        detail = told.value if told is not None else "one of its timeouts expired"
         return Cause.TIMEOUT, printable(detail), [*([told] if told else []), *exits[-1:]]
     if (request := _request_behind(run, onset)) is not None:
         return (
@@ -221,7 +226,7 @@ def _aftermath(end: Event) -> str:
 def _crash(end: Event, exits: Sequence[Event]) -> str:
     """`SIGSEGV, core dumped`, `exit status 3`, `watchdog`."""
     if end.value in ("watchdog", "protocol", "resources") or not exits:
-        return {"watchdog": "it missed its watchdog's deadline"}.get(
+        return {"watchdog": "it missed its watchdog deadline"}.get(
             end.value, f"result {printable(end.value)}"
         )
     last = exits[-1]

@@ -138,7 +138,7 @@ def _run(arguments: list[str], *, partial: bool) -> Iterator[bytes]:
             )
         except FileNotFoundError:
             raise UnitmemError(
-                "journalctl is not installed, so nothing is known of what happened before",
+                "journalctl is not installed, so the journal can't be read",
                 hint="it comes with systemd",
             ) from None
         except PermissionError:

@@ -109,7 +109,7 @@ class Kill:
     @property
     def detail(self) -> str:
         if not self.why:
-            return "which process, and why, is not in the journal"
+            return "the journal doesn't say which process, or why"
         return f"{self.why}; killed {self.victim}" if self.victim else self.why
 
 
@@ -386,7 +386,7 @@ def _oom_reason(oom: OomKill, unit: str) -> str:
             whose = printable(limited if inside else limited.rpartition("/")[2])
             return f"the limit (memory.max) of {whose} was reached"
         case constraint, _:
-            return f"memory was out where it may allocate ({constraint.lower().replace('_', ' ')})"
+            return f"there was no memory left where it may allocate ({constraint.lower().replace('_', ' ')})"
 
 
 def _ancestors(path: str) -> Iterator[str]:

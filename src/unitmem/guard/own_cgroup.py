@@ -146,7 +146,7 @@ class CgroupV2:
             value = parse_counter(read_file(self.top.joinpath(*self.names, name)))
         except FileNotFoundError:
             raise ValueError(f"its cgroup has no {name}: that isn't counted there") from None
-        return known(value, f"{name} is no number")
+        return known(value, f"{name} is not a number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class CgroupV1:
 
     def current(self, _host: Callable[[], Host]) -> int:
         usage = parse_counter(read_file(self._directory / "memory.usage_in_bytes"))
-        return known(usage, "memory.usage_in_bytes is no number")
+        return known(usage, "memory.usage_in_bytes is not a number")
 
     def swap(self, _host: Callable[[], Host]) -> int:
         stat = self._stat()

@@ -289,7 +289,7 @@ class ProcessGuard:
         return self.sent is signal.SIGKILL and self._thread is not None and self._thread.is_alive()
 
     def _cancelled(self) -> GuardOutcome:
-        breach, reason = self._breach, "it is guarded no longer"
+        breach, reason = self._breach, "it is no longer guarded"
         if breach is None or breach.sent is None:
             return GuardOutcome(GuardEnd.CANCELLED, reason)
         reason += f"; {breach}, and {breach.sent.name} was sent"
@@ -411,7 +411,9 @@ class ProcessGuard:
             self._log.report("SIGKILL was sent, and it has not ended since")
         for process, error in delivery.refused[:1]:
             more = f" (and {len(delivery.refused) - 1} more)" if len(delivery.refused) > 1 else ""
-            failure = f"{number.name} could not be sent to {process.label}{more}: {reason_of(error)}; it is tried again"
+            failure = (
+                f"{number.name} could not be sent to {process.label}{more}: {reason_of(error)}; trying again"
+            )
             self._log.report(f"{breach}, but {failure}", failure)
         if breach.sent is None:
             self._breach = None
@@ -441,4 +443,4 @@ def _label(name: str | None, pid: object) -> str:
 def _successor(pid: int | None) -> str:
     """Return a note if the pid of a process that has ended belongs to another by now."""
     taken = pid is not None and os.path.exists(f"/proc/{pid}")  # noqa: PTH110
-    return ", and its pid is another process's by now" if taken else ""
+    return ", and its pid now belongs to another process" if taken else ""

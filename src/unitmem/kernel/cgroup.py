@@ -82,7 +82,7 @@ def require_memory_controller(root: Path = CGROUP_ROOT) -> None:
         controllers = (root / "cgroup.controllers").read_text().split()
     except OSError:
         raise UnsupportedSystemError(
-            f"cgroup v2 is not mounted at {root}, and unitmem reads memory from nowhere else",
+            f"cgroup v2 is not mounted at {root}, and unitmem needs it",
             hint="boot with systemd.unified_cgroup_hierarchy=1; "
             "in a container, run unitmem on the host or mount the host's /sys/fs/cgroup",
         ) from None

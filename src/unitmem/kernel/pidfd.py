@@ -99,7 +99,7 @@ def duplicate(pidfd: int) -> int:
     twin = os.dup(pidfd)
     with _closed_by_errors(twin):
         if not _is_pidfd(twin):
-            raise ValueError(f"file descriptor {pidfd} is no pidfd")
+            raise ValueError(f"file descriptor {pidfd} is not a pidfd")
     return _not_init(twin)
 
 
@@ -158,12 +158,12 @@ def _pid_of(pidfd: int) -> int | None:
     """The pid that it has in /proc; None once it was waited for, 0 if /proc shows another namespace."""
     text = _fdinfo(pidfd)
     if text is None:
-        raise UnsupportedSystemError("there is no /proc here, which tells of processes")
+        raise UnsupportedSystemError("/proc is not mounted")
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key == "Pid":
             return None if int(value) < 0 else int(value)
-    raise ValueError(f"file descriptor {pidfd} is no pidfd")
+    raise ValueError(f"file descriptor {pidfd} is not a pidfd")
 
 
 def _is_pidfd(descriptor: int) -> bool:
@@ -180,7 +180,7 @@ def _fdinfo(descriptor: int) -> str | None:
 def _not_init(pidfd: int) -> int:
     with _closed_by_errors(pidfd):
         if _pid_of(pidfd) == 1:
-            raise ValueError("PID 1 can't be ended, and all else would end with it")
+            raise ValueError("PID 1 can't be ended: the whole system would go down with it")
     return pidfd
 
 

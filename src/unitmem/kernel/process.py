@@ -431,6 +431,6 @@ def send_signal(process: Process, number: signal.Signals, still_meant: Callable[
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         if error.errno in (errno.EACCES, errno.EPERM):
-            return "permission denied (it takes root, or CAP_SYS_PTRACE)"
+            return "permission denied (it needs root or CAP_SYS_PTRACE)"
         return reason_of(error)
     return str(error)

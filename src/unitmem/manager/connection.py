@@ -78,9 +78,7 @@ class Connection:
             self.manager.close()
             self.manager = None
         if self._is_known_to_answer:
-            self._on_lost(
-                f"{error}; going on with the units that are known, and trying to reach the manager again"
-            )
+            self._on_lost(f"{error}; continuing with the known units and reconnecting")
         self._is_known_to_answer = False
         self._try_later(now)
 

@@ -537,7 +537,8 @@ class Manager:
 
 def _no_such_unit(name: str) -> NoSuchUnitError:
     return NoSuchUnitError(
-        f"no unit {name} is loaded", f"`systemctl status {name}` tells whether there is one that doesn't run"
+        f"no unit {name} is loaded",
+        f"`systemctl status {name}` shows whether there is one that isn't running",
     )
 
 
@@ -563,7 +564,5 @@ def _unit_of(change: Change, body: Any) -> str | None:
 
 def _unreachable_hint(kind: ManagerKind) -> str:
     if kind is ManagerKind.USER:
-        return (
-            "log in as that user, or set XDG_RUNTIME_DIR=/run/user/UID; `loginctl enable-linger` keeps one up"
-        )
+        return "log in as that user, or set XDG_RUNTIME_DIR=/run/user/UID; `loginctl enable-linger` keeps their manager running"
     return "see `systemctl status dbus.service`"

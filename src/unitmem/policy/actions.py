@@ -49,11 +49,11 @@ class LastResort(StrEnum):
     KILL = "kill"
 
 
-_TIMEOUT = Span(MORE_THAN_NONE, refusal="nothing is done in no time: write a timeout such as 30s")
+_TIMEOUT = Span(MORE_THAN_NONE, refusal="a timeout must be greater than 0: write one such as 30s")
 _Timeout = Annotated[float, Key("timeout", _TIMEOUT, "How long it may take until it counts as failed.")]
 _LastResort = Annotated[
     LastResort | None,
-    Key("else", Choice(LastResort), "What then; without it, the failure is told and no more."),
+    Key("else", Choice(LastResort), "What to do then; without it, the failure is only logged."),
 ]
 
 # --- from mild to harsh --------------------------------------------------------------------------
@@ -90,8 +90,8 @@ class Reclaim(Action):
         int,
         Key(
             "size",
-            Size(1, "there is nothing to reclaim in no bytes: write a size such as 64M"),
-            "How much the kernel is to take back.",
+            Size(1, "the size must be greater than 0: write one such as 64M"),
+            "How much the kernel should reclaim.",
         ),
     ]
     """Bytes."""
@@ -113,7 +113,7 @@ class Reclaim(Action):
 
 
 def _settable(name: str, *, may_be_none: bool = True) -> Key:
-    refusal = f"{name} of nothing kills whatever it is set for: write a size"
+    refusal = f"{name}=0 kills whatever it is set for: write a size greater than 0"
     value = Size(0 if may_be_none else 1, refusal, or_infinity=True)
     return Key(name, value, f"{name}= of systemd.resource-control(5).")
 
@@ -174,12 +174,12 @@ class Signal(Action):
 
     number: Annotated[signal.Signals, Key("signal", Syntax.SIGNAL, "The signal's name.")]
     to: Annotated[Target, Key("to", Choice(Target), "Which of the unit's processes.")] = Target.MAIN
-    timeout: Annotated[float, Key("timeout", _TIMEOUT, "How long a process that it is to end may take.")] = (
+    timeout: Annotated[float, Key("timeout", _TIMEOUT, "How long a process may take to end.")] = (
         DEFAULT_END_TIMEOUT
     )
     """Seconds until a process that the signal should end counts as unimpressed."""
     otherwise: Annotated[
-        LastResort | None, Key("else", Choice(LastResort), "What then, to the same process.")
+        LastResort | None, Key("else", Choice(LastResort), "What to do then, to the same process.")
     ] = None
     """What then, to the same processes."""
 
@@ -215,7 +215,7 @@ class Signal(Action):
                 return kinds, "only services have a main process: write `to: all` or `to: largest`"
             case Target.CONTROL:
                 kinds = frozenset({"service", "socket", "mount", "swap"})
-                return kinds, "a control process is what ExecStartPre= and its like start"
+                return kinds, "a control process is one that ExecStartPre=, ExecReload= or the like starts"
             case Target.ALL | Target.LARGEST:
                 return CGROUP_KINDS, ""
 

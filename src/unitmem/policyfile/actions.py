@@ -12,7 +12,8 @@ from unitmem.policyfile.values import ValueReader
 from unitmem.text import close_to, quoted
 
 _NAMES = tuple(ACTIONS)
-_EXAMPLE = f"write log, {Signal.example}, {Stop.example}, or another of unitmem.yaml(5)"
+_ACTIONS = f"the actions are {', '.join(_NAMES)}"
+_EXAMPLE = f"write log, {Signal.example}, {Stop.example} or another; {_ACTIONS}"
 
 
 class ActionReader(ValueReader):
@@ -31,7 +32,7 @@ class ActionReader(ValueReader):
             return None
         if not keywords:
             close = close_to(written[0], _NAMES) if written else ""
-            self.problem(node, f"there is no action {quoted(written) or 'here'}{close}: {_EXAMPLE}")
+            self.problem(node, f"there is no action {quoted(written) or 'here'}{close}: {_ACTIONS}")
             return None
         keyword = keywords[0]
         action = ACTIONS[keyword]
@@ -76,5 +77,5 @@ class ActionReader(ValueReader):
             self.problem(node, f"`do` is empty: {_EXAMPLE}")
         else:
             close = close_to(node.value, _NAMES)
-            self.problem(node, f"there is no action {node.value!r}{close}: {_EXAMPLE}")
+            self.problem(node, f"there is no action {node.value!r}{close}: {_ACTIONS}")
         return None

@@ -202,9 +202,7 @@ class _Parser:
         if derivation is Derivation.ETA and token.text not in ETA_TARGETS:
             self.fail(f"eta is the time until a limit is met: write `eta(limit)`, not {token.text!r}", token)
         if derivation is Derivation.GROWTH and Trait.GROWS not in MEASURES[token.text].traits:
-            self.fail(
-                f"{token.text!r} is nothing that a unit's memory grows by: write `growth(anon, 10min)`", token
-            )
+            self.fail(f"{token.text!r} has no growth to measure: write `growth(anon, 10min)`", token)
         return token.text
 
     def slope_span(self, derivation: Derivation) -> float:
@@ -314,7 +312,7 @@ class _Parser:
         self.advance()
         whole = self.measure("a measure is expected after `of`")
         if MEASURES[whole.text].dimension is not Dimension.SIZE:
-            self.fail(f"{whole.text!r} is no size, so there is no share of it: write `of limit`", whole)
+            self.fail(f"{whole.text!r} is not a size, so it has no share: write `of limit`", whole)
         return whole.text
 
     def percentage(self, subject: _Subject, operator: _Token, first: _Token, quantity: str) -> float:
@@ -355,7 +353,7 @@ class _Parser:
             self.fail(f"a time span is expected after `in`, not {first.text!r}: write it like `in 10min`")
         span = self.time_span("`in 10min`")
         if span <= 0:
-            self.fail("no time at all holds no event: write a span such as `in 10min`", first)
+            self.fail("the span must be greater than 0: write one such as `in 10min`", first)
         return span
 
 

@@ -18,7 +18,7 @@ UNIT_CHARACTER = r"[A-Za-z0-9:_.\\@-]"
 UNIT_GLOB = re.compile(rf"(?:{UNIT_CHARACTER}|[*?]|\[!?{UNIT_CHARACTER}+\])+", re.ASCII)
 POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
-_BUDGET = "At most so many actions in a span."
+_BUDGET = "The most actions in a span of time."
 
 FILE_KEYS = (
     Key(
@@ -44,7 +44,7 @@ POLICY_KEYS = (
     Key(
         "name",
         Syntax.POLICY_NAME,
-        "The journal tells by it which policy acted. Unique in its file.",
+        "It names the policy in the journal. Unique in its file.",
         is_required=True,
     ),
     Key(
@@ -60,10 +60,10 @@ POLICY_KEYS = (
     ),
     Key(
         "unprotect",
-        Items(Syntax.UNIT_NAME, "A name, no glob."),
-        "Protected units that this policy may touch all the same, each named exactly.",
+        Items(Syntax.UNIT_NAME, "A name, not a glob."),
+        "Protected units that this policy may act on nevertheless, each named exactly.",
     ),
-    Key("mode", Choice(Mode), "`observe` decides and tells everything, and does nothing.", Mode.ACT),
+    Key("mode", Choice(Mode), "`observe` logs every decision, but performs nothing.", Mode.ACT),
     Key(
         "steps",
         Items(Part.STEP),
@@ -96,7 +96,7 @@ STEP_KEYS = (
     Key("for", Span(), "How long the condition has to hold, at every tick. Without it, once is enough.", 0.0),
     Key(
         "repeat",
-        Span(MORE_THAN_NONE, refusal="`repeat` can't be no time at all: write a span such as 5min"),
+        Span(MORE_THAN_NONE, refusal="`repeat` must be greater than 0: write a span such as 5min"),
         "How long after it fired it fires again, while the condition holds.",
     ),
     Key(
@@ -107,11 +107,11 @@ STEP_KEYS = (
     ),
 )
 BUDGET_KEYS = (
-    Key("actions", Count(10_000), "How many; logging is none.", is_required=True),
+    Key("actions", Count(10_000), "How many; `log` does not count.", is_required=True),
     Key(
         "per",
-        Span(MORE_THAN_NONE, refusal="no time at all holds no action: write a span such as 1h"),
-        "In what time.",
+        Span(MORE_THAN_NONE, refusal="`per` must be greater than 0: write a span such as 1h"),
+        "The span of time.",
         is_required=True,
     ),
 )

@@ -177,7 +177,7 @@ class _Reader(ActionReader):
         if clear is not None and any(step.when == clear for step in steps):
             self.problem(
                 nodes["clear"],
-                "this is the condition of a step too, which would never fire: write what is milder, "
+                "a step has this condition too, and would never fire: write a milder one, "
                 "such as a lower threshold with <",
             )
         if budget is not None and steps and not any(step.action.acts for step in steps):
@@ -213,7 +213,7 @@ class _Reader(ActionReader):
         if action is not None and repeat is not None and not action.is_repeatable:
             self.problem(
                 block.nodes["repeat"],
-                f"to {action.name} again in one episode means nothing: leave `repeat` out",
+                f"to {action.name} again in one episode has no effect: leave `repeat` out",
             )
         if block.failed:
             return None
@@ -250,7 +250,7 @@ class _Reader(ActionReader):
             if comparison.span is not None and comparison.span < least:
                 self.problem(
                     node,
-                    f"`{comparison.subject}` sees fewer than {MIN_TICKS_A_SLOPE} ticks of "
+                    f"`{comparison.subject}` covers fewer than {MIN_TICKS_A_SLOPE} ticks of "
                     f"{format_span(interval)}: write a span of {format_span(least)} or more",
                 )
 
@@ -262,6 +262,6 @@ class _Reader(ActionReader):
             if policy.name in seen:
                 self.problem(
                     places[policy.line or 1],
-                    f"two policies are named {policy.name!r}: give each a name of its own, logs tell by it",
+                    f"two policies are named {policy.name!r}: give each a name of its own, which the journal shows",
                 )
             seen.add(policy.name)

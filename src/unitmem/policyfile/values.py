@@ -133,8 +133,8 @@ class ValueReader(NodeReader):
             return None
         # 010 is eight to YAML, and ten to most people
         if re.fullmatch(r"[1-9][0-9]{,8}", text, re.ASCII) is None or int(text) > most:
-            observe = ": `mode: observe` does nothing at all" if text == "0" else ""
-            self.problem(node, f"`{label}` can't be {text}{observe}: write a whole number from 1 to {most}")
+            observe = ", or `mode: observe` to perform nothing" if text == "0" else ""
+            self.problem(node, f"`{label}` can't be {text}: write a whole number from 1 to {most}{observe}")
             return None
         return int(text)
 
@@ -166,13 +166,13 @@ class ValueReader(NodeReader):
         if UNIT_GLOB.fullmatch(text) is None:
             self.problem(
                 node,
-                f"{text!r} matches no unit: names are letters, digits and `:_.\\@-`, of which a glob takes "
-                "any by `*`, one by `?` and one of some by `[ab]` or `[!ab]`; write several names as several entries",
+                f"{text!r} matches no unit: a name has letters, digits and `:_.\\@-`, and a glob also `*`, "
+                "`?`, `[ab]` and `[!ab]`; write several names as several entries",
             )
             return None
         _, dot, ending = text.rpartition(".")
         if dot and not is_glob(ending) and ending not in CGROUP_KINDS:
-            self.problem(node, f"{text!r} matches no unit with memory: let it end in one of {quoted(_KINDS)}")
+            self.problem(node, f"{text!r} matches no unit with memory: end it in one of {quoted(_KINDS)}")
             return None
         return text
 

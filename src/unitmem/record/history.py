@@ -271,4 +271,4 @@ def _values(document: Mapping[str, Any]) -> dict[str, float]:
 def _checked(value: object) -> float | None:
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
-    raise ValueError(f"{value!r} is no number")
+    raise ValueError(f"{value!r} is not a number")

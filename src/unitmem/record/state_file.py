@@ -211,8 +211,8 @@ def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, Key | None
     sections = sorted({section for section, _ in doubts})
     left = "; properties that it was to set back stay as they are" if "holds" in sections else ""
     return (
-        f"the saved state (version {document.get('version')}) can't be understood in part ({', '.join(sections)}): "
-        f"the cooldowns and budgets that this may be about run from now on in full{left}"
+        f"the saved state (version {document.get('version')}) can't be read in part ({', '.join(sections)}): "
+        f"the cooldowns and budgets that this affects start again, in full{left}"
     )
 
 

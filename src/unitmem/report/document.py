@@ -24,7 +24,7 @@ from unitmem.measure.catalogue import HOST_MEASURES, UNIT_NAMES
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.report.unit import by_size
 
-NOT_ASKED = "not read: it takes --pss"
+NOT_ASKED = "not read: it needs --pss"
 
 
 def emit(document: Any) -> None:

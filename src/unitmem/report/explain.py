@@ -34,13 +34,13 @@ _PROCESSES = 5
 _BY = {
     Cause.OOM_KILLER: "ended by the kernel's OOM killer, not by unitmem",
     Cause.SYSTEMD_OOMD: "ended by systemd-oomd, not by unitmem",
-    Cause.UNITMEM: "its end, by unitmem",
-    Cause.REQUEST: "ended on somebody's request, not by unitmem",
-    Cause.SIGNAL_REQUEST: "ended on somebody's request, not by unitmem",
-    Cause.TIMEOUT: "ended by systemd, as it took too long",
+    Cause.UNITMEM: "ended by unitmem",
+    Cause.REQUEST: "stopped on request, not by unitmem",
+    Cause.SIGNAL_REQUEST: "ended by a signal, not by unitmem",
+    Cause.TIMEOUT: "ended by systemd, after a timeout",
     Cause.CRASH: "it failed by itself",
     Cause.EXIT: "it ended",
-    Cause.UNKNOWN: "it ended, and the journal does not tell why",
+    Cause.UNKNOWN: "it ended for an unknown reason",
 }
 
 
@@ -177,7 +177,7 @@ def _print_moment(moment: Event | Ending, unit: str, console: Console) -> None:
 def _sentence(ending: Ending) -> str:
     """Who ended a run of it, or killed a process in it, and how."""
     if not ending.ended:
-        return f"one of its processes was killed, and it ran on: {ending.detail}"
+        return f"one of its processes was killed, and the unit kept running: {ending.detail}"
     return f"{_BY[ending.cause]}: {ending.detail}"
 
 

@@ -63,7 +63,7 @@ def _unexpected(error: Exception) -> UnitmemError:
     words = " ".join(str(error).split()) or "no message"
     return UnitmemError(
         f"unexpected {type(error).__name__}{place}: {words}",
-        hint="this is a bug in unitmem: please report it, with what UNITMEM_DEBUG=1 makes the same command print",
+        hint="this is a bug in unitmem: please report it, with the output of the same command under UNITMEM_DEBUG=1",
     )
 
 

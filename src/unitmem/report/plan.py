@@ -81,9 +81,9 @@ def _notes(unit: UnitPlan) -> Iterator[str]:
     if unit.sample.invocation is None:
         yield "nothing to measure: it has no cgroup now"
     if unit.protected is not None:
-        yield f"protected, so that nothing but `log` is done to it: {unit.protected}"
+        yield f"protected, so only `log` is performed on it: {unit.protected}"
     for each in unit.stopped_with:
-        yield f"a stop takes along: {each}"
+        yield f"stopping it also stops: {each}"
     for each in unit.started_by:
         yield f"would start it again: {each.unit} ({each.relation})"
 

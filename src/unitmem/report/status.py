@@ -42,7 +42,7 @@ def _print_watch(document: Mapping[str, Any], now: float, console: Console) -> N
     last = f"  last tick {format_span(age) if age >= 1 else 'less than 1s'} ago, pid {document['pid']}"
     is_stale = age > _STALE_TICKS * document["interval"] + 5
     print_line(
-        console, Text(f"{last}: it hangs, or has died" if is_stale else last, "red" if is_stale else "")
+        console, Text(f"{last}: it hangs or has exited" if is_stale else last, "red" if is_stale else "")
     )
     if not document["manager_reachable"]:
         print_line(console, Text("  the service manager is out of reach: nothing can be stopped now", "red"))
@@ -51,7 +51,7 @@ def _print_watch(document: Mapping[str, Any], now: float, console: Console) -> N
     for what in document["to_set_back"]:
         print_line(console, f"  to be set back: {what}")
     if not document["units"]:
-        print_line(console, "  no unit that it governs runs now")
+        print_line(console, "  no governed unit is running")
     for unit in document["units"]:
         _print_unit(unit, console)
     for entry in document["cooling"]:
@@ -81,8 +81,10 @@ def _facts(unit: Mapping[str, Any]) -> Iterator[str]:
     for measure, why in unit["unknown"].items():
         yield f"{measure} is unknown: {why}"
     if unit["protected"] is not None:
-        effect = "touched all the same, by `unprotect`" if unit["unprotected"] else "never touched"
-        yield f"protected, and {effect}: {unit['protected']}"
+        effect = (
+            "but acted on, as `unprotect` names it" if unit["unprotected"] else "so only `log` is performed"
+        )
+        yield f"protected, {effect}: {unit['protected']}"
     if unit["episode_since"] is not None:
         end = f"ends when {unit['clear']}" if unit["clear"] else "ends when no condition holds"
         yield f"in an episode for {format_span(unit['episode_since'])}, which {end}"

@@ -61,7 +61,7 @@ HELP = (
     "p g t n            by pressure, growth, time to the limit, name",
     "< >                by the previous or next field",
     "Space              pause",
-    "r                  ask the service manager anew which units there are",
+    "r                  refresh the list of units",
     "",
     "USED      how much of LIMIT the WORKSET takes",
     "WORKSET   the unit's memory without inactive page cache",

@@ -93,15 +93,15 @@ class _Review:
         if core and is_glob(pattern):
             yield self.doubt(
                 Code.CORE_UNIT,
-                f"{pattern} reaches {listed(core, _MOST_NAMED)}, which can't be done without: "
-                "write a narrower pattern, or list what isn't meant under `except`",
+                f"{pattern} also matches protected units ({listed(core, _MOST_NAMED)}), on which only `log` is "
+                "performed: narrow the pattern, or list them under `except`",
                 *("units", index),
             )
         elif core:
             yield self.doubt(
                 Code.CORE_UNIT,
-                f"{pattern} can't be done without, and nothing but `log` would be done to it: "
-                "leave it out, or name it under `unprotect` too if it is meant",
+                f"{pattern} is protected, so only `log` is performed on it: "
+                "leave it out, or list it under `unprotect` too if it is meant",
                 *("units", index),
             )
 
@@ -140,7 +140,7 @@ class _Review:
                 continue  # it is page cache that is meant, and that goes
             yield self.doubt(
                 Code.PAGE_CACHE,
-                f"`{term}` comes true by page cache alone, which fills up in health: "
+                f"page cache alone makes `{term}` true, and a healthy unit's cache fills up: "
                 "compare `workingset` or, better, `unreclaimable`",
                 *("steps", index, "when"),
             )
@@ -171,7 +171,7 @@ class _Review:
         if isinstance(action, Restart) and self.policy.cooldown == 0 and budgets == (None, None):
             yield self.doubt(
                 Code.RESTART_LOOP,
-                "nothing ends a loop of restarts: give the policy a `cooldown:`, such as 10min, "
+                "nothing limits a restart loop: give the policy a `cooldown:`, such as 10min, "
                 "or a `budget:`, such as {actions: 3, per: 1h}",
                 *keys,
             )

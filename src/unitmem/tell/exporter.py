@@ -77,7 +77,7 @@ def parse_address(text: str) -> Address:
         # `:9797` as well: with others it means every address of the machine
         raise UsageError(
             f"{text!r} is not PORT or ADDRESS:PORT",
-            hint="write a port (9797), which is one of 127.0.0.1, or ADDRESS:PORT (192.0.2.7:9797, [::1]:9797)",
+            hint="write a port (9797), which is on 127.0.0.1, or ADDRESS:PORT (192.0.2.7:9797, [::1]:9797)",
         )
     return Address(host, number)
 
@@ -215,14 +215,14 @@ class Exporter:
             self._listener = self._start(self._listen)
         except ImportError:
             trouble = (
-                f"{self._listen} is not listened on, since that takes prometheus-client: "
+                f"metrics are not served on {self._listen}: prometheus-client is not installed: "
                 "install python3-prometheus-client, or use --textfile instead"
             )
         except UsageError as error:
             # of the service's environment, say: no reason to let units go unguarded
             trouble = f"metrics are not served: {error}: {error.hint}"
         except OSError as error:
-            trouble = f"{self._listen} can't be listened on, {_AGAIN}: {reason_of(error)}"
+            trouble = f"metrics can't be served on {self._listen}, {_AGAIN}: {reason_of(error)}"
         return self._once.news("listener", trouble, f"metrics are served on {self._listen} now")
 
     def _write(self, path: Path) -> None:
@@ -235,7 +235,7 @@ class Exporter:
         return Listener(address.host, address.port, self.current)
 
 
-_AGAIN = "which is tried again and again (see METRICS in unitmem@.service(8))"
+_AGAIN = "which is retried (see METRICS in unitmem@.service(8))"
 
 
 def own_cost() -> Cost:

@@ -196,7 +196,7 @@ EPISODE_OPEN = _gauge(
     "unitmem_episode_open", _OF_POLICY, "1 from the first step that fires until the end of it"
 )
 COOLDOWN = _gauge(
-    "unitmem_cooldown_remaining_seconds", _OF_POLICY, "for how long yet no episode begins", "seconds"
+    "unitmem_cooldown_remaining_seconds", _OF_POLICY, "time until a new episode may begin", "seconds"
 )
 BUDGET_LEFT = _gauge(
     "unitmem_budget_actions_left", _OF_POLICY, "actions that the policy's budget for the unit has left"
@@ -205,7 +205,7 @@ FILE_BUDGET_LEFT = _gauge(
     "unitmem_file_budget_actions_left", ("watch",), "actions that the budget of the whole file has left"
 )
 ACTIONS = _counter(
-    "unitmem_actions", _OF_ACTION, "actions decided, done or, where the policy only observes, told"
+    "unitmem_actions", _OF_ACTION, "actions decided, performed or, where the policy only observes, logged"
 )
 OUTCOMES = _counter(
     "unitmem_outcomes",
@@ -246,7 +246,7 @@ MISSED = _counter(
     "unitmem_watch_ticks_missed", ("watch",), "ticks skipped since the one before took too long"
 )
 TICK_TIME = Family(
-    "unitmem_watch_tick_duration_seconds", Kind.HISTOGRAM, "what a tick takes", ("watch",), "seconds"
+    "unitmem_watch_tick_duration_seconds", Kind.HISTOGRAM, "how long a tick takes", ("watch",), "seconds"
 )
 CPU = _counter("unitmem_watch_cpu_seconds", ("watch",), "CPU time of the watch, user and system", "seconds")
 RSS = _gauge("unitmem_watch_rss_bytes", ("watch",), "RSS of the watch", "bytes")

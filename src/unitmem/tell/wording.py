@@ -119,7 +119,7 @@ def _intent(decision: Decision) -> str | None:
     if not action.acts:
         return f"no new episode begins, since {refusal.reason}"
     remedy = (
-        "; a policy that has to touch it names it under `unprotect:`"
+        "; to act on it, name it under the policy's `unprotect:`"
         if refusal.obstacle is Obstacle.PROTECTED
         else ""
     )
