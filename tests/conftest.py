@@ -26,6 +26,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "check")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Spare the collector what stays anyway: modules and thousands of tests, a fifth of a second each time."""
+    """Let the collector pass over what stays anyway: modules and thousands of tests, a fifth of a second each time."""
     gc.collect()
     gc.freeze()
