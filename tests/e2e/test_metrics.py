@@ -32,7 +32,7 @@ policies:
       - {{when: "unreclaimable > 99% of limit", for: 1min, do: stop}}
 """
 PROMETHEUS = """
-global: {scrape_interval: 5s, evaluation_interval: 5s}
+global: {scrape_interval: 2s, evaluation_interval: 2s}
 rule_files: [/etc/prometheus/unitmem/recording.yml, /etc/prometheus/unitmem/alerts.yml]
 scrape_configs:
   - {job_name: node, static_configs: [{targets: ["127.0.0.1:9100"]}]}
