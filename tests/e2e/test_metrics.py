@@ -65,9 +65,11 @@ def prometheus(host):
     host.check_output("; ".join(f"mv --no-clobber {path} {path}.before" for path in CONFIGURATION))
     write(host, CONFIGURATION)
     yield host
-    host.run(f"systemctl kill --signal=SIGKILL {SERVICES}; systemctl stop {SERVICES}")
-    host.run(f"rm -rf {THERE} /var/lib/prometheus/metrics2/*")
-    host.run("; ".join(f"mv {path}.before {path}" for path in CONFIGURATION))
+    restore = "; ".join(f"mv {path}.before {path}" for path in CONFIGURATION)
+    host.run(
+        f"systemctl kill --signal=SIGKILL {SERVICES}; systemctl stop {SERVICES};"
+        f" rm -rf {THERE} /var/lib/prometheus/metrics2/*; {restore}"
+    )
 
 
 @pytest.fixture
