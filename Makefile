@@ -20,6 +20,9 @@ HOST_PACKAGES := gcc pkg-config libsystemd-dev python3-dev python3-venv dbus sys
 # the tests start hundreds of interpreters, each of which would compile all that it imports
 unexport PYTHONDONTWRITEBYTECODE
 
+# a file stays with one worker, so that what its tests share is made once
+PYTEST := $(BIN)/pytest -q -n logical --dist=loadfile --timeout=300 tests/unit tests/bus tests/cli
+
 # some of the guests' programs have no suffix
 PYTHON_SOURCES := src tests $(shell grep -lsE '^\#!.*python' vagrant/* vagrant/workloads/* ansible/*)
 SHELL_SOURCES := .ci/run $(shell grep -lsE '^\#!.*\b(ba)?sh\b' vagrant/* debian/* debian/tests/* man/* ansible/roles/*/files/*)
@@ -32,8 +35,13 @@ help: ## list the targets
 demo: $(VENV)/ready ## a leaking service is logged, signalled and stopped; its neighbour lives (sets up what it needs)
 	vagrant/demo
 
+# The guests boot one after the other, which leaves a core to what needs none. Packages are installed before that: one
+# apt at a time.
 .PHONY: test
-test: check lint-role deb e2e ## every test, the package and the guests included (sets up what it needs)
+test: check ## every test, the package and the guests included (sets up what it needs)
+	vagrant/setup-host
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target guests slow lint-role deb
+	$(MAKE) --no-print-directory e2e
 
 .PHONY: check
 check: $(VENV)/ready ## format, types, lint, unit, bus and cli tests; under a minute
@@ -58,7 +66,11 @@ types: $(VENV)/ready
 
 .PHONY: quick
 quick: $(VENV)/ready
-	$(BIN)/pytest -q -n logical --timeout=300 tests/unit tests/bus tests/cli
+	$(PYTEST) -m "not slow"
+
+.PHONY: slow
+slow: $(VENV)/ready ## the tests that `make check` leaves out: of what ansible-playbook does, and of more input
+	$(PYTEST) -m slow
 
 .PHONY: e2e
 e2e: $(VENV)/ready guests ## the end-to-end tests alone, in the guests that run (GUESTS="bookworm" for one)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 
 import pytest
 from documents import CHECKOUT, PAGES, anchors, blocks, commands, links, policies
 
-from unitmem.cli import VERBS
+from unitmem.cli import VERBS, main
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES
 from unitmem.policy.actions import (
@@ -51,9 +51,9 @@ EXAMPLES = sorted((CHECKOUT / "examples").glob("*.yaml"))
 
 @cache
 def helped(*command: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", "unitmem", *command, "--help"], check=True, capture_output=True, text=True
-    ).stdout
+    with redirect_stdout(StringIO()) as out:
+        assert main([*command, "--help"]) == 0
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -138,10 +138,20 @@ def test_a_guard_that_can_not_be_set_up_leaves_no_command(run, monkeypatch):
     ("script", "status", "err"),
     [
         ("exit 7", 7, ""),
-        ("exit 255", 255, ""),
+        pytest.param("exit 255", 255, "", marks=pytest.mark.slow),
         ("kill -SEGV $$", 139, r"unitmem: pid \d+ \(sh\): ended by SIGSEGV, not by its limit\n"),
-        ("kill -TERM $$", 143, r"unitmem: pid \d+ \(sh\): ended by SIGTERM, not by its limit\n"),
-        ("kill -KILL $$", 137, r"unitmem: pid \d+ \(sh\): ended by SIGKILL, not by its limit\n"),
+        pytest.param(
+            "kill -TERM $$",
+            143,
+            r"unitmem: pid \d+ \(sh\): ended by SIGTERM, not by its limit\n",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "kill -KILL $$",
+            137,
+            r"unitmem: pid \d+ \(sh\): ended by SIGKILL, not by its limit\n",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_status_is_that_of_the_command(script, status, err):
@@ -230,7 +240,13 @@ def test_every_signal_is_passed_on_once():
         assert done.wait(EVER) == 0
 
 
-@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "ABRT", "TERM", "USR1", "ALRM", "RTMIN"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("INT", "QUIT", "TERM"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("HUP", "ABRT", "USR1", "ALRM", "RTMIN")),
+    ],
+)
 def test_a_signal_that_ends_the_command_ends_its_guard_too(name, tmp_path):
     """By the signal, as systemd and shells expect of what they signalled; and no core is dumped of the guard."""
     number = int(getattr(signal, f"SIG{name}"))

@@ -39,18 +39,6 @@ def test_without_systemd_one_sentence_says_so(arguments):
     assert hint.startswith("Run unitmem on a systemd machine")
 
 
-@pytest.mark.parametrize("arguments", ["watch {}", "watch {} --observe", "watch --once {}"])
-def test_both_ways_to_the_daemon_tell_errors_alike(tmp_path, arguments):
-    """The service's spelling passes by Typer; a broken file ends it with 78 all the same."""
-    path = tmp_path / "broken.yaml"
-    path.write_text("policies: [*.service]\n")
-    done = subprocess.run(
-        [*UNITMEM, *arguments.format(path).split()], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 78
-    assert done.stderr.startswith(f"{path}:1:12: `*` starts an alias in YAML")
-
-
 WATCHES = (
     "a.yaml",
     "--user a.yaml",
@@ -92,6 +80,16 @@ def watches(*spelled, daemon):
         [sys.executable, "-c", IN_ONE_PROCESS, daemon, *spelled], capture_output=True, text=True, check=True
     )
     return dict(zip(spelled, map(tuple, json.loads(done.stdout)), strict=True))
+
+
+def test_both_ways_to_the_daemon_tell_errors_alike(tmp_path):
+    """The service's spelling passes by Typer; a broken file ends it with 78 all the same."""
+    path = tmp_path / "broken.yaml"
+    path.write_text("policies: [*.service]\n")
+    spelled = (f"{path}", f"{path} --observe", f"--once {path}")
+    for words, (status, _, err) in watches(*spelled, daemon="keep").items():
+        assert status == 78, words
+        assert err.startswith(f"{path}:1:12: `*` starts an alias in YAML"), words
 
 
 def test_a_watch_imports_neither_typer_nor_rich(run, monkeypatch):

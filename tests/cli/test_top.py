@@ -729,8 +729,10 @@ def test_a_terminal_shows_what_happens_and_obeys_keys(session, fake):
         (lambda live, fake: live.type("q"), 0, ""),
         (lambda live, fake: live.type("\x03"), 130, ""),
         (lambda live, fake: live.process.send_signal(signal.SIGTERM), 143, ""),
-        (lambda live, fake: live.type("\x1c"), 131, ""),
-        (lambda live, fake: live.process.send_signal(signal.SIGHUP), 129, ""),
+        pytest.param(lambda live, fake: live.type("\x1c"), 131, "", marks=pytest.mark.slow),
+        pytest.param(
+            lambda live, fake: live.process.send_signal(signal.SIGHUP), 129, "", marks=pytest.mark.slow
+        ),
         (lambda live, fake: (fake.root / "proc/meminfo").unlink(), 1, "meminfo can't be read"),
     ],
     ids=["q", "Ctrl-C", "SIGTERM", "Ctrl-backslash", "SIGHUP", "failure"],

@@ -32,7 +32,7 @@ policies:
       - {{when: "unreclaimable > 99% of limit", for: 1min, do: stop}}
 """
 PROMETHEUS = """
-global: {scrape_interval: 5s, evaluation_interval: 5s}
+global: {scrape_interval: 2s, evaluation_interval: 2s}
 rule_files: [/etc/prometheus/unitmem/recording.yml, /etc/prometheus/unitmem/alerts.yml]
 scrape_configs:
   - {job_name: node, static_configs: [{targets: ["127.0.0.1:9100"]}]}
@@ -65,9 +65,11 @@ def prometheus(host):
     host.check_output("; ".join(f"mv --no-clobber {path} {path}.before" for path in CONFIGURATION))
     write(host, CONFIGURATION)
     yield host
-    host.run(f"systemctl kill --signal=SIGKILL {SERVICES}; systemctl stop {SERVICES}")
-    host.run(f"rm -rf {THERE} /var/lib/prometheus/metrics2/*")
-    host.run("; ".join(f"mv {path}.before {path}" for path in CONFIGURATION))
+    restore = "; ".join(f"mv {path}.before {path}" for path in CONFIGURATION)
+    host.run(
+        f"systemctl kill --signal=SIGKILL {SERVICES}; systemctl stop {SERVICES};"
+        f" rm -rf {THERE} /var/lib/prometheus/metrics2/*; {restore}"
+    )
 
 
 @pytest.fixture

@@ -86,6 +86,13 @@ def log():
     return logger
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collected():
+    """What tests of other files have left is no matter of the collections in here."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """No thread and no descriptor, in every test."""

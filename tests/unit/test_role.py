@@ -15,9 +15,6 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
-from ansible.template import Templar, trust_as_template
 
 from unitmem.policyfile.reader import load, parse
 
@@ -302,6 +299,7 @@ def made(tmp_path_factory):
     return json.loads((directory / "made.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_machine_that_lacks_something_is_told_what_and_what_to_do(made, target):
     _, method, obstacles = TARGETS[target]
@@ -311,6 +309,7 @@ def test_a_machine_that_lacks_something_is_told_what_and_what_to_do(made, target
     assert [words for words in obstacles if not any(t.startswith(words) for t in told["obstacles"])] == []
 
 
+@pytest.mark.slow
 def test_policies_as_data_are_written_as_they_were_meant(made):
     text, *_ = made["texts"]
     wanted = {key: value for key, value in TRICKY.items() if key != "name"}
@@ -324,11 +323,13 @@ def test_policies_as_data_are_written_as_they_were_meant(made):
     ]
 
 
+@pytest.mark.slow
 def test_a_file_of_policies_is_written_to_the_letter(made):
     _, text, _ = made["texts"]
     assert text == WRITTEN
 
 
+@pytest.mark.slow
 def test_problems_are_told_by_the_names_that_files_have_for_their_author(made):
     directory = made["directory"]
     assert made["problems"].splitlines() == [
@@ -346,6 +347,11 @@ def test_problems_are_told_by_the_names_that_files_have_for_their_author(made):
 @pytest.fixture(scope="module")
 def evaluate():
     """evaluate(expression, **variables): what the role makes of it where the variables are these."""
+    # the imports take a second, and each worker imports all files
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.plugins.loader import init_plugin_loader
+    from ansible.template import Templar, trust_as_template
+
     init_plugin_loader()
     loader = DataLoader()
     defined = {}
@@ -369,7 +375,14 @@ def task(file, name):
     return found
 
 
-@pytest.mark.parametrize("said", ["false", "no", "0", "true", "yes", "1", False, True])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no",
+        True,
+        *(pytest.param(said, marks=pytest.mark.slow) for said in ("false", "0", "true", "yes", "1", False)),
+    ],
+)
 def test_no_is_no_as_text_too(evaluate, said):
     """What isn't listed stays, who shall act acts, and what is remembered is removed or not as it is meant."""
     is_meant = said in ("true", "yes", "1", True)
@@ -501,6 +514,7 @@ RESTART = """
 """
 
 
+@pytest.mark.slow
 def test_a_guard_is_restarted_only_where_its_policies_are_taken(tmp_path):
     """One with the code from before is better than one that does not start."""
     (tmp_path / "play.yml").write_text(RESTART.format(role=ROLE))
@@ -516,6 +530,7 @@ def test_a_guard_is_restarted_only_where_its_policies_are_taken(tmp_path):
     assert "unitmem@web.service goes on" not in told
 
 
+@pytest.mark.slow
 def test_a_failure_keeps_those_that_come_after_as_they_are(tmp_path):
     """The example's own play, with a role that fails on one of the second batch."""
     fails = {"ansible.builtin.fail": {}, "when": "inventory_hostname == 'c'"}
