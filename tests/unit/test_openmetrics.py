@@ -14,6 +14,7 @@ from prometheus_client.openmetrics import exposition
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from samples import sample_of
 
+from unitmem.kernel.host import Host
 from unitmem.measure.catalogue import MEASURES
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Log, Signal, Stop
@@ -232,6 +233,14 @@ def test_a_page_can_have_every_family():
 def test_a_measure(measure, value, metric, expected):
     assert samples(measures_page(sample_of(unit(values={measure: value})))) == {metric: expected}
     assert samples(measures_page(sample_of(unit(values={measure: value}))), Format.TEXT) == {metric: expected}
+
+
+def test_the_machine_is_there_without_any_unit():
+    alone = replace(seen(), sample=sample_of(host=Host(9, available=5)))
+    assert of("unitmem_host", samples(page(alone, COST))) == {
+        "unitmem_host_total_bytes": 9,
+        "unitmem_host_available_bytes": 5,
+    }
 
 
 def test_what_is_unknown_is_absent():
