@@ -20,7 +20,7 @@ from unitmem.explain.attribution import attribute
 from unitmem.explain.journalctl import read_entries
 from unitmem.record.history import Event, History, HistoryError, find_histories
 from unitmem.report.document import emit
-from unitmem.report.explain import Story, print_overview, print_story, story_document
+from unitmem.report.explain import Explanation, explanation_document, print_explanation, print_overview
 from unitmem.report.failure import say, tell
 from unitmem.report.terminal import console_on
 from unitmem.unit import complete_name, is_glob
@@ -54,16 +54,16 @@ def explain_unit(
     start = time.time() - span("--since", since)
     machine = Machine.of(context)
     with ExitStack() as stack:
-        past = _Past(machine.histories(user=user), start, stack)
+        histories = _Histories(machine.histories(user=user), start, stack)
         if name is None:
-            _tell_all(past, since, as_json=as_json)
+            _tell_all(histories, since, as_json=as_json)
         else:
-            _tell_one(complete_name(name), past, machine, since, user=user, as_json=as_json)
-    if past.problems:
+            _tell_one(complete_name(name), histories, machine, since, user=user, as_json=as_json)
+    if histories.problems:
         raise typer.Exit(1)
 
 
-class _Past:
+class _Histories:
     """What the histories of all instances hold from `start` on. One that can't be read is told at once, and left out.
 
     Args:
@@ -100,35 +100,39 @@ class _Past:
             return None
 
 
-def _tell_all(past: _Past, since: str, *, as_json: bool) -> None:
-    events = past.events()
-    stories = [
-        Story(unit, [event for event in events if event.unit == unit])
+def _tell_all(histories: _Histories, since: str, *, as_json: bool) -> None:
+    events = histories.events()
+    explanations = [
+        Explanation(unit, [event for event in events if event.unit == unit])
         for unit in sorted({event.unit for event in events})
     ]
     if as_json:
-        emit({"units": [story_document(story) for story in stories]})
-    elif stories:
-        print_overview(stories, console_on(sys.stdout))
-    elif not past.problems:
+        emit({"units": [explanation_document(explanation) for explanation in explanations]})
+    elif explanations:
+        print_overview(explanations, console_on(sys.stdout))
+    elif not histories.problems:
         say(f"nothing was decided about any unit in the last {since}")
 
 
-def _tell_one(unit: str, past: _Past, machine: Machine, since: str, *, user: bool, as_json: bool) -> None:
-    events = past.events(unit)
-    entries = read_entries(unit, past.start, user=user)
+def _tell_one(
+    unit: str, histories: _Histories, machine: Machine, since: str, *, user: bool, as_json: bool
+) -> None:
+    events = histories.events(unit)
+    entries = read_entries(unit, histories.start, user=user)
     uid = os.getuid() if user else None
     endings = [ending for ending in attribute(entries, uid=uid) if ending.unit == unit]
     if not events and not endings:
         _require_loaded(unit, machine, since, user=user)
-    story = Story(unit, events, endings)
+    explanation = Explanation(unit, events, endings)
     if as_json:
-        emit(story_document(story))
+        emit(explanation_document(explanation))
     else:
         known = "no end of it is on record"
-        if not past.problems:
+        if not histories.problems:
             known = f"nothing was done to it, and {known}"
-        print_story(story, past.series, console_on(sys.stdout), otherwise=f"{known}, in the last {since}")
+        print_explanation(
+            explanation, histories.series, console_on(sys.stdout), otherwise=f"{known}, in the last {since}"
+        )
 
 
 def _require_loaded(unit: str, machine: Machine, since: str, *, user: bool) -> None:

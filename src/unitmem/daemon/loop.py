@@ -85,8 +85,8 @@ class Loop:
             yield now + FOLLOW_UP_EVERY
         if self._watch.connection.manager is None:
             yield self._watch.connection.retry_at
-        if (patience := self._world.watchdog_interval()) is not None:
-            yield now + patience / 3
+        if (timeout := self._world.watchdog_interval()) is not None:
+            yield now + timeout / 3
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from unitmem.policy.decision import Decision, Override
 from unitmem.policy.model import Policy
 from unitmem.policy.state import RETRY_AFTER, State, is_open, lapse
 from unitmem.tell.journal import Priority
-from unitmem.tell.reporter import Teller
+from unitmem.tell.reporter import Reporter
 
 _LAST_RETRY = 600.0
 """Seconds between tries to set back what the manager refuses; doubled from the first on, up to this."""
@@ -23,8 +23,8 @@ _LAST_RETRY = 600.0
 class Overrides:
     """The property overrides in force, those that the last watch left included."""
 
-    def __init__(self, overrides: Sequence[Override], teller: Teller) -> None:
-        self._teller = teller
+    def __init__(self, overrides: Sequence[Override], reporter: Reporter) -> None:
+        self._reporter = reporter
         self._overrides = list(overrides)
         self._stuck: dict[tuple[str, str], _Stuck] = {}
 
@@ -94,13 +94,13 @@ class Overrides:
                 if manager is None:
                     continue
                 try:
-                    self._teller.set_back(override, undo(due, manager), now)
+                    self._reporter.set_back(override, undo(due, manager), now)
                 except BusLostError:
                     return  # nor would it answer for the others; once it is back, it is asked again
                 except BusError as error:
                     key = override.policy, override.unit
                     if key not in self._stuck:
-                        self._teller.say(Priority.ERROR, f"{override.unit}: not set back yet: {error}")
+                        self._reporter.say(Priority.ERROR, f"{override.unit}: not set back yet: {error}")
                     pause = (
                         min(2 * self._stuck[key].pause, _LAST_RETRY) if key in self._stuck else RETRY_AFTER
                     )

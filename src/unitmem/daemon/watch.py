@@ -25,7 +25,7 @@ from unitmem.kernel.process import Process
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
-from unitmem.measure.collect import weigh_largest
+from unitmem.measure.collect import measure_largest
 from unitmem.measure.sample import Sample
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.policy.engine import evaluate
@@ -38,9 +38,9 @@ from unitmem.record.files import replace_file
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Remembered, Store
 from unitmem.tell.journal import Priority
-from unitmem.tell.reporter import Teller
+from unitmem.tell.reporter import Reporter
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
-from unitmem.tell.status import Watched, status_document
+from unitmem.tell.status import WatchStatus, status_document
 from unitmem.text import format_span, plural
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class Watch:
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
         self._exporter = exporter
-        self._teller = Teller(world.open_journal(), self._recorder, manager.kind, exporter)
-        self._saved_state = SavedState(Store(world.state_directory), self._teller)
+        self._reporter = Reporter(world.open_journal(), self._recorder, manager.kind, exporter)
+        self._saved_state = SavedState(Store(world.state_directory), self._reporter)
         self._alive_at = 0.0
         self._unopened: frozenset[str] = frozenset()
         self._is_loaded = True
@@ -94,15 +94,15 @@ class Watch:
         self.connection = Connection(
             manager,
             self.selector,
-            on_lost=partial(self._teller.say, Priority.WARNING),
-            on_return=partial(self._teller.say, Priority.NOTICE),
+            on_lost=partial(self._reporter.say, Priority.WARNING),
+            on_return=partial(self._reporter.say, Priority.NOTICE),
             renewed=self.tracker.resume,
             connect=world.connect,
         )
         self._tell_warnings(checked)
         remembered = self._saved_state.load(checked.file.policies, checked.file.budget)
         self.state: State = remembered.state
-        self.overrides = Overrides(remembered.overrides, self._teller)
+        self.overrides = Overrides(remembered.overrides, self._reporter)
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +114,7 @@ class Watch:
         if self._exporter is not None:
             self._exporter.close()
         self.connection.close()
-        self._teller.close()
+        self._reporter.close()
 
     # --- what the loop asks for ---
 
@@ -129,16 +129,16 @@ class Watch:
         self.overrides.undo_ended(self.state, self.connection.answering(now), now)
         self._save(now)
         self._recorder.tick(sample, self.world.realtime(), self.file.measures)
-        self._teller.unknown(self.state, now)
-        self._teller.trouble()
-        self._teller.flush()
+        self._reporter.unknown(self.state, now)
+        self._reporter.trouble()
+        self._reporter.flush()
         self._tell_unseen()
         self._tell_status(sample)
         self._tell_metrics(sample, self.world.monotonic() - now)
 
     def catch_up(self, now: float) -> None:
         """Learn what the manager has to say, look after the actions under way, send what journald had no room for."""
-        self._teller.flush()
+        self._reporter.flush()
         manager = self.connection.reach(now)
         if manager is not None:
             try:
@@ -155,7 +155,7 @@ class Watch:
 
     def announce(self) -> None:
         """Say what is watched, and that the watch is ready."""
-        self._teller.say(
+        self._reporter.say(
             Priority.INFO,
             f"watching by {self.path}: {_summary(self.file.policies)}, every {format_span(self.file.interval)}"
             + (", observing only" if self._observe else ""),
@@ -169,7 +169,7 @@ class Watch:
             f"a tick took longer than the interval of {format_span(self.file.interval)}: "
             f"{missed} were skipped; choose a longer `interval`, or fewer process measures"
         )
-        self._teller.once("late", late if missed > 0 else None, by_words=False)
+        self._reporter.once("late", late if missed > 0 else None, by_words=False)
 
     def reload(self) -> None:
         """Read the file again; a broken one changes nothing, and is told."""
@@ -180,8 +180,8 @@ class Watch:
         except PolicyFileError as error:
             self._is_loaded = False
             for line in str(error).splitlines():
-                self._teller.say(Priority.ERROR, line)
-            self._teller.say(
+                self._reporter.say(Priority.ERROR, line)
+            self._reporter.say(
                 Priority.ERROR, f"{self.path} was not loaded: the policies from before stay in force"
             )
         else:
@@ -190,7 +190,7 @@ class Watch:
             self.file = checked.file
             self.tracker.govern(self._governs)
             self._tell_warnings(checked)
-            self._teller.say(Priority.NOTICE, f"{self.path} is loaded: {_summary(self.file.policies)}")
+            self._reporter.say(Priority.NOTICE, f"{self.path} is loaded: {_summary(self.file.policies)}")
         self.world.notify(ready=1)
 
     def leave(self, now: float) -> None:
@@ -211,9 +211,9 @@ class Watch:
         try:
             host = self.world.read_host()
         except (OSError, UnsupportedSystemError) as error:
-            self._teller.once("host", f"nothing is decided, as the machine can't be read: {error}")
+            self._reporter.once("host", f"nothing is decided, as the machine can't be read: {error}")
             return Sample(now, is_complete=False)
-        self._teller.once("host", None, "the machine can be read again")
+        self._reporter.once("host", None, "the machine can be read again")
         return take_sample(self.tracker, host, self.file.policies, self.state, now, self._alive)
 
     def _alive(self) -> None:
@@ -235,12 +235,12 @@ class Watch:
             self._alive()
             tracked = self.tracker.find(decision.unit)
             cgroup = None if tracked is None else tracked.cgroup
-            message = self._teller.decided(decision)
+            message = self._reporter.decided(decision)
             processes: Sequence[Process] = ()
             if cgroup is not None:  # else found gone in this very tick
-                processes = weigh_largest(sample.units[decision.unit], cgroup)
+                processes = measure_largest(sample.units[decision.unit], cgroup)
                 outcome = perform(decision, cgroup, self.connection.answering(now), now, override)
-            self._teller.record(decision, message, processes)
+            self._reporter.record(decision, message, processes)
             if cgroup is not None:
                 self._conclude(outcome, now)
 
@@ -250,7 +250,7 @@ class Watch:
             return
         if outcome.again:
             self.state = rearm(self.state, outcome.decision, now, untried=outcome.untried)
-        self._teller.concluded(outcome)
+        self._reporter.concluded(outcome)
 
     def _save(self, now: float, *, ahead: bool = False) -> None:
         remembered = Remembered(self.state, self.overrides.in_force)
@@ -260,7 +260,7 @@ class Watch:
 
     def _tell_warnings(self, checked: Checked) -> None:
         for warning in checked.warnings:
-            self._teller.say(Priority.WARNING, warning.at(str(self.path)))
+            self._reporter.say(Priority.WARNING, warning.at(str(self.path)))
 
     def _tell_status(self, sample: Sample) -> None:
         count = len(sample.units)
@@ -269,7 +269,7 @@ class Watch:
         self.world.notify(status=f"{_summary(self.file.policies)} over {count} running units{doing}{away}")
         if self.world.runtime_directory is None:
             return
-        watched = Watched(
+        status = WatchStatus(
             instance=self.path.stem,
             path=str(self.path),
             interval=self.file.interval,
@@ -282,27 +282,27 @@ class Watch:
             },
             overrides=self.overrides.spelled(),
         )
-        document = status_document(self.file, sample, self.state, watched, self.world.realtime())
+        document = status_document(self.file, sample, self.state, status, self.world.realtime())
         try:
             replace_file(
                 self.world.runtime_directory / STATUS_FILE, json.dumps(document), durable=False, mode=0o644
             )
         except OSError as error:
-            self._teller.once("status", f"`unitmem status` shows an old state, or nothing: {error}")
+            self._reporter.once("status", f"`unitmem status` shows an old state, or nothing: {error}")
         else:
-            self._teller.once("status", None, "status is written again")
+            self._reporter.once("status", None, "status is written again")
 
     def _tell_unseen(self) -> None:
         refusal, unopened = self.tracker.refusal, self.tracker.unopened
         unlisted = None if refusal is None else f"which units there are is not known: {refusal}"
-        self._teller.once("units", unlisted, "which units there are is known again")
+        self._reporter.once("units", unlisted, "which units there are is known again")
         for unit in sorted(self._unopened | unopened.keys()):
             why, tracked = unopened.get(unit), self.tracker.find(unit)
             unseen = f"{unit}: nothing of it is seen, as its cgroup can't be opened: {why}"
             # else it has stopped, or is governed no more
             is_open = tracked is not None and tracked.cgroup is not None
             again = f"{unit}: its cgroup can be opened again" if is_open else None
-            self._teller.once(("cgroup", unit), None if why is None else unseen, again)
+            self._reporter.once(("cgroup", unit), None if why is None else unseen, again)
         self._unopened = frozenset(unopened)
 
     def _tell_metrics(self, sample: Sample, took: float) -> None:
@@ -320,7 +320,7 @@ class Watch:
             to_set_back=len(self.overrides.spelled()),
         )
         for entry in news:
-            self._teller.say(entry.priority, entry.message)
+            self._reporter.say(entry.priority, entry.message)
 
 
 def load_policies(path: Path, *, observe: bool) -> Checked:

@@ -1,4 +1,4 @@
-"""How runs of units ended, and by whose doing, told from the journal. Pure: entries in, endings out.
+"""How runs of units ended, and by whose doing, read from the journal. Pure: entries in, endings out.
 
 What is believed: about units the word of PID 1 (for a user's units: of that user's manager), kernel lines from the
 kernel's own facility, systemd-oomd's from its unit, unitmem's from root (or that user).
@@ -28,7 +28,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from unitmem.explain.runs import LATE, NEAR, SLOW, Deed, Event, Kill, Kind, Run, read, signal_number
+from unitmem.explain.runs import (
+    LATE,
+    NEAR,
+    SLOW,
+    JournalEvent,
+    JournalEventKind,
+    OomKill,
+    UnitmemDecision,
+    UnitRun,
+    read,
+    signal_number,
+)
 from unitmem.policy.actions import ACTIONS
 from unitmem.text import printable, signal_name
 from unitmem.unit import unit_kind
@@ -53,7 +64,7 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"
 
 
-_CAUSE_OF_KILL = {Kind.OOM: Cause.OOM_KILLER, Kind.OOMD: Cause.SYSTEMD_OOMD}
+_CAUSE_OF_KILL = {JournalEventKind.OOM: Cause.OOM_KILLER, JournalEventKind.OOMD: Cause.SYSTEMD_OOMD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +79,7 @@ class Ending:
     detail: str
     """One clause on a line: what is known beyond the cause."""
     evidence: tuple[str, ...]
-    """The messages it is told from, oldest first, each fit for one line."""
+    """The messages that say so, oldest first, each fit for one line."""
     ended: bool = True
 
 
@@ -87,7 +98,7 @@ def attribute(entries: Iterable[Mapping[str, object]], *, uid: int | None = None
 # --- judging -----------------------------------------------------------------------------------
 
 
-def _endings(run: Run) -> Iterator[Ending]:
+def _endings(run: UnitRun) -> Iterator[Ending]:
     fatal = _fatal_kills(run)
     for kill in run.kills:
         if not any(kill is other for other in fatal):
@@ -105,11 +116,17 @@ def _endings(run: Run) -> Iterator[Ending]:
         yield Ending(run.end.at, run.unit, run.invocation_id, cause, detail, _evidence([*evidence, run.end]))
 
 
-def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Sequence[Event]]:
+def _judge(
+    run: UnitRun, end: JournalEvent, fatal: Sequence[OomKill]
+) -> tuple[Cause, str, Sequence[JournalEvent]]:
     """The rules of the module's docstring, in their order."""
     onset = run.onset(end)
-    stop = run.first(Kind.STOPPING)
-    exits = [event for event in run.events if event.kind in (Kind.MAIN_EXIT, Kind.OTHER_EXIT)]
+    stop = run.first(JournalEventKind.STOPPING)
+    exits = [
+        event
+        for event in run.events
+        if event.kind in (JournalEventKind.MAIN_EXIT, JournalEventKind.OTHER_EXIT)
+    ]
     if fatal:
         detail = fatal[0].detail
         if stop is not None and stop.clock < fatal[0].clock:
@@ -125,15 +142,17 @@ def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Seq
             "systemd's result is oom-kill; who killed, and why, is not in the journal",
             exits[-1:],
         )
-    if (deed := _deed_behind(run, onset)) is not None:
-        outcome = [] if deed.outcome is None else [deed.outcome]
-        return Cause.UNITMEM, f"{deed.action}{_aftermath(end)}", [deed.told, onset, *outcome]
-    if onset.kind is Kind.STOPPING or end.kind is Kind.STOPPED:
+    if (decision := _decision_behind(run, onset)) is not None:
+        outcome = [] if decision.outcome is None else [decision.outcome]
+        return Cause.UNITMEM, f"{decision.action}{_aftermath(end)}", [decision.reported, onset, *outcome]
+    if onset.kind is JournalEventKind.STOPPING or end.kind is JournalEventKind.STOPPED:
         job = (
-            "restart" if any(e.kind is Kind.STOPPED and e.value == "restart" for e in run.events) else "stop"
+            "restart"
+            if any(e.kind is JournalEventKind.STOPPED and e.value == "restart" for e in run.events)
+            else "stop"
         )
         return Cause.REQUEST, f"a {job} job{_aftermath(end)}", [onset]
-    if end.kind is Kind.LOST:
+    if end.kind is JournalEventKind.LOST:
         rebooted = run.events[-1].boot != end.boot
         return (
             Cause.UNKNOWN,
@@ -141,21 +160,21 @@ def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Seq
             run.events[-1:],
         )
     if end.value == "timeout":
-        told = run.first(Kind.TIMEOUT)
-        detail = told.value if told is not None else "it took longer than one of its timeouts allows"
-        return Cause.TIMEOUT, printable(detail), [*([told] if told else []), *exits[-1:]]
+        reported = run.first(JournalEventKind.TIMEOUT)
+        detail = reported.value if reported is not None else "it took longer than one of its timeouts allows"
+        return Cause.TIMEOUT, printable(detail), [*([reported] if reported else []), *exits[-1:]]
     if (request := _request_behind(run, onset)) is not None:
         return (
             Cause.SIGNAL_REQUEST,
             f"{signal_name(request.number or 0)} sent by systemctl kill",
             [request, *exits[-1:]],
         )
-    if end.kind is Kind.FAILURE:
+    if end.kind is JournalEventKind.FAILURE:
         return Cause.CRASH, _crash(end, exits), exits[-1:]
     return Cause.EXIT, "it ended by itself, with success", ()
 
 
-def _fatal_kills(run: Run) -> list[Kill]:
+def _fatal_kills(run: UnitRun) -> list[OomKill]:
     """The OOM kills that the run died of: the last, and those around it by the same killer."""
     if run.end is None or not run.kills:
         return []
@@ -163,74 +182,80 @@ def _fatal_kills(run: Run) -> list[Kill]:
     if run.end.value != "oom-kill":
         gap = onset.clock - last.clock
         at_once = (
-            last.by is Kind.OOMD
-            or (onset.kind is Kind.MAIN_EXIT and (onset.value, onset.number) == ("killed", signal.SIGKILL))
+            last.by is JournalEventKind.OOMD
+            or (
+                onset.kind is JournalEventKind.MAIN_EXIT
+                and (onset.value, onset.number) == ("killed", signal.SIGKILL)
+            )
             or (unit_kind(run.unit) == "scope" and onset is run.end)
         )
-        if onset.kind is Kind.STOPPING or not (at_once and -LATE <= gap <= NEAR):
+        if onset.kind is JournalEventKind.STOPPING or not (at_once and -LATE <= gap <= NEAR):
             return []
     return [kill for kill in run.kills if kill.by is last.by and last.clock - kill.clock <= NEAR]
 
 
-def _deed_behind(run: Run, onset: Event) -> Deed | None:
+def _decision_behind(run: UnitRun, onset: JournalEvent) -> UnitmemDecision | None:
     """The last of unitmem's decisions that would have ended the run as it did."""
-    for deed in reversed(run.deeds):
-        if not deed.covers(onset.clock):
+    for decision in reversed(run.decisions):
+        if not decision.covers(onset.clock):
             continue
-        action = ACTIONS.get(deed.action)  # a signal goes by its own name
+        action = ACTIONS.get(decision.action)  # a signal goes by its own name
         if action is not None and action.ends_the_unit and action.sends is None:
-            if onset.kind in (Kind.STOPPING, Kind.STOPPED):
-                return deed
+            if onset.kind in (JournalEventKind.STOPPING, JournalEventKind.STOPPED):
+                return decision
             continue
-        number = signal_number(deed.action) if action is None else action.sends
+        number = signal_number(decision.action) if action is None else action.sends
         if number is not None and _explains(number, onset):
-            return deed
+            return decision
     return None
 
 
-def _request_behind(run: Run, onset: Event) -> Event | None:
+def _request_behind(run: UnitRun, onset: JournalEvent) -> JournalEvent | None:
     """The last `systemctl kill` that would have ended the run as it did."""
     for event in reversed(run.events):
-        if event.kind is Kind.SIGNAL and event.number is not None:
-            patience = NEAR if event.number == signal.SIGKILL else SLOW
-            if 0 <= onset.clock - event.clock <= patience and _explains(event.number, onset):
+        if event.kind is JournalEventKind.SIGNAL and event.number is not None:
+            within = NEAR if event.number == signal.SIGKILL else SLOW
+            if 0 <= onset.clock - event.clock <= within and _explains(event.number, onset):
                 return event
     return None
 
 
-def _explains(number: int, onset: Event) -> bool:
+def _explains(number: int, onset: JournalEvent) -> bool:
     """Whether a run that was sent the signal `number` may end as `onset` says because of it."""
     ending = number in _ENDING_SIGNALS
-    if onset.kind is Kind.MAIN_EXIT and onset.value in ("killed", "dumped"):
+    if onset.kind is JournalEventKind.MAIN_EXIT and onset.value in ("killed", "dumped"):
         return onset.number == number or (ending and onset.number == signal.SIGKILL)
     # it was handled, and the process exited as it saw fit; SIGKILL can't be
-    exited = onset.kind is Kind.MAIN_EXIT or onset.kind in (Kind.SUCCESS, Kind.FAILURE)
-    return exited and ending and not (onset.kind is Kind.MAIN_EXIT and number == signal.SIGKILL)
+    exited = onset.kind is JournalEventKind.MAIN_EXIT or onset.kind in (
+        JournalEventKind.SUCCESS,
+        JournalEventKind.FAILURE,
+    )
+    return exited and ending and not (onset.kind is JournalEventKind.MAIN_EXIT and number == signal.SIGKILL)
 
 
-def _aftermath(end: Event) -> str:
+def _aftermath(end: JournalEvent) -> str:
     match end.kind, end.value:
-        case Kind.FAILURE, "timeout":
+        case JournalEventKind.FAILURE, "timeout":
             return "; it did not stop in time, and was killed"
-        case Kind.FAILURE, result:
+        case JournalEventKind.FAILURE, result:
             return f"; it failed with result {printable(result)}"
         case _:
             return ""
 
 
-def _crash(end: Event, exits: Sequence[Event]) -> str:
+def _crash(end: JournalEvent, exits: Sequence[JournalEvent]) -> str:
     """`SIGSEGV, core dumped`, `exit status 3`, `watchdog`."""
     if end.value in ("watchdog", "protocol", "resources") or not exits:
         return {"watchdog": "it missed its watchdog's deadline"}.get(
             end.value, f"result {printable(end.value)}"
         )
     last = exits[-1]
-    whose = "" if last.kind is Kind.MAIN_EXIT else " of a control process"
+    whose = "" if last.kind is JournalEventKind.MAIN_EXIT else " of a control process"
     if last.value == "exited":
         return f"exit status {last.number}{whose}"
     return f"{signal_name(last.number or 0)}{whose}{', core dumped' if last.value == 'dumped' else ''}"
 
 
-def _evidence(events: Iterable[Event]) -> tuple[str, ...]:
+def _evidence(events: Iterable[JournalEvent]) -> tuple[str, ...]:
     ordered = sorted(events, key=lambda event: event.clock)
     return tuple(dict.fromkeys(event.message for event in ordered if event.message))

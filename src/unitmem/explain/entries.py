@@ -48,24 +48,24 @@ def number(entry: Mapping[str, object], name: str) -> int | None:
 # --- whose word it is --------------------------------------------------------------------------
 
 
-def is_kernels(entry: Mapping[str, object]) -> bool:
+def is_from_kernel(entry: Mapping[str, object]) -> bool:
     """Whether the kernel itself wrote it: what root writes to /dev/kmsg has another facility."""
     return text(entry, "_TRANSPORT") == "kernel" and text(entry, "SYSLOG_FACILITY") in ("0", None)
 
 
-def is_oomds(entry: Mapping[str, object]) -> bool:
+def is_from_oomd(entry: Mapping[str, object]) -> bool:
     """Whether systemd-oomd wrote it."""
     return text(entry, "_SYSTEMD_UNIT") == "systemd-oomd.service"
 
 
-def is_managers(entry: Mapping[str, object], uid: int | None = None) -> bool:
+def is_from_manager(entry: Mapping[str, object], uid: int | None = None) -> bool:
     """Whether PID 1 wrote it; with `uid`, that user's manager."""
     if uid is None:
         return text(entry, "_PID") == "1"
     return text(entry, "_UID") == str(uid) and text(entry, "_SYSTEMD_USER_UNIT") == "init.scope"
 
 
-def is_unitmems(entry: Mapping[str, object], uid: int | None = None) -> bool:
+def is_from_unitmem(entry: Mapping[str, object], uid: int | None = None) -> bool:
     """Whether unitmem told of a decision or an outcome in it, run by root; with `uid`, by that user."""
     return text(entry, "MESSAGE_ID") in (DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID) and text(
         entry, "_UID"
@@ -76,7 +76,7 @@ def is_unitmems(entry: Mapping[str, object], uid: int | None = None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class OomKill:
+class OomLine:
     """The kernel's line about whom it kills, and why."""
 
     constraint: str
@@ -113,7 +113,7 @@ _TIMEOUT = re.compile(
 )
 
 
-def parse_oom_kill(message: str) -> OomKill | None:
+def parse_oom_kill(message: str) -> OomLine | None:
     """The kernel's `oom-kill:` line; None for any other, and for one that can be read in two ways.
 
     Processes and, below a delegated unit, cgroups have the names that their owners give them, with commas if they like.
@@ -121,7 +121,7 @@ def parse_oom_kill(message: str) -> OomKill | None:
     match = _OOM_KILL.fullmatch(message)
     if match is None or any(message.count(key) > 1 for key in (",task_memcg=", ",oom_memcg=", ",task=")):
         return None
-    return OomKill(match["constraint"], match["limited"], match["cgroup"], int(match["pid"]), match["name"])
+    return OomLine(match["constraint"], match["limited"], match["cgroup"], int(match["pid"]), match["name"])
 
 
 def parse_killed(message: str) -> tuple[int, int] | None:

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 
 from unitmem.errors import UnitmemError
 from unitmem.explain.entries import (
-    is_kernels,
-    is_oomds,
+    is_from_kernel,
+    is_from_oomd,
     parse_killed,
     parse_oom_kill,
     parse_oomd_kill,
@@ -109,7 +109,7 @@ def is_about(entry: Mapping[str, object], unit: str, uid: int | None, victims: s
             kernel's next line names but the pid.
     """
     message = text(entry, "MESSAGE") or ""
-    if is_kernels(entry):
+    if is_from_kernel(entry):
         if (killed := parse_killed(message)) is not None:
             return killed[0] in victims
         oom = parse_oom_kill(message)
@@ -122,7 +122,7 @@ def is_about(entry: Mapping[str, object], unit: str, uid: int | None, victims: s
         return True
     if text(entry, "_TRANSPORT") == "kernel":
         return False
-    if is_oomds(entry):
+    if is_from_oomd(entry):
         killed_cgroup = parse_oomd_kill(message)
         return killed_cgroup is not None and unit_of_cgroup(killed_cgroup[0], uid) == unit
     return True

@@ -100,7 +100,7 @@ class ProcessGuard:
         self._pss: int | None = None
         self._reading: GuardReading | None = None
         self._breach: Breach | None = None
-        self._looks = self._weighed = 0
+        self._looks = self._pss_looks = 0
         self._blind_since = math.inf
         self._outcome: GuardOutcome | None = None
         self._give_up_at = math.inf
@@ -184,7 +184,7 @@ class ProcessGuard:
             if pinned is not None:
                 with pinned:
                     tree = ProcessTree(pinned, whole=self._whole)
-                    return GuardReading.of(tree.weigh(tree.look()), time.monotonic()).pss
+                    return GuardReading.of(tree.measure_pss(tree.look()), time.monotonic()).pss
         return self._pss
 
     @property
@@ -361,8 +361,8 @@ class ProcessGuard:
             limit, grace = self._limit, self._grace
         processes = self._tree.look()
         if with_pss or self._pss is None or not is_within(limit, processes):
-            processes = self._tree.weigh(processes)
-            self._weighed += 1
+            processes = self._tree.measure_pss(processes)
+            self._pss_looks += 1
         self._looks += 1
         reading = self._reading = GuardReading.of(processes, at)
         if reading.unknown is None:
@@ -424,7 +424,7 @@ class ProcessGuard:
     def _statistics(self) -> str:
         numbers = [
             f"limit {format_size(self._limit)}",
-            f"{self._looks} looks, {self._weighed} of them at PSS",
+            f"{self._looks} looks, {self._pss_looks} of them at PSS",
         ]
         if (reading := self._reading) is not None:
             numbers = [f"PSS {format_size(reading.pss)}", f"RSS {format_size(reading.rss)}", *numbers]

@@ -354,15 +354,15 @@ def with_pss(process: Process, proc: Path = PROC_ROOT) -> Process:
     except ProcessHiddenError:
         return replace(process, unknown=_reason(PermissionError(errno.EACCES, "")))
     with pinned:
-        weighed = weigh(pinned, process)
+        measured = measure_pss(pinned, process)
         # what was opened by its pid may be the next owner's
         with suppress(OSError):
             if not _is(pinned, process):
                 raise ProcessGoneError(process.pid)
-        return weighed
+        return measured
 
 
-def weigh(pinned: PinnedProcess, process: Process) -> Process:
+def measure_pss(pinned: PinnedProcess, process: Process) -> Process:
     """Return `process`, which is the pinned one, with PSS, USS and SwapPss; where they can't be read, with the reason.
 
     Raises:

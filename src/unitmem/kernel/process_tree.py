@@ -24,9 +24,9 @@ from unitmem.kernel.process import (
     ProcessGoneError,
     ProcessHiddenError,
     Stat,
+    measure_pss,
     parse_stat,
     send_signal,
-    weigh,
     with_pss,
 )
 
@@ -74,25 +74,25 @@ class ProcessTree:
         except (OSError, ValueError, ProcessGoneError):
             return [self.root]
 
-    def weigh(self, processes: Sequence[Process]) -> list[Process]:
+    def measure_pss(self, processes: Sequence[Process]) -> list[Process]:
         """Those of `processes` that still live, with PSS, or with the reason in `unknown`."""
-        weighed = []
+        measured = []
         for process in processes:
             try:
-                weighed.append(self._weigh(process))
+                measured.append(self._measure_pss(process))
             except ProcessGoneError:
                 continue
             except OSError as error:
-                weighed.append(replace(process, unknown=reason_of(error)))
-        return weighed
+                measured.append(replace(process, unknown=reason_of(error)))
+        return measured
 
-    def _weigh(self, process: Process) -> Process:
+    def _measure_pss(self, process: Process) -> Process:
         if not self._is_root(process):
             return with_pss(process, self._proc)
         # which is the most common case, and should cost the least
         with suppress(OSError, ValueError):
             return replace(process, pss=self._pinned.read_pss())
-        return weigh(self._pinned, process)
+        return measure_pss(self._pinned, process)
 
     def is_over(self) -> bool:
         """Whether none that was seen so far lives; any thread may ask."""

@@ -19,7 +19,7 @@ from unitmem.measure.sample import UnitSample
 from unitmem.unit import Invocation, Unit
 
 _RECORDED = 10
-_WEIGHED_AT_MOST = 1 << 30  # some 15 ms
+_MEASURED_AT_MOST = 1 << 30  # some 15 ms
 
 
 # --- collecting --------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
     return _with_processes(sample, processes)
 
 
-def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
+def measure_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
     """Return the largest few processes of a unit, for the record, with command lines, and PSS unless that takes long to read.
 
     What `sample` has of them is taken as it is.
@@ -94,16 +94,16 @@ def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) ->
         return []
     by_size = sorted(processes, key=lambda process: process.pss or process.rss or 0, reverse=True)
     largest = [with_command(process, proc) for process in by_size[:_RECORDED]]
-    if sum(process.rss or 0 for process in largest) > _WEIGHED_AT_MOST:
+    if sum(process.rss or 0 for process in largest) > _MEASURED_AT_MOST:
         return largest
-    weighed = []
+    measured = []
     for process in largest:
         try:
             known = process.pss is not None or process.unknown is not None
-            weighed.append(process if known else with_pss(process, proc))
+            measured.append(process if known else with_pss(process, proc))
         except ProcessGoneError:
             continue
-    return weighed
+    return measured
 
 
 def _without_processes(sample: UnitSample, reason: str) -> UnitSample:

@@ -28,8 +28,8 @@ from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, complete_name, is_glob,
 _NO_CGROUP = "the unit has no cgroup now"
 
 
-class Manager(Protocol):
-    """What is asked of a service manager; `systemd.Manager` answers it."""
+class UnitSource(Protocol):
+    """What is asked of a service manager; `systemd.Manager` is one."""
 
     def list_units(self) -> list[Unit]: ...
 
@@ -37,7 +37,7 @@ class Manager(Protocol):
 
 
 def take_sample(
-    manager: Manager,
+    manager: UnitSource,
     patterns: Sequence[str] = (),
     *,
     wanted: Collection[str] = (),
@@ -183,7 +183,7 @@ def _described(names: Collection[str], describe: Callable[[str], Unit]) -> Itera
             continue
 
 
-def _without_cgroup(unit: Unit, manager: Manager) -> UnitSample | None:
+def _without_cgroup(unit: Unit, manager: UnitSource) -> UnitSample | None:
     """Return `unit` whose cgroup isn't there, if it runs all the same; None if it stopped since it was described.
 
     The manager names a cgroup for a socket, say, that it makes only once the unit has a process.

@@ -45,8 +45,8 @@ from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import (
-    Key,
     Ladder,
+    LadderKey,
     Phase,
     State,
     StepState,
@@ -85,8 +85,8 @@ def evaluate(
     for policy in policies:
         for name, unit in sample.units.items():
             if unit.invocation is not None and policy.governs(name):
-                tick.climb(policy, unit, unit.invocation)
-    tick.let_go_of_the_gone()
+                tick.advance_ladder(policy, unit, unit.invocation)
+    tick.end_missing()
     return tick.state(), tuple(tick.decisions)
 
 
@@ -135,7 +135,7 @@ class _Tick:
         self.ending = frozenset(
             run for run in state.ending if run in present or self.sample.is_unseen(run.unit)
         )
-        self.ladders: dict[Key, Ladder] = {}
+        self.ladders: dict[LadderKey, Ladder] = {}
         self.cooling = {key: until for key, until in state.cooling.items() if until > now}
         self.spent = dict(state.spent)
         self.spent_in_all = dict(state.spent_in_all)
@@ -165,7 +165,7 @@ class _Tick:
             self.ending,
         )
 
-    def climb(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
+    def advance_ladder(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
         """The new phases of one ladder, and the decisions of the steps that fire now."""
         key = policy.name, invocation.unit
         ladder = self.before.ladders.get(key)
@@ -178,7 +178,7 @@ class _Tick:
             ladder = self._judge(policy, key, ladder, unit)
         self.ladders[key] = ladder
 
-    def let_go_of_the_gone(self) -> None:
+    def end_missing(self) -> None:
         """End the episodes of what is gone; of what can't be seen now, nothing is known to hold."""
         for key, ladder in self.before.ladders.items():
             if key in self.ladders:
@@ -188,7 +188,7 @@ class _Tick:
             else:
                 self._end_episode(key, ladder)
 
-    def _judge(self, policy: Policy, key: Key, ladder: Ladder, unit: UnitSample) -> Ladder:
+    def _judge(self, policy: Policy, key: LadderKey, ladder: Ladder, unit: UnitSample) -> Ladder:
         facts = UnitFacts(unit, self.trails.get(unit.name), self.now, self.sample.host)
         verdicts = [judge(step.when, facts) for step in policy.steps]
         if policy.clear is None:
@@ -270,7 +270,7 @@ class _Tick:
         left = format_span(until - self.now)
         return Refusal(obstacle, f"{whose} of {budget} is spent for another {left}", until)
 
-    def _fire(self, key: Key, decision: Decision) -> None:
+    def _fire(self, key: LadderKey, decision: Decision) -> None:
         self.decisions.append(decision)
         if decision.refusal is not None or not decision.action.acts:
             return
@@ -280,7 +280,7 @@ class _Tick:
         if decision.acts and decision.action.ends_the_unit:
             self.ending |= {decision.invocation}
 
-    def _end_episode(self, key: Key, ladder: Ladder) -> None:
+    def _end_episode(self, key: LadderKey, ladder: Ladder) -> None:
         cooldown = self.cooldowns.get(key[0], 0.0)
         if ladder.episode_since is not None and cooldown > 0:
             self.cooling[key] = max(self.now + cooldown, self.cooling.get(key, self.now))

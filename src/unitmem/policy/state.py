@@ -56,7 +56,7 @@ class Ladder:
     """When the open episode began; None between episodes."""
 
 
-Key = tuple[str, str]
+LadderKey = tuple[str, str]
 """A policy's name and a unit's."""
 EVERY_UNIT = "*"
 """In place of a unit's name: where it isn't known which one a cooldown is for."""
@@ -66,10 +66,10 @@ EVERY_UNIT = "*"
 class State:
     """All that `evaluate` remembers from one tick to the next."""
 
-    ladders: Mapping[Key, Ladder] = field(default_factory=dict)
-    cooling: Mapping[Key, float] = field(default_factory=dict)
+    ladders: Mapping[LadderKey, Ladder] = field(default_factory=dict)
+    cooling: Mapping[LadderKey, float] = field(default_factory=dict)
     """Until when no episode begins."""
-    spent: Mapping[Key, tuple[float, ...]] = field(default_factory=dict)
+    spent: Mapping[LadderKey, tuple[float, ...]] = field(default_factory=dict)
     """When actions were decided, within their policy's budget."""
     spent_in_all: Mapping[Mode, tuple[float, ...]] = field(default_factory=dict)
     """The same for the file's budget; what only observes must not take from what acts."""
@@ -124,7 +124,7 @@ def retry_all(state: State) -> State:
     )
 
 
-def lapse(state: State, key: Key, steps: Collection[int]) -> State:
+def lapse(state: State, key: LadderKey, steps: Collection[int]) -> State:
     """`state` as if those steps had not fired in this episode: what they did has been undone."""
     ladder = state.ladders.get(key)
     if ladder is None:
@@ -138,13 +138,13 @@ def step_state(ladder: Ladder | None, index: int) -> StepState:
     return StepState() if ladder is None or index >= len(ladder.steps) else ladder.steps[index]
 
 
-def is_open(state: State, key: Key) -> bool:
+def is_open(state: State, key: LadderKey) -> bool:
     """Whether that policy has an open episode for that unit."""
     ladder = state.ladders.get(key)
     return ladder is not None and ladder.episode_since is not None
 
 
-def cools_until(cooling: Mapping[Key, float], key: Key) -> float | None:
+def cools_until(cooling: Mapping[LadderKey, float], key: LadderKey) -> float | None:
     """Until when no episode of `key` begins; None if one may begin now."""
     return max((cooling[each] for each in (key, (key[0], EVERY_UNIT)) if each in cooling), default=None)
 
@@ -185,13 +185,13 @@ def resume(
     )
 
 
-def cooldown_left(state: State, key: Key, now: float) -> float | None:
+def cooldown_left(state: State, key: LadderKey, now: float) -> float | None:
     """Seconds for which no episode begins yet; None where one may begin."""
     until = cools_until(state.cooling, key)
     return None if until is None or until <= now else until - now
 
 
-def cooling_absent(state: State, present: Collection[str], now: float) -> list[tuple[Key, float]]:
+def cooling_absent(state: State, present: Collection[str], now: float) -> list[tuple[LadderKey, float]]:
     """The cooldowns, by `cooldown_left`, of units that are not `present`."""
     left = [(key, cooldown_left(state, key, now)) for key in sorted(state.cooling) if key[1] not in present]
     return [(key, seconds) for key, seconds in left if seconds is not None]

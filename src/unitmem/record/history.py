@@ -41,7 +41,7 @@ _MOMENT = 1.0
 """Seconds that a reboot takes at least, where the wall clock was set back meanwhile."""
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What an event is."""
 
     DECISION = "decision"
@@ -60,7 +60,7 @@ class Event:
 
     at: float
     """Wall clock, in seconds."""
-    kind: Kind
+    kind: EventKind
     unit: str
     message: str
     """The sentence that the journal has as well."""
@@ -114,7 +114,17 @@ class History:
         )
         return [
             Event(
-                at, Kind(kind), name, message, run, policy, step, action, result, obstacle, json.loads(detail)
+                at,
+                EventKind(kind),
+                name,
+                message,
+                run,
+                policy,
+                step,
+                action,
+                result,
+                obstacle,
+                json.loads(detail),
             )
             for at, kind, name, message, run, policy, step, action, result, obstacle, detail in rows
         ]

@@ -18,7 +18,7 @@ from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import Trait, with_trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome
-from unitmem.record.history import FILE_NAME, HOST, Event, Kind
+from unitmem.record.history import FILE_NAME, HOST, Event, EventKind
 
 MAX_BYTES = 64 << 20
 _PRUNE_EVERY = 0.02
@@ -137,11 +137,11 @@ class Recorder:
             (size,) = database.execute("PRAGMA page_size").fetchone()
             if (used := (pages - free) * size) > self._max_bytes:
                 _delete_oldest(database, "ticks", used, self._max_bytes)
-            (told,) = database.execute(
+            (used_by_events,) = database.execute(
                 "SELECT TOTAL(LENGTH(CAST(detail AS BLOB)) + LENGTH(CAST(message AS BLOB))) FROM events"
             ).fetchone()
-            if told > (room := self._max_bytes / 2):  # samples need some too
-                _delete_oldest(database, "events", told, room)
+            if used_by_events > (room := self._max_bytes / 2):  # samples need some too
+                _delete_oldest(database, "events", used_by_events, room)
 
 
 def decision_event(
@@ -149,7 +149,7 @@ def decision_event(
 ) -> Event:
     """`decision` with all its inputs, and the processes of the unit at that moment."""
     return replace(
-        _event_about(decision, Kind.DECISION, message, realtime),
+        _event_about(decision, EventKind.DECISION, message, realtime),
         result="observed" if decision.observe and decision.refusal is None else None,
         obstacle=None if decision.refusal is None else decision.refusal.obstacle,
         detail={
@@ -180,10 +180,12 @@ def decision_event(
 
 def outcome_event(outcome: Outcome, message: str, realtime: float) -> Event:
     """What became of a decision."""
-    return replace(_event_about(outcome.decision, Kind.OUTCOME, message, realtime), result=outcome.result)
+    return replace(
+        _event_about(outcome.decision, EventKind.OUTCOME, message, realtime), result=outcome.result
+    )
 
 
-def _event_about(decision: Decision, kind: Kind, message: str, realtime: float) -> Event:
+def _event_about(decision: Decision, kind: EventKind, message: str, realtime: float) -> Event:
     return Event(
         at=realtime,
         kind=kind,

@@ -33,7 +33,7 @@ from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Override
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy
-from unitmem.policy.state import EVERY_UNIT, Key, Ladder, Phase, State, StepState, resume
+from unitmem.policy.state import EVERY_UNIT, Ladder, LadderKey, Phase, State, StepState, resume
 from unitmem.record.clock import Instant
 from unitmem.record.files import replace_file
 from unitmem.unit import Invocation
@@ -165,7 +165,7 @@ class _Sections:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
-        self.doubts: list[tuple[str, Key | None]] = []
+        self.doubts: list[tuple[str, LadderKey | None]] = []
         """Each a section, and what it is about; None: nobody knows, so it may be about anything."""
         version = document.get("version")
         if not isinstance(version, int) or version > VERSION:
@@ -184,7 +184,7 @@ class _Sections:
                 self.doubts.append((section, None if isinstance(found, dict) else _about(entry)))
 
 
-def _about(entry: object) -> Key | None:
+def _about(entry: object) -> LadderKey | None:
     match entry:
         case {"policy": str(policy), "unit": str(unit)} | [str(policy), str(unit), *_]:
             return policy, unit
@@ -205,7 +205,7 @@ def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
             return policy.cooldown
 
 
-def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, Key | None]]) -> str | None:
+def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, LadderKey | None]]) -> str | None:
     if not doubts:
         return None
     sections = sorted({section for section, _ in doubts})
@@ -216,11 +216,13 @@ def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, Key | None
     )
 
 
-def _key(policy: object, unit: object) -> Key:
+def _key(policy: object, unit: object) -> LadderKey:
     return str(policy), str(unit)
 
 
-def _ladder(entry: Mapping[str, Any], unchanged: Mapping[str, Policy], shift: float) -> tuple[Key, Ladder]:
+def _ladder(
+    entry: Mapping[str, Any], unchanged: Mapping[str, Policy], shift: float
+) -> tuple[LadderKey, Ladder]:
     key = _key(entry["policy"], entry["unit"])
     policy = unchanged.get(key[0])
     if policy is None:  # that an episode is open is all that counts of it

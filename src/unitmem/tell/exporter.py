@@ -35,7 +35,7 @@ from unitmem.tell.openmetrics import (
     TickTimes,
     count_decision,
     count_outcome,
-    forget_the_gone,
+    forget_missing,
     page,
     render,
 )
@@ -170,7 +170,7 @@ class Exporter:
             to_set_back: how many properties are.
         """
         self._ticks = replace(self._ticks.after(took), missed=missed)
-        self._counts = forget_the_gone(self._counts, sample.units)
+        self._counts = forget_missing(self._counts, sample.units)
         self._seen = Seen(
             watch=self._watch,
             version=__version__,

@@ -1,7 +1,7 @@
 """A page of metrics over HTTP, through the official client: formats, compression and filters are its business.
 
 One thread serves one request after another, that which has come first. A client that says nothing costs
-the others nothing, as long as there are fewer than `AT_ONCE` of them; a slow one costs them `PATIENCE`; one
+the others nothing, as long as there are fewer than `AT_ONCE` of them; a slow one costs them `REQUEST_TIMEOUT`; one
 that asks without end is answered `PER_SECOND` times a second. The guard pays for none. Not the client's own
 server: that has a thread for each connection, however many there are.
 """
@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from unitmem.tell.openmetrics import FAMILIES, Family, Page, Point
 
-PATIENCE = 5.0
+REQUEST_TIMEOUT = 5.0
 """Seconds for a request to come, and for its answer to be taken."""
 AT_ONCE = 32
 """How many clients may be connected; others wait to be let in."""
@@ -116,8 +116,8 @@ class _Server(WSGIServer):
         """Answer until the socket is shut down, whoever has begun to ask."""
         silent: dict[socket.socket, float] = {}  # clients, and until when they may be
         while not self.is_closing:
-            door = [self.socket] if len(silent) < AT_ONCE else []
-            readable = _readable([*door, *silent], min(silent.values(), default=None))
+            listener = [self.socket] if len(silent) < AT_ONCE else []
+            readable = _readable([*listener, *silent], min(silent.values(), default=None))
             # now rather than later: who asks while another is answered has not been silent
             now = time.monotonic()
             for client in [one for one, end in silent.items() if end <= now and one not in readable]:
@@ -140,7 +140,7 @@ class _Server(WSGIServer):
             # out of descriptors, say: what waits will wait
             time.sleep(1 / PER_SECOND)
         else:
-            silent[client] = time.monotonic() + PATIENCE
+            silent[client] = time.monotonic() + REQUEST_TIMEOUT
 
     def _answer(self, client: socket.socket) -> None:
         try:
@@ -166,12 +166,12 @@ def _readable(connections: list[socket.socket], deadline: float | None) -> list[
 
 
 class _Handler(WSGIRequestHandler):
-    """One request, within `PATIENCE`."""
+    """One request, within `REQUEST_TIMEOUT`."""
 
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(_Impatient(self.connection, time.monotonic() + PATIENCE))
+        self.rfile = io.BufferedReader(_DeadlineReader(self.connection, time.monotonic() + REQUEST_TIMEOUT))
 
     def get_stderr(self) -> TextIO:
         # where tracebacks of broken connections would go
@@ -181,7 +181,7 @@ class _Handler(WSGIRequestHandler):
         """Nothing: who asks for metrics is of no interest to the journal."""
 
 
-class _Impatient(io.RawIOBase):
+class _DeadlineReader(io.RawIOBase):
     """What comes from `connection` until `deadline`, in however small pieces."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:

@@ -11,7 +11,7 @@ class Once:
     """What was told of what is wrong by now, by a key for each thing that can be."""
 
     def __init__(self) -> None:
-        self._told: dict[Hashable, str] = {}
+        self._reported: dict[Hashable, str] = {}
 
     def news(
         self,
@@ -31,8 +31,8 @@ class Once:
             priority: of the trouble; its end is a notice.
             by_words: whether a trouble that reads differently by now is told anew.
         """
-        told = self._told.pop(key, None)
+        told = self._reported.pop(key, None)
         if trouble is None:
             return None if told is None or well is None else Entry(Priority.NOTICE, well)
-        self._told[key] = trouble
+        self._reported[key] = trouble
         return None if told == trouble or (told is not None and not by_words) else Entry(priority, trouble)

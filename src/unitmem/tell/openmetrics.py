@@ -48,7 +48,7 @@ class Format(StrEnum):
     """Prometheus' older format, version 0.0.4: what node_exporter's textfile collector reads."""
 
 
-class Kind(StrEnum):
+class MetricType(StrEnum):
     """A metric's type."""
 
     GAUGE = "gauge"
@@ -62,7 +62,7 @@ class Family:
 
     name: str
     """As OpenMetrics has it, so that of a counter without its `_total`."""
-    kind: Kind
+    kind: MetricType
     meaning: str
     labels: tuple[str, ...]
     unit: str = ""
@@ -71,7 +71,7 @@ class Family:
     @property
     def metric(self) -> str:
         """Its name in a query."""
-        return f"{self.name}_total" if self.kind is Kind.COUNTER else self.name
+        return f"{self.name}_total" if self.kind is MetricType.COUNTER else self.name
 
 
 Labels = tuple[tuple[str, str], ...]
@@ -151,7 +151,7 @@ def _of_measure(measure: Measure) -> Family:
     subject = measure.name if measure.scope is Scope.HOST else f"unit.{measure.name}"
     unit = _UNIT_OF_DIMENSION.get(measure.dimension, "")
     labels = ("watch",) if measure.scope is Scope.HOST else ("watch", "unit")
-    kind = Kind.COUNTER if measure.dimension is Dimension.COUNT else Kind.GAUGE
+    kind = MetricType.COUNTER if measure.dimension is Dimension.COUNT else MetricType.GAUGE
     name = "_".join(["unitmem", *subject.split("."), *filter(None, [unit])])
     meaning = f"{measure.formula} ({measure.source})" + (", of 1" if unit == "ratio" else "")
     return Family(name, kind, meaning, labels, unit)
@@ -165,11 +165,11 @@ _OF_ACTION = ("watch", "policy", "step", "action", "unit")
 
 
 def _gauge(name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
-    return Family(name, Kind.GAUGE, meaning, labels, unit)
+    return Family(name, MetricType.GAUGE, meaning, labels, unit)
 
 
 def _counter(name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
-    return Family(name, Kind.COUNTER, meaning, labels, unit)
+    return Family(name, MetricType.COUNTER, meaning, labels, unit)
 
 
 POLICY_INFO = _gauge(
@@ -246,7 +246,7 @@ MISSED = _counter(
     "unitmem_watch_ticks_missed", ("watch",), "ticks skipped since the one before took too long"
 )
 TICK_TIME = Family(
-    "unitmem_watch_tick_duration_seconds", Kind.HISTOGRAM, "what a tick takes", ("watch",), "seconds"
+    "unitmem_watch_tick_duration_seconds", MetricType.HISTOGRAM, "what a tick takes", ("watch",), "seconds"
 )
 CPU = _counter("unitmem_watch_cpu_seconds", ("watch",), "CPU time of the watch, user and system", "seconds")
 RSS = _gauge("unitmem_watch_rss_bytes", ("watch",), "RSS of the watch", "bytes")
@@ -305,7 +305,7 @@ def count_outcome(counts: Counts, outcome: Outcome) -> Counts:
     return _count(counts, outcome.decision.unit, OUTCOMES, labels)
 
 
-def forget_the_gone(counts: Counts, present: Collection[str]) -> Counts:
+def forget_missing(counts: Counts, present: Collection[str]) -> Counts:
     """`counts` without those of units that don't run, but for the latest `UNITS_REMEMBERED`.
 
     Names of transient units never end.

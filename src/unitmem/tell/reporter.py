@@ -11,7 +11,7 @@ from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, Decision, Outcome,
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
-from unitmem.record.history import Event, Kind
+from unitmem.record.history import Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Entry, Journal, Priority
 from unitmem.tell.once import Once
@@ -30,7 +30,7 @@ class _Blind(NamedTuple):
     invocation: Invocation
 
 
-class Teller:
+class Reporter:
     """One watch's voice, and its memory of what it has said already."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Teller:
         self._recorder = recorder
         self._kind = kind
         self._exporter = exporter
-        self._told_unknown: set[_Blind] = set()
+        self._reported_unknown: set[_Blind] = set()
         self._once = Once()
 
     def say(self, priority: Priority, message: str) -> None:
@@ -90,7 +90,7 @@ class Teller:
             POLICY_FIELD: override.policy,
         }
         self._journal.write(Entry(Priority.NOTICE, message, fields))
-        event = Event(time.time(), Kind.SET_BACK, override.unit, message, policy=override.policy)
+        event = Event(time.time(), EventKind.SET_BACK, override.unit, message, policy=override.policy)
         self._recorder.event(event, now)
 
     def unknown(self, state: State, now: float) -> None:
@@ -106,7 +106,7 @@ class Teller:
             self._journal.write(Entry(Priority.WARNING, message, fields))
             event = Event(
                 time.time(),
-                Kind.UNKNOWN,
+                EventKind.UNKNOWN,
                 blind.invocation.unit,
                 message,
                 run=blind.invocation.invocation_id,
@@ -137,8 +137,10 @@ class Teller:
                 ]
                 if reasons:
                     blind[_Blind(policy, step_number(index), ladder.invocation)] = "; ".join(reasons)
-        news = [(key, why) for key, why in blind.items() if key not in self._told_unknown]
+        news = [(key, why) for key, why in blind.items() if key not in self._reported_unknown]
         # told once a run, even if it comes and goes
         running = {ladder.invocation for ladder in state.ladders.values()}
-        self._told_unknown = {key for key in self._told_unknown | blind.keys() if key.invocation in running}
+        self._reported_unknown = {
+            key for key in self._reported_unknown | blind.keys() if key.invocation in running
+        }
         return news

@@ -31,7 +31,7 @@ FILE_NAME = "status.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchStatus:
     """What the daemon knows besides the engine's state."""
 
     instance: str
@@ -45,7 +45,7 @@ class Watched:
 
 
 def status_document(
-    file: PolicyFile, sample: Sample, state: State, watched: Watched, realtime: float
+    file: PolicyFile, sample: Sample, state: State, status: WatchStatus, realtime: float
 ) -> dict[str, Any]:
     """All of it, as JSON takes it.
 
@@ -53,23 +53,23 @@ def status_document(
         file: the policies in force.
         sample: what was read at this tick; its time is the `now` of all spans.
         state: what the engine remembers.
-        watched: the rest.
+        status: the rest.
         realtime: the wall clock, in seconds.
     """
     now = sample.at
     return {
         "version": 1,
-        "instance": watched.instance,
-        "file": watched.path,
+        "instance": status.instance,
+        "file": status.path,
         "pid": os.getpid(),
         "at": realtime,
-        "interval": watched.interval,
-        "manager_reachable": watched.is_manager_reachable,
+        "interval": status.interval,
+        "manager_reachable": status.is_manager_reachable,
         "budget": _budget(file.budget, file_budget_left(file, state, now)),
-        "to_set_back": list(watched.overrides),
+        "to_set_back": list(status.overrides),
         "policies": [{"policy": policy.name, "mode": policy.mode} for policy in file.policies],
         "units": [
-            _unit(policy, sample, unit, state, watched)
+            _unit(policy, sample, unit, state, status)
             for policy in file.policies
             for name, unit in sample.units.items()
             if policy.governs(name)
@@ -96,7 +96,9 @@ def read_statuses(root: Path, instance: str | None = None) -> Iterator[dict[str,
             yield document
 
 
-def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watched: Watched) -> dict[str, Any]:
+def _unit(
+    policy: Policy, sample: Sample, unit: UnitSample, state: State, status: WatchStatus
+) -> dict[str, Any]:
     name, now = unit.name, sample.at
     key = policy.name, name
     ladder = state.ladders.get(key)
@@ -120,7 +122,7 @@ def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watche
         "cooldown_left": cooldown_left(state, key, now),
         "budget": _budget(policy.budget, unit_budget_left(policy, state, name, now)),
         "steps": [
-            _step(index, step, ladder, now) | {"under_way": watched.under_way.get((*key, index))}
+            _step(index, step, ladder, now) | {"under_way": status.under_way.get((*key, index))}
             for index, step in enumerate(policy.steps)
         ],
     }
