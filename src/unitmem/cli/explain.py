@@ -64,12 +64,12 @@ def explain_unit(
 
 
 class _Histories:
-    """What the histories of all instances hold from `start` on. One that can't be read is told at once, and left out.
+    """The histories of all instances, from `start` on. One that can't be read is reported at once, and left out.
 
     Args:
-        roots: the directories to look for them in.
+        roots: the directories to search.
         start: seconds since the epoch.
-        stack: what closes them.
+        stack: closes them.
     """
 
     def __init__(self, roots: Iterable[Path], start: float, stack: ExitStack) -> None:
@@ -82,12 +82,12 @@ class _Histories:
                     self._histories.append(stack.enter_context(history))
 
     def events(self, unit: str | None = None) -> list[Event]:
-        """What happened to `unit`, or to every unit, oldest first."""
+        """Return the events of `unit`, or of every unit, oldest first."""
         found = [self._try(history.events, unit, self.start) or () for history in self._histories]
         return sorted((event for events in found for event in events), key=lambda event: event.at)
 
     def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
-        """(wall clock, value) of one measure of `unit`, from the history that has most of it."""
+        """Return (wall clock, value) pairs of one measure of `unit`, from the history that has the most of them."""
         found = (self._try(history.series, unit, measure, since, until) for history in self._histories)
         return max((points or [] for points in found), key=len, default=[])
 
@@ -136,7 +136,7 @@ def _tell_one(
 
 
 def _require_loaded(unit: str, machine: Machine, since: str, *, user: bool) -> None:
-    """Refuse a name that was misspelt, rather than say that nothing happened to it."""
+    """Raise an error if no unit of that name is loaded: it may be misspelt."""
     try:
         with machine.manager(user=user) as manager:
             manager.describe(unit)

@@ -1,4 +1,4 @@
-"""The state of a watch, kept for the next one of its name."""
+"""The saved state of a watch, for the next watch of its name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from unitmem.tell.reporter import Reporter
 
 
 class SavedState:
-    """The store of one watch; where it fails, that is told, and guarding goes on."""
+    """The state store of one watch; its errors are logged, and the watch goes on."""
 
     def __init__(self, store: Store, reporter: Reporter) -> None:
         self._store = store
         self._reporter = reporter
 
     def load(self, policies: Sequence[Policy], budget: Budget | None = None) -> Remembered:
-        """Return what the last watch of this name left; a new state where nothing is kept."""
+        """Return the state that the previous watch of this name saved; a new one where there is none."""
         try:
             remembered = self._store.load(policies, Instant.now(), budget)
         except DamagedStateError as error:
@@ -35,9 +35,9 @@ class SavedState:
     def save(
         self, remembered: Remembered, policies: Sequence[Policy], now: float, *, ahead: bool = False
     ) -> None:
-        """Keep `remembered`.
+        """Save `remembered`.
 
-        `ahead` of an action it has to outlive this process only, and so waits for no disk.
+        With `ahead`, before an action, it must survive only a crash of this process, so no disk is waited for.
         """
         try:
             self._store.save(remembered, policies, Instant.now(now), ahead=ahead)

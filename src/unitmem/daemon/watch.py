@@ -1,7 +1,7 @@
-"""One watch: its policies, what it remembers, and a tick of it: learn, sample, evaluate, act, tell.
+"""One watch: its policies, its state, and its tick: update units, sample, evaluate, act, report.
 
-A bus that is away or hangs costs a timeout: sampling goes on, and actions that need the manager are tried
-again when it is back (see `connection`).
+A bus that is away or hangs costs a timeout: sampling goes on, and actions that need the manager are retried
+when it is back (see `connection`).
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ if TYPE_CHECKING:
     from unitmem.tell.exporter import Exporter
 
 ALIVE_EVERY = 1.0
-"""Seconds after which the watchdog is told that a long tick goes on."""
+"""Seconds between two watchdog messages during a long tick."""
 
 
 class Watch:
-    """What ticks; the loop says when.
+    """The policies, units and state of one watch; `loop` calls its methods.
 
     Args:
         path: the policy file, for `reload`.
-        checked: what was read from it.
+        checked: the file as read.
         manager: connected, and not followed yet.
-        world: the machine around it.
-        exporter: what tells Prometheus.
+        world: the machine.
+        exporter: publishes metrics; None for no metrics.
         observe: perform nothing, whatever the policies' modes say.
     """
 
@@ -75,11 +75,11 @@ class Watch:
         self.path = path
         self.file: PolicyFile = checked.file
         self.has_looked = False
-        """Whether the last tick has seen what there is to see."""
+        """Whether the last tick knew which units there are, and could read the machine."""
         self.pending: list[Pending] = []
-        """Actions under way."""
+        """The actions that are under way."""
         self.selector = selectors.DefaultSelector()
-        """What wakes the loop; the manager's signals are registered."""
+        """The selector that wakes the loop; the manager's signals are registered with it."""
         self.tracker = Tracker(self._governs, world.own_cgroup(), world.cgroup_root)
         self.world = world
         self._observe = observe
@@ -119,7 +119,7 @@ class Watch:
     # --- what the loop asks for ---
 
     def tick(self, now: float) -> None:
-        """Do one round: learn of units, sample them, decide, act, tell."""
+        """Do one tick: update the units, sample them, decide, act, report."""
         self.world.notify(watchdog=1)
         self.catch_up(now)
         sample = self._sample(now)
@@ -137,7 +137,7 @@ class Watch:
         self._tell_metrics(sample, self.world.monotonic() - now)
 
     def catch_up(self, now: float) -> None:
-        """Learn what the manager has to say, look after the actions under way, send what journald had no room for."""
+        """Read the manager's signals, check the actions under way, and send what journald had no room for."""
         self._reporter.flush()
         manager = self.connection.reach(now)
         if manager is not None:
@@ -154,7 +154,7 @@ class Watch:
             self._conclude(follow_up(action, self.connection.answering(now), now), now)
 
     def announce(self) -> None:
-        """Say what is watched, and that the watch is ready."""
+        """Log what is watched, and notify the manager that the watch is ready."""
         self._reporter.say(
             Priority.INFO,
             f"watching by {self.path}: {_summary(self.file.policies)}, every {format_span(self.file.interval)}"
@@ -163,7 +163,7 @@ class Watch:
         self.world.notify(ready=1)
 
     def report_missed(self, missed: int) -> None:
-        """Count ticks that were missed; say once that they are, until they are kept again."""
+        """Count missed ticks; log the first delay, and no further one until a tick was on time."""
         self._missed += missed
         late = (
             f"a tick took longer than the interval of {format_span(self.file.interval)}: "
@@ -172,7 +172,7 @@ class Watch:
         self._reporter.once("late", late if missed > 0 else None, by_words=False)
 
     def reload(self) -> None:
-        """Read the file again; a broken one changes nothing, and is told."""
+        """Read the policy file again; if it has mistakes, log them and keep the policies."""
         now = self.world.monotonic()
         self.world.notify(reloading=1, monotonic_usec=int(now * 1_000_000))
         try:
@@ -194,7 +194,7 @@ class Watch:
         self.world.notify(ready=1)
 
     def leave(self, now: float) -> None:
-        """Set back what was set, by a manager that may just have been lost, and save the state."""
+        """Undo the overrides, connecting anew if the manager was lost, and save the state."""
         if self.connection.answering(now) is None:
             self.connection.renew(now)
         self.state = self.overrides.lapsed(self.state, self.file.policies)
@@ -207,7 +207,7 @@ class Watch:
         return any(policy.governs(unit) for policy in self.file.policies)
 
     def _sample(self, now: float) -> Sample:
-        """Return what there is to see; nothing is known if the host can't be read."""
+        """Return the sample of this tick; an empty, incomplete one if the host can't be read."""
         try:
             host = self.world.read_host()
         except (OSError, UnsupportedSystemError) as error:
@@ -217,7 +217,7 @@ class Watch:
         return take_sample(self.tracker, host, self.file.policies, self.state, now, self._alive)
 
     def _alive(self) -> None:
-        """Tell the watchdog that a long tick makes progress."""
+        """Notify the watchdog during a long tick."""
         if (now := self.world.monotonic()) >= self._alive_at:
             self._alive_at = now + ALIVE_EVERY
             self.world.notify(watchdog=1)
@@ -225,7 +225,7 @@ class Watch:
     # --- acting ---
 
     def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
-        """Perform what was decided; what must not be decided again after a crash is kept before that."""
+        """Perform the decisions; the state is saved first, so that a crash doesn't repeat them."""
         overrides = [
             self.overrides.prepare(decision, self.connection.answering(now)) for decision in decisions
         ]
@@ -324,10 +324,10 @@ class Watch:
 
 
 def load_policies(path: Path, *, observe: bool) -> Checked:
-    """Return the policies in the file `path`, with `observe` all in observe mode.
+    """Return the policies in the file `path`; with `observe`, all of them in observe mode.
 
     Raises:
-        PolicyFileError: the file must not run.
+        PolicyFileError: the file can't be read, or has mistakes.
     """
     checked = reader.load(path)
     return replace(checked, file=observing(checked.file)) if observe else checked

@@ -1,21 +1,20 @@
-"""How runs of units ended, and by whose doing, read from the journal. Pure: entries in, endings out.
+"""How runs of units ended, and what ended them, from the journal. Pure: entries in, endings out.
 
-What is believed: about units the word of PID 1 (for a user's units: of that user's manager), kernel lines from the
-kernel's own facility, systemd-oomd's from its unit, unitmem's from root (or that user).
+Only these entries count: about units those of PID 1 (for a user's units: of that user's manager), kernel lines with
+the kernel's own facility, systemd-oomd's from its unit, unitmem's from root (or that user).
 
-What ended a run, where more than one thing may have. The first rule that applies:
+Where more than one thing may have ended a run, the first rule that applies decides:
 
-1. An OOM kill that it died of: systemd's result is `oom-kill`; or, with OOMPolicy=continue, the main process was
-   killed by SIGKILL right after one. A scope has no main process: it ended right after. systemd-oomd kills whole
-   cgroups, so an end right after it is always its doing. Being stopped at that time changes nothing: who was
-   OOM-killed while stopping was OOM-killed.
+1. An OOM kill: systemd's result is `oom-kill`; or, with OOMPolicy=continue, the main process was killed by SIGKILL
+   right after one. A scope has no main process: it ended right after. systemd-oomd kills whole cgroups, so an end
+   right after its kill is always due to it. An OOM kill during a stop counts as an OOM kill.
 2. unitmem, if it decided on that very run to stop or restart it and the stop job began while that was under way;
-   or to kill or signal it, and it ended as the signal would have it. Not if it only observed or refused, and not
-   what came after an outcome that says failed or gone.
-3. A stop job that began before anything else went wrong: somebody's request. The journal doesn't say whose.
-4. A timeout, as systemd's result has it.
-5. `systemctl kill`, if it ended as the signal would have it.
-6. Otherwise as it ended itself: a crash where systemd says failed, an exit where it says success.
+   or to kill or signal it, and it ended as by that signal. Not if it only observed or refused, and not if the end
+   came after an outcome that says failed or gone.
+3. A stop job that began before anything else went wrong. The journal doesn't say whose.
+4. A timeout, by systemd's result.
+5. `systemctl kill`, if it ended as by that signal.
+6. Otherwise it ended by itself: a crash where systemd reports failure, an exit where it reports success.
 
 A kill that a run survived is an `Ending` with `ended=False`. Sources: catalog/systemd.catalog, src/core/{unit,job,
 service,cgroup}.c and src/oom/oomd-manager.c of systemd 252 and 257; mm/oom_kill.c and mm/memcontrol.c of Linux.
@@ -49,13 +48,13 @@ _ENDING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, sign
 
 
 class Cause(StrEnum):
-    """By whose doing a run ended."""
+    """What ended a run."""
 
     OOM_KILLER = "oom-killer"
     SYSTEMD_OOMD = "systemd-oomd"
     UNITMEM = "unitmem"
     REQUEST = "request"
-    """A stop or restart job: of a person, a package, another unit, a shutdown."""
+    """A stop or restart job: by a person, a package, another unit, a shutdown."""
     SIGNAL_REQUEST = "signal-request"
     """`systemctl kill`."""
     TIMEOUT = "timeout"
@@ -69,7 +68,7 @@ _CAUSE_OF_KILL = {JournalEventKind.OOM: Cause.OOM_KILLER, JournalEventKind.OOMD:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run of a unit ended; or, where `ended` is false, a kill in it that it survived."""
+    """How a run of a unit ended; or, where `ended` is false, an OOM kill that the run survived."""
 
     at: float
     """Seconds since the epoch."""
@@ -77,19 +76,19 @@ class Ending:
     invocation_id: str | None
     cause: Cause
     detail: str
-    """One clause on a line: what is known beyond the cause."""
+    """What is known besides the cause, as one clause on one line."""
     evidence: tuple[str, ...]
-    """The messages that say so, oldest first, each fit for one line."""
+    """The messages that show it, oldest first, each printable on one line."""
     ended: bool = True
 
 
 def attribute(entries: Iterable[Mapping[str, object]], *, uid: int | None = None) -> list[Ending]:
-    """The endings that `entries` tell of, oldest first.
+    """Return the endings of runs in `entries`, oldest first.
 
     Args:
-        entries: of the journal, oldest first, as `journalctl --output=json` writes them: a value is a string,
-            numbers for bytes, a list for a field that is there more than once, or None.
-        uid: whose own manager's units are meant; None for the system's.
+        entries: journal entries, oldest first, as `journalctl --output=json` writes them: a value is a string,
+            a list of numbers for bytes, a list for a field with several values, or None.
+        uid: the user whose manager's units are meant; None for the system's.
     """
     endings = [ending for run in read(entries, uid) for ending in _endings(run)]
     return sorted(endings, key=lambda ending: ending.at)
@@ -119,7 +118,7 @@ def _endings(run: UnitRun) -> Iterator[Ending]:
 def _judge(
     run: UnitRun, end: JournalEvent, fatal: Sequence[OomKill]
 ) -> tuple[Cause, str, Sequence[JournalEvent]]:
-    """The rules of the module's docstring, in their order."""
+    """Return (cause, detail, evidence) of the end of `run`, by the rules in the module's docstring."""
     onset = run.onset(end)
     stop = run.first(JournalEventKind.STOPPING)
     exits = [
@@ -175,7 +174,7 @@ def _judge(
 
 
 def _fatal_kills(run: UnitRun) -> list[OomKill]:
-    """The OOM kills that the run died of: the last, and those around it by the same killer."""
+    """Return the OOM kills that ended the run: the last one, and those shortly before it by the same killer."""
     if run.end is None or not run.kills:
         return []
     onset, last = run.onset(run.end), run.kills[-1]
@@ -195,7 +194,7 @@ def _fatal_kills(run: UnitRun) -> list[OomKill]:
 
 
 def _decision_behind(run: UnitRun, onset: JournalEvent) -> UnitmemDecision | None:
-    """The last of unitmem's decisions that would have ended the run as it did."""
+    """Return unitmem's last decision that explains how the run ended; None if there is none."""
     for decision in reversed(run.decisions):
         if not decision.covers(onset.clock):
             continue
@@ -211,7 +210,7 @@ def _decision_behind(run: UnitRun, onset: JournalEvent) -> UnitmemDecision | Non
 
 
 def _request_behind(run: UnitRun, onset: JournalEvent) -> JournalEvent | None:
-    """The last `systemctl kill` that would have ended the run as it did."""
+    """Return the last `systemctl kill` that explains how the run ended; None if there is none."""
     for event in reversed(run.events):
         if event.kind is JournalEventKind.SIGNAL and event.number is not None:
             within = NEAR if event.number == signal.SIGKILL else SLOW
@@ -221,7 +220,7 @@ def _request_behind(run: UnitRun, onset: JournalEvent) -> JournalEvent | None:
 
 
 def _explains(number: int, onset: JournalEvent) -> bool:
-    """Whether a run that was sent the signal `number` may end as `onset` says because of it."""
+    """Return whether the signal `number` can make a run end with `onset`."""
     ending = number in _ENDING_SIGNALS
     if onset.kind is JournalEventKind.MAIN_EXIT and onset.value in ("killed", "dumped"):
         return onset.number == number or (ending and onset.number == signal.SIGKILL)
@@ -244,7 +243,7 @@ def _aftermath(end: JournalEvent) -> str:
 
 
 def _crash(end: JournalEvent, exits: Sequence[JournalEvent]) -> str:
-    """`SIGSEGV, core dumped`, `exit status 3`, `watchdog`."""
+    """Return how it crashed: `SIGSEGV, core dumped`, `exit status 3`, …"""
     if end.value in ("watchdog", "protocol", "resources") or not exits:
         return {"watchdog": "it missed its watchdog's deadline"}.get(
             end.value, f"result {printable(end.value)}"

@@ -1,7 +1,7 @@
-"""What the journal tells of runs of units, put together: one run's events, the OOM kills in it, what unitmem did.
+"""Runs of units, put together from journal entries: a run's events, its OOM kills, and unitmem's decisions.
 
-The sources reach journald on different ways, so that their lines may come out of order; the kernel's and
-systemd-oomd's name a cgroup, and no invocation.
+The sources reach journald through different sockets, so that their lines may come out of order; those of the
+kernel and systemd-oomd name a cgroup, and no invocation.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from unitmem.text import format_size, printable
 from unitmem.unit import ManagerKind, is_within, unit_kind
 
 NEAR = 30.0
-"""Seconds from a SIGKILL to the manager's notice: to free what a large process holds takes that long under pressure."""
+"""The most seconds from a SIGKILL to the manager's notice: under pressure, freeing memory takes long."""
 SLOW = 90.0
-"""Seconds a process may take over SIGTERM and its like: systemd's DefaultTimeoutStopSec=."""
+"""The most seconds that a process may take to end on SIGTERM and the like: systemd's DefaultTimeoutStopSec=."""
 LATE = 5.0
-"""Seconds by which one source's lines may lag behind another's: they reach journald on different ways."""
+"""The most seconds by which one source's lines may lag behind another's."""
 
 
 class JournalEventKind(Enum):
-    """What an event is; the manager's word on it, but for the last."""
+    """The kinds of events in the journal."""
 
     STARTING = auto()
     STOPPING = auto()
@@ -57,7 +57,7 @@ class JournalEventKind(Enum):
     OOMD = auto()
     TIMEOUT = auto()
     LOST = auto()
-    """Not in the journal: the next run began, and nothing was said of the end of this one."""
+    """Not an entry: the next run began, and no entry says how this one ended."""
 
 
 _KIND_OF_MESSAGE = {
@@ -77,24 +77,24 @@ _NO_ENDING = frozenset({"start-limit-hit", "exec-condition"})
 
 @dataclass(frozen=True, slots=True)
 class JournalEvent:
-    """What one entry says."""
+    """One journal entry about a unit, or the lack of one (`LOST`)."""
 
     kind: JournalEventKind
     at: float
     clock: float
-    """Monotonic seconds, for what came before what, and how long."""
+    """Monotonic seconds, for order and durations."""
     boot: str | None
-    """One boot's clock says nothing of another's."""
+    """The boot ID: clocks of different boots can't be compared."""
     message: str
     value: str = ""
-    """Of a failure its result, of a job its type, of an exit its code (`exited`, `killed`, `dumped`)."""
+    """The result of a failure, the type of a job, the code of an exit (`exited`, `killed`, `dumped`)."""
     number: int | None = None
-    """Of an exit its status or signal, of a request its signal."""
+    """The status or signal of an exit, the signal of a request."""
 
 
 @dataclass(slots=True)
 class OomKill:
-    """One OOM kill, put together from what the killer and the manager say of it."""
+    """One OOM kill, put together from the entries of the killer and of the manager."""
 
     by: JournalEventKind
     at: float
@@ -115,7 +115,7 @@ class OomKill:
 
 @dataclass(slots=True)
 class UnitmemDecision:
-    """A decision of unitmem, and what became of it."""
+    """A decision of unitmem and its outcome, as its entries report them."""
 
     key: tuple[str | None, ...]
     action: str
@@ -124,7 +124,7 @@ class UnitmemDecision:
     outcome: JournalEvent | None = None
 
     def covers(self, clock: float) -> bool:
-        """Whether it was under way then."""
+        """Return whether the decision was being performed at that time."""
         if self.result in (Result.OBSERVED, Result.REFUSED, Result.GONE) or clock < self.reported.clock:
             return False
         if self.outcome is None:
@@ -135,17 +135,17 @@ class UnitmemDecision:
 
 @dataclass(slots=True)
 class UnitRun:
-    """One run of a unit, as far as the journal tells of it."""
+    """One run of a unit, as far as the journal shows it."""
 
     unit: str
     invocation_id: str | None
     events: list[JournalEvent] = field(default_factory=list)
-    """What the manager said."""
+    """The manager's entries."""
     kills: list[OomKill] = field(default_factory=list)
     decisions: list[UnitmemDecision] = field(default_factory=list)
     end: JournalEvent | None = None
     before: UnitRun | None = None
-    """The unit's run before it, until the manager's word of this one shows that the other is over."""
+    """The unit's previous run, until an entry of the manager about this one shows that the previous one is over."""
 
     def first(self, *kinds: JournalEventKind) -> JournalEvent | None:
         return next((event for event in self.events if event.kind in kinds), None)
@@ -154,11 +154,11 @@ class UnitRun:
         return next((event for event in reversed(self.events) if event.kind in kinds), None)
 
     def onset(self, end: JournalEvent) -> JournalEvent:
-        """What the end began with: a stop job, or the main process's unclean exit; a clean one is not logged."""
+        """Return the event that the end began with: a stop job, or the main process's unclean exit, or `end` itself."""
         return self.first(JournalEventKind.STOPPING, JournalEventKind.MAIN_EXIT) or end
 
     def was_killed(self) -> bool:
-        """Whether it ended by OOM as far as the manager alone can tell."""
+        """Return whether the run ended by an OOM kill as far as the manager's entries show."""
         exited = self.last(JournalEventKind.MAIN_EXIT)
         return (self.end is not None and self.end.value == "oom-kill") or (
             exited is not None and exited.value == "killed" and exited.number == signal.SIGKILL
@@ -166,17 +166,17 @@ class UnitRun:
 
 
 class _RunCollector:
-    """The runs of units, as entries are taken in."""
+    """Collects the runs of units from journal entries."""
 
     def __init__(self) -> None:
         self.runs: list[UnitRun] = []
         self.victims: dict[int, OomKill] = {}
-        """The latest kill of the kernel's by pid, whose size another line tells."""
+        """The kernel's latest kill of each pid; its size is in a later line."""
         self._by_id: dict[tuple[str, str], UnitRun] = {}
         self._current: dict[str, UnitRun] = {}
 
     def run(self, unit: str, invocation_id: str | None) -> UnitRun:
-        """The run with that invocation; without one, the run that goes on, or is about to begin."""
+        """Return the run of that invocation ID; without one, the run that goes on, or a new one."""
         current = self._current.get(unit)
         going_on = current if current is not None and current.end is None else None
         if not invocation_id:
@@ -192,14 +192,14 @@ class _RunCollector:
         return run
 
     def run_of_entry(self, unit: str, invocation_id: str | None, kind: JournalEventKind) -> UnitRun:
-        """The run that the manager's word is about; without an invocation, only a start is of a new one."""
+        """Return the run that the manager's entry is about; without an invocation ID, only a start begins a new one."""
         current = self._current.get(unit)
         if not invocation_id and current is not None and kind is not JournalEventKind.STARTING:
             return current
         return self.run(unit, invocation_id)
 
     def killed(self, unit: str, clock: float) -> UnitRun:
-        """The run that a killer's line is about, which names no invocation and may come late."""
+        """Return the run that a killer's line is about; such a line has no invocation ID, and may come late."""
         current = self._current.get(unit)
         if (
             current is not None
@@ -219,7 +219,7 @@ class _RunCollector:
 
 
 def read(entries: Iterable[Mapping[str, object]], uid: int | None = None) -> list[UnitRun]:
-    """The runs that `entries` tell of, as they began; arguments as of `ending.attribute`."""
+    """Return the runs in `entries`, in the order in which they began; args are those of `attribution.attribute`."""
     collector = _RunCollector()
     for entry in entries:
         _take(collector, entry, uid)
@@ -227,7 +227,7 @@ def read(entries: Iterable[Mapping[str, object]], uid: int | None = None) -> lis
 
 
 def _take(collector: _RunCollector, entry: Mapping[str, object], uid: int | None) -> None:
-    """Add what `entry` says to `collector`, if it comes from one who may say it."""
+    """Add `entry` to `collector`, if its sender is trusted for its content."""
     at = fields.number(entry, "__REALTIME_TIMESTAMP")
     if at is None:
         return
@@ -308,7 +308,7 @@ def _take_manager(run: UnitRun, event: JournalEvent) -> None:
 
 
 def _note_notice(run: UnitRun, event: JournalEvent) -> None:
-    """Add what the manager noticed of a kill to the killer's own words, or note a kill without those."""
+    """Add the manager's notice to the kill that it is about, or to a new one if the killer's line isn't there."""
     near = [kill for kill in run.kills if kill.by is event.kind and event.clock - kill.clock <= NEAR]
     kill = next((kill for kill in near if not kill.noticed), None)
     if kill is None and near and event.clock - near[-1].clock <= LATE:
@@ -342,7 +342,7 @@ def _take_oomd(collector: _RunCollector, event: JournalEvent, message: str, uid:
 
 
 def _note_kill(collector: _RunCollector, unit: str, event: JournalEvent, why: str) -> OomKill:
-    """Note a kill in the killer's words, with what the manager may have said of it before."""
+    """Add the killer's reason to the kill that the manager has noticed before, or to a new one; return the kill."""
     run = collector.killed(unit, event.clock)
     kill = run.kills[-1] if run.kills else None
     if kill is None or kill.by is not event.kind or kill.why or event.clock - kill.clock > LATE:
@@ -394,12 +394,12 @@ def _oom_reason(oom: OomLine, unit: str) -> str:
 
 
 def _ancestors(path: str) -> Iterator[str]:
-    """`/a`, `/a/b`, …: from the top down to `path` itself."""
+    """Yield `/a`, `/a/b`, … down to `path` itself."""
     names = [name for name in path.split("/") if name]
     for count in range(1, len(names) + 1):
         yield "/" + "/".join(names[:count])
 
 
 def signal_number(name: str) -> signal.Signals | None:
-    """The signal called `name`; None for one of real time, and for what is none."""
+    """Return the signal called `name`; None for a real-time signal and for an unknown name."""
     return signal.Signals.__members__.get(name)

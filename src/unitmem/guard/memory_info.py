@@ -1,10 +1,10 @@
-"""The memory that this program uses and can still get: its own, its cgroup's and the machine's.
+"""The memory that this program uses and can still allocate: its own, its cgroup's and the machine's.
 
 Reference: proc_pid_statm(5), proc_pid_smaps(5), proc_pid_mountinfo(5), cgroups(7), cgroup_namespaces(7),
 Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst. Parsers first, which are pure; reading after.
 
-Unlike the commands, a library has no choice of the machine it runs on: so cgroup v1 is read as well, a
-container's view of either, and where there is no Linux, only what Python itself knows.
+A library runs on machines that the commands don't support: so cgroup v1 is read as well, a container's
+view of either, and on other systems than Linux only what Python itself knows.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def read_memory_info(*, pss: bool = True, proc: Path = PROC_ROOT) -> MemoryInfo:
 
 
 class _Reading:
-    """The fields of a `MemoryInfo` that have been read so far, or why they could not be."""
+    """The fields of a `MemoryInfo` that were read so far, and the reasons for those that could not be."""
 
     def __init__(self, at: float) -> None:
         self._at = at
@@ -200,7 +200,7 @@ class _Reading:
             self._unknown[name] = _reason(error)
 
     def put_rest(self, reason: str) -> None:
-        """Mark all fields that were not put as unknown, for this reason."""
+        """Mark all remaining fields as unknown, for this reason."""
         done = {"at", "unknown", *self._values, *self._unknown}
         self._unknown |= {item.name: reason for item in fields(MemoryInfo) if item.name not in done}
 
@@ -320,7 +320,7 @@ class _CgroupV1:
         return parse_flat_keyed(_read(self._directory / "memory.stat"))
 
     def _hierarchical_limit(self) -> int | None:
-        """Return the kernel's own limit over all ancestors, those too that a container can't see."""
+        """Return the kernel's own limit over all ancestors, including those that a container can't see."""
         limit = self._stat().get("hierarchical_memory_limit")
         return None if limit is None else parse_v1_limit(str(limit))
 
@@ -376,7 +376,7 @@ def _limit(directory: Path, name: str, parse: Callable[[str], int | None]) -> in
 
 
 def _level(directory: Path, limit: int | None, current: str, inactive: str) -> Level:
-    """Return `directory` with its usage if it has a limit: memory.stat is slow to read, and not needed without."""
+    """Return the level of `directory`; its usage is read only if it has a limit, since memory.stat is slow to read."""
     if limit is None:
         return Level(str(directory))
     usage = inactive_file = None

@@ -1,4 +1,4 @@
-"""The values of a guard: what it reads, the breach that it pursues, and its outcome."""
+"""The values of a guard: its readings, the breach that it acts on, and its outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unitmem.text import format_size, format_span
 
 
 class GuardEnd(StrEnum):
-    """How the work of a guard ended."""
+    """The kinds of outcome of a guard."""
 
     KILLED = "killed"
     """The process was above the limit, was signalled, and has ended."""
@@ -30,7 +30,7 @@ class GuardOutcome:
 
     kind: GuardEnd
     reason: str
-    """In words, for a log."""
+    """The reason as text, for a log."""
     signal: signal.Signals | None = None
     """The signal that was sent to it last, if any was."""
 
@@ -87,7 +87,7 @@ class Breach:
     limit: int
     grace: float | None
     due: float
-    """When to send a signal, the next one or the same again."""
+    """The time to send the next signal, or the same one again."""
     sent: signal.Signals | None = None
     sent_at: float = 0.0
 

@@ -26,9 +26,9 @@ from unitmem.kernel.process_tree import ProcessTree
 from unitmem.text import format_size, format_span, printable, seconds
 
 _AGAIN = (0.05, 1.0)
-"""The least and the most seconds until a signal is tried again, and until a tree without a root is looked at again."""
+"""The least and the most seconds until a signal is retried, and until a tree whose root has ended is checked again."""
 _SLOW = 10.0
-"""Seconds after SIGKILL from which on a process that still lives is reported."""
+"""Seconds after SIGKILL until a process that is still alive is reported."""
 _SOON = 1.0
 """Seconds that a process is given to finish exec, or to end after SIGKILL."""
 _LONGEST = (1 << 31) - 1
@@ -268,7 +268,7 @@ class ProcessGuard:
             self._closers.pop()()
 
     def _has_lock(self) -> bool:
-        """Return whether this thread is within a method of this guard already."""
+        """Return whether this thread is already within a method of this guard."""
         try:
             self._lock.notify()
         except RuntimeError:  # it doesn't own it
@@ -285,7 +285,7 @@ class ProcessGuard:
         return breach.killed(breach.sent)
 
     def _dies(self) -> bool:
-        """Return whether SIGKILL was sent, and a thread is there to see the end."""
+        """Return whether SIGKILL was sent, and the thread waits for the end."""
         return self.sent is signal.SIGKILL and self._thread is not None and self._thread.is_alive()
 
     def _cancelled(self) -> GuardOutcome:
@@ -381,9 +381,9 @@ class ProcessGuard:
         return None
 
     def _pursue(self, breach: Breach) -> float:
-        """Send the signal that is due, if one is; return the seconds until there is more to do.
+        """Send the signal that is due, if one is; return the seconds until the next step.
 
-        If it reaches nobody, there is another look before it is tried again.
+        If it reaches no process, their memory is checked again before a retry.
         """
         now = time.monotonic()
         if now < breach.due:
@@ -418,7 +418,7 @@ class ProcessGuard:
         return breach.due - now
 
     def _again(self) -> float:
-        """Return the seconds until it is checked again whether a signal has had its effect."""
+        """Return the seconds until the next check for a signal's effect."""
         return min(max(self._interval, _AGAIN[0]), _AGAIN[1])
 
     def _statistics(self) -> str:

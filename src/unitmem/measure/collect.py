@@ -1,4 +1,4 @@
-"""One unit sampled: its cgroup is read, and its processes where a measure of theirs is asked for."""
+"""Sampling one unit: its cgroup, and its processes where a measure of processes is asked for."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def collect(
     proc: Path = PROC_ROOT,
     seen: MutableMapping[str, Level] | None = None,
 ) -> UnitSample:
-    """Return a sample of `unit`, read through its open `cgroup`: all that is cheap, and processes if `wanted` asks for them.
+    """Return a sample of `unit`, read through its open `cgroup`; processes are read if `wanted` asks for them.
 
     Args:
         unit: as its manager describes it.
         cgroup: its cgroup, open.
         host: the machine, read in the same tick.
-        wanted: names of measures; PSS and its like are only bounded here, `resolve` reads them.
+        wanted: names of measures; for PSS, USS and SwapPss only bounds are read here, `resolve` reads the values.
         proc: where /proc is.
-        seen: as `Cgroup.read` takes it, for a tick in which many units are sampled.
+        seen: ancestors that were already read, as in `Cgroup.read`.
 
     Raises:
-        CgroupGoneError: the unit stopped, or was started anew.
+        CgroupGoneError: the unit stopped, or was started again.
     """
     reading = cgroup.read(COUNTER_FILES, seen)
     values, unknown = unit_values(reading, host)
@@ -66,9 +66,9 @@ def collect(
 
 
 def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
-    """Return `sample` with PSS, USS and SwapPss of every process of it that still runs.
+    """Return `sample` with PSS, USS and SwapPss of each of its processes that still runs.
 
-    Where none were listed there is nothing to add: it has none, or why they are unknown is there already.
+    A sample without processes is returned unchanged.
     """
     if not sample.processes:
         return sample
@@ -84,9 +84,9 @@ def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
 
 
 def measure_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
-    """Return the largest few processes of a unit, for the record, with command lines, and PSS unless that takes long to read.
+    """Return the largest few processes of a unit with command lines, and with PSS unless reading it takes long.
 
-    What `sample` has of them is taken as it is.
+    Values that `sample` already has are not read again.
     """
     try:
         processes = sample.processes or tuple(read_processes(cgroup, proc))

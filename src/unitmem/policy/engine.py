@@ -12,11 +12,12 @@ is in one of three phases:
                          +-- no longer --> IDLE      +-- `repeat` later, still holding: fires again
 
 The episode begins with the first step that fires. It ends when `clear` holds (without one: when no
-step's condition holds), or with the invocation: another run of the unit starts from nothing. One that can't
-be seen, as its manager doesn't tell or its cgroup can't be opened, may run on, and so does its episode. What is
+step's condition holds), or with the invocation: another run of the unit has a new ladder. An invocation that is
+unseen, as the manager doesn't answer or its cgroup can't be opened, may go on, and so does its episode. What is
 unknown neither fires a step, nor ends an episode, nor counts as held. While `clear` holds, no step does.
 
-A step that is due may be withheld, and then stays as it is, which is told once for each reason:
+A step that is due may be withheld by an obstacle: its phase stays, and a decision with a refusal is made once
+for each obstacle:
 
     cooling down    no episode begins within `cooldown` of the last one's end
     out of budget   `actions` were decided within `per`: the policy's for this unit, or the file's for all
@@ -25,8 +26,8 @@ Cooldowns and budgets belong to the unit's name, and outlive its runs. A step th
 protected unit fires with a refusal instead of an action. Logging is no action: it costs no budget and
 protection does not forbid it.
 
-Once an action is decided that ends the unit, nothing more is judged or decided for that invocation. If
-an action turns out to have failed, `rearm` puts its step back to where it can fire, a little later.
+Once an action is decided that ends the unit, nothing more is judged or decided for that invocation. If an
+action fails, `rearm` puts its step back to a phase from which it can fire again after a pause.
 
 No clock, no files, no bus: time is an argument, and performing a decision is another module's job.
 """
@@ -67,13 +68,13 @@ def evaluate(
     now: float,
     budget: Budget | None = None,
 ) -> tuple[State, tuple[Decision, ...]]:
-    """What to do about `sample`, and the state for the next tick.
+    """Return the state for the next tick, and the decisions about `sample`.
 
     Args:
-        policies: in the order of their file, which is the order of their decisions. Of a `PolicyFile`, its
-            budget holds as well.
-        sample: every governed unit that has a cgroup; one that is not in it has ended, unless it is unseen:
-            then its episode goes on.
+        policies: in the order of their file, which is the order of their decisions. The budget of a `PolicyFile`
+            is used unless `budget` is given.
+        sample: every governed unit that has a cgroup; the episode of one that is missing ends, unless it is
+            unseen.
         state: what the last call returned; `State()` at first.
         now: seconds of a monotonic clock, never less than at the last call.
         budget: for all policies and units together.
@@ -93,7 +94,7 @@ def evaluate(
 def is_undecided(
     policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
 ) -> bool:
-    """Whether reading what is costly (PSS and its like) would decide a condition that bounds leave open."""
+    """Return whether a condition that bounds leave open depends on a costly measure (PSS, USS, SwapPss)."""
     facts = UnitFacts(unit, state.trails.get(unit.name), now, host)
     for policy in policies:
         if not policy.governs(unit.unit.name):
@@ -116,7 +117,7 @@ def is_undecided(
 
 
 class _Tick:
-    """One call of `evaluate`: the state that it was given, and the one that grows."""
+    """One call of `evaluate`: the state before it, and the state that it builds."""
 
     def __init__(
         self,
@@ -166,7 +167,7 @@ class _Tick:
         )
 
     def advance_ladder(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
-        """The new phases of one ladder, and the decisions of the steps that fire now."""
+        """Advance one policy's ladder for one invocation: its phases, and the decisions of steps that are due."""
         key = policy.name, invocation.unit
         ladder = self.before.ladders.get(key)
         if ladder is None or ladder.invocation != invocation:
@@ -179,7 +180,7 @@ class _Tick:
         self.ladders[key] = ladder
 
     def end_missing(self) -> None:
-        """End the episodes of what is gone; of what can't be seen now, nothing is known to hold."""
+        """End the episodes of units that are missing in the sample; keep those of unseen units, with timers reset."""
         for key, ladder in self.before.ladders.items():
             if key in self.ladders:
                 continue
@@ -243,7 +244,7 @@ class _Tick:
         )
 
     def _refusal(self, policy: Policy, action: Action, unit: UnitSample) -> Refusal | None:
-        """What is in the way of `action` now, what withholds whole episodes first."""
+        """Return the obstacle to `action`, if there is one; a cooldown, which withholds whole episodes, comes first."""
         key = policy.name, unit.unit.name
         logs = not action.acts
         # before protection: a refusal fires, and so would begin an episode within the cooldown.
@@ -287,7 +288,7 @@ class _Tick:
 
 
 def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tuple[StepState, bool]:
-    """The step's state after `verdict`, and whether it is due to fire."""
+    """Return the step's state after `verdict`, and whether it is due to fire."""
     if verdict.truth is not True:
         # a fired step stays fired to the episode's end; its own clock starts over
         phase = Phase.FIRED if before.phase is Phase.FIRED else Phase.IDLE
@@ -306,7 +307,7 @@ def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tup
 
 
 def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | None:
-    """The largest process by the measure that breached; None where the action or the findings name none."""
+    """Return the largest process by the measure that breached, for a `signal` to the largest; None otherwise."""
     if not isinstance(action, Signal) or action.to is not Target.LARGEST:
         return None
     for finding in verdict.findings:

@@ -1,4 +1,4 @@
-"""The page of `unitmem explain`: what happened to a unit in sentences, with a picture of what led to it."""
+"""The page of `unitmem explain`: what happened to a unit, in sentences, with a picture of the measure before."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Series = Callable[[str, str, float, float], Sequence[tuple[float, float]]]
 """(unit, measure, since, until) -> (wall clock, value)."""
 
 _BEFORE, _AFTER = 120.0, 30.0
-"""Seconds that a picture shows around the events."""
+"""Seconds that a picture shows before and after the events."""
 _GAP = 900.0
-"""Seconds of quiet after which a new group begins."""
+"""Seconds without events after which a new group begins."""
 _STYLES = {
     EventKind.DECISION: "yellow",
     EventKind.OUTCOME: "green",
@@ -51,16 +51,16 @@ _BY = {
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everything that is known of one unit."""
+    """The events and endings of one unit."""
 
     unit: str
     events: Sequence[Event]
     endings: Sequence[Ending] | None = None
-    """Of its runs, by whoever's hand; None if nobody asked for them."""
+    """The endings of its runs, whatever their cause; None where they were not read."""
 
 
 def print_explanation(explanation: Explanation, series: Series, console: Console, *, otherwise: str) -> None:
-    """Print what happened to a unit, oldest first, in groups of what happened together; `otherwise` if nothing did."""
+    """Print what happened to a unit, oldest first, in groups of events close in time; `otherwise` if there are none."""
     print_line(console, Text(explanation.unit, "bold"))
     if not explanation.events and not explanation.endings:
         print_line(console, f"  {otherwise}")
@@ -73,7 +73,7 @@ def print_explanation(explanation: Explanation, series: Series, console: Console
 
 
 def print_overview(explanations: Sequence[Explanation], console: Console) -> None:
-    """Print a line for each unit: how often something was logged, done, observed only, or withheld, and what was last."""
+    """Print a line for each unit: counts of decisions logged, done, observed only, and withheld, and the last event."""
     columns = (
         Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=20),
         Column("LAST", is_number=False),
@@ -99,7 +99,7 @@ def print_overview(explanations: Sequence[Explanation], console: Console) -> Non
 
 
 class _Effect(Enum):
-    """What a decision led to, in the order of the columns."""
+    """The kinds of decisions that are counted, in the order of the columns."""
 
     LOGGED = auto()
     DONE = auto()
@@ -116,7 +116,7 @@ def _effect(decision: Event) -> _Effect:
 
 
 def explanation_document(explanation: Explanation) -> dict[str, Any]:
-    """The same as JSON takes it."""
+    """Return what `unitmem explain --json` prints about a unit."""
     return {
         "unit": explanation.unit,
         "events": [_event_document(event) for event in explanation.events],
@@ -182,14 +182,14 @@ def _print_item(item: Event | Ending, unit: str, console: Console) -> None:
 
 
 def _sentence(ending: Ending) -> str:
-    """Who ended a run of it, or killed a process in it, and how."""
+    """Return the sentence on an ending: what ended the run, or killed a process in it, and how."""
     if not ending.ended:
         return f"one of its processes was killed, and it ran on: {ending.detail}"
     return f"{_BY[ending.cause]}: {ending.detail}"
 
 
 def _processes(processes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the largest processes at that moment, where there were several; one alone says nothing new."""
+    """Return lines on the largest processes at that time; none if there was only one."""
     if len(processes) < 2:
         return []
     shown = [
@@ -205,7 +205,7 @@ def _size(process: Mapping[str, Any]) -> str:
 
 
 def _print_picture(unit: str, group: Sequence[Event | Ending], series: Series, console: Console) -> None:
-    """What the first measure that breached did around the group, with every threshold of it that was met."""
+    """Print a picture of the first measure that breached, from before the group to after it, with its thresholds."""
     thresholds: dict[tuple[str | None, int | None], float] = {}
     measure = None
     for item in group:

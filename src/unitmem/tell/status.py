@@ -1,7 +1,7 @@
-"""What a running watch sees, as a JSON document that it writes at each tick and `unitmem status` shows.
+"""The status document: what a running watch sees, as JSON that it writes at each tick and `unitmem status` shows.
 
-The file stands in the daemon's runtime directory, on a tmpfs: to write it costs no disk, and to read it
-costs the daemon nothing. Spans are in seconds from the moment of the document, `at`.
+The file is in the daemon's runtime directory, on a tmpfs: writing it needs no disk, and reading it costs the
+daemon nothing. Spans are in seconds before or after the time of the document, `at`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILE_NAME = "status.json"
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:
-    """What the daemon knows besides the engine's state."""
+    """The status of the watch itself, besides the engine's state."""
 
     instance: str
     path: str
@@ -47,13 +47,13 @@ class WatchStatus:
 def status_document(
     file: PolicyFile, sample: Sample, state: State, status: WatchStatus, realtime: float
 ) -> dict[str, Any]:
-    """All of it, as JSON takes it.
+    """Return the status document.
 
     Args:
         file: the policies in force.
         sample: what was read at this tick; its time is the `now` of all spans.
-        state: what the engine remembers.
-        status: the rest.
+        state: the engine's state.
+        status: the watch itself.
         realtime: the wall clock, in seconds.
     """
     now = sample.at
@@ -82,9 +82,9 @@ def status_document(
 
 
 def read_statuses(root: Path, instance: str | None = None) -> Iterator[dict[str, Any]]:
-    """The document of every watch that runs, or of the one called `instance`, by name.
+    """Yield the status documents of running watches, by name, or that of `instance`.
 
-    One that can't be read says nothing.
+    Documents that can't be read are left out.
     """
     pattern = f"{instance or '*'}/{FILE_NAME}"
     for path in sorted(root.glob(pattern)):
