@@ -320,7 +320,7 @@ def _least(term: Comparison, machine: Sample) -> float | None:
     return term.threshold if term.of is None else None
 
 
-class _Cause(Enum):
+class _Trigger(Enum):
     """The least that makes a condition true."""
 
     NOTHING = auto()
@@ -331,34 +331,34 @@ class _Cause(Enum):
     """It takes memory that is in use, or a lack of memory."""
 
 
-def _cause(condition: Condition) -> _Cause:
+def _trigger(condition: Condition) -> _Trigger:
     match condition:
         case Comparison():
-            return _cause_of_comparison(condition)
+            return _trigger_of_comparison(condition)
         case Not():
-            return _cause(_without_not(condition))
+            return _trigger(_without_not(condition))
         case All(terms):
-            causes = {_cause(term) for term in terms}
-            return next(c for c in (_Cause.NEED, _Cause.PAGE_CACHE, _Cause.NOTHING) if c in causes)
+            triggers = {_trigger(term) for term in terms}
+            return next(c for c in (_Trigger.NEED, _Trigger.PAGE_CACHE, _Trigger.NOTHING) if c in triggers)
         case AnyOf(terms):
-            causes = {_cause(term) for term in terms}
-            return next(c for c in (_Cause.PAGE_CACHE, _Cause.NOTHING, _Cause.NEED) if c in causes)
+            triggers = {_trigger(term) for term in terms}
+            return next(c for c in (_Trigger.PAGE_CACHE, _Trigger.NOTHING, _Trigger.NEED) if c in triggers)
 
 
-def _cause_of_comparison(term: Comparison) -> _Cause:
+def _trigger_of_comparison(term: Comparison) -> _Trigger:
     rises, traits = term.operator.startswith(">"), MEASURES[term.measure].traits
     if Trait.CACHE in traits:
-        return _Cause.PAGE_CACHE if rises else _Cause.NOTHING
+        return _Trigger.PAGE_CACHE if rises else _Trigger.NOTHING
     if term.span is not None:
-        return _Cause.NEED
+        return _Trigger.NEED
     if Trait.FIXED in traits:
-        return _Cause.NOTHING
-    return _Cause.NEED if rises is (Trait.SCARCE not in traits) else _Cause.NOTHING
+        return _Trigger.NOTHING
+    return _Trigger.NEED if rises is (Trait.SCARCE not in traits) else _Trigger.NOTHING
 
 
 def _cached(condition: Condition) -> Iterator[Comparison]:
     """Yield the comparisons by which page cache alone makes `condition` true."""
-    if _cause(condition) is not _Cause.PAGE_CACHE:
+    if _trigger(condition) is not _Trigger.PAGE_CACHE:
         return
     match condition:
         case Comparison():

@@ -31,8 +31,8 @@ class Once:
             priority: the priority of the problem; its end is a notice.
             by_words: whether a problem whose message has changed is reported again.
         """
-        told = self._reported.pop(key, None)
+        reported = self._reported.pop(key, None)
         if trouble is None:
-            return None if told is None or well is None else Entry(Priority.NOTICE, well)
+            return None if reported is None or well is None else Entry(Priority.NOTICE, well)
         self._reported[key] = trouble
-        return None if told == trouble or (told is not None and not by_words) else Entry(priority, trouble)
+        return None if reported == trouble or (reported is not None and not by_words) else Entry(priority, trouble)
