@@ -1,6 +1,6 @@
-"""What a unit's measures did over time, as far as conditions ask: counts of events, and slopes.
+"""The trend of a unit's measures, as far as conditions ask for it: counts of events, and points for slopes.
 
-Each trail is kept no longer and no denser than its conditions need: only changes of counts, and a
+Each trend is kept no longer and no denser than its conditions need: only changes of counts, and a
 bounded number of points for a slope. A slope is the median of the slopes between all pairs of points
 (Theil and Sen): up to a quarter of the points may be spikes, and it hardly moves.
 """
@@ -18,18 +18,18 @@ from unitmem.policy.condition import ETA_USAGE, Bounds, Comparison, Derivation
 from unitmem.unit import Invocation
 
 NOT_YET_WATCHED = "not watched for that long yet"
-"""Why what is derived from a span of time is unknown at first: it passes on its own."""
+"""The reason for which a derivation over a span is unknown at first; it passes by itself."""
 
 POINTS_A_SPAN = 32
-"""How many points at most within a span a slope is taken from: some 500 pairs, some 50 µs."""
+"""The most points within a span that a slope is taken from: some 500 pairs, some 50 µs."""
 MIN_POINTS = 5
-"""Of four points, one spike at an end is in half of the pairs, and moves the median."""
+"""The least points for a slope: of four, one spike at an end is in half of the pairs, and moves the median."""
 MAX_EXCESS = 0.5
-"""How much longer than its span, as a share of it, a slope may look back for its first point."""
+"""The share of its span by which the first point of a slope may be older than the span."""
 
 RESOLUTION = 1 / 64
-"""How far apart remembered counts may lie, as a share of how long ago they were: a throttled unit's change a
-hundred times a second. What lies between two is counted with what came before it."""
+"""The least distance of kept counts, as a share of their age: a throttled unit's change a hundred times a second.
+Events between two of them are counted with those before."""
 _THIN_EVERY = 64
 
 Counts = tuple[tuple[float, Mapping[str, float]], ...]
@@ -42,7 +42,7 @@ Slope = tuple[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """What is remembered of one invocation."""
+    """The counts and points of one invocation."""
 
     invocation: Invocation
     events: Counts = ()
@@ -51,9 +51,9 @@ class Trail:
 
 
 def extend(trail: Trail | None, unit: UnitSample, wanted: Iterable[Comparison], now: float) -> Trail | None:
-    """`trail` with what `unit` shows `now`, and without what no comparison in `wanted` needs any longer.
+    """Return `trail` with the values of `unit` added, and without what no comparison in `wanted` needs any longer.
 
-    None where there is nothing to remember.
+    None if no comparison needs one.
     """
     if unit.invocation is None:
         return None
@@ -77,7 +77,7 @@ def extend(trail: Trail | None, unit: UnitSample, wanted: Iterable[Comparison], 
 
 
 def slope_of(points: Points) -> float | None:
-    """The median slope between any two of `points`, in units a second; None of too few."""
+    """Return the median slope of all pairs of `points`, in units a second; None for fewer than `MIN_POINTS`."""
     if len(points) < MIN_POINTS:
         return None
     pairs = combinations(points, 2)
@@ -87,7 +87,7 @@ def slope_of(points: Points) -> float | None:
 
 
 class UnitFacts:
-    """What samples of a unit and of the host and the trail before them say, for `condition.judge`."""
+    """The facts for `condition.judge`: a sample of a unit and of the host, and the unit's trail."""
 
     def __init__(self, unit: UnitSample, trail: Trail | None, now: float, host: HostSample = NO_HOST) -> None:
         self._unit = unit
@@ -123,7 +123,7 @@ class UnitFacts:
         return NOT_YET_WATCHED
 
     def _increase(self, measure: str, span: float) -> Bounds | None:
-        """How many events within the last `span` seconds; at most all since the cgroup was made."""
+        """Return bounds of the number of events within the last `span` seconds; at most all since the cgroup was made."""
         total = self._unit.values.get(measure)
         if total is None or self._trail is None:
             return None
@@ -137,7 +137,7 @@ class UnitFacts:
         return Bounds(total - (after[0] if after else total), total - (known[-1] if known else 0))
 
     def _growth(self, measure: str, span: float) -> float | None:
-        """The slope of `measure`, in bytes a second, once it was watched for the whole span."""
+        """Return the slope of `measure`, in bytes a second; None until it was watched for the whole span."""
         value = self._unit.values.get(measure)
         if value is None or self._trail is None:
             return None
@@ -149,7 +149,7 @@ class UnitFacts:
         return slope_of(points)
 
     def _eta(self, target: str, span: float) -> float | None:
-        """Seconds until unreclaimable memory meets `target`; infinite while it doesn't grow."""
+        """Return the seconds until unreclaimable memory reaches `target`; infinite while it doesn't grow."""
         limit, used = self._unit.values.get(target), self._unit.values.get(ETA_USAGE)
         slope = self._growth(ETA_USAGE, span)
         if limit is None or used is None or slope is None:
@@ -176,7 +176,7 @@ def _with_counts(events: Counts, unit: UnitSample, span: float, now: float) -> C
 
 
 def _thinned(events: Counts, now: float) -> Counts:
-    """`events` without those between two that are close together for how long ago they were."""
+    """Return `events` without those that are closer to the one before than `RESOLUTION` allows at their age."""
     kept = [events[0]]
     for event, later in pairwise(events[1:]):
         if later[0] - kept[-1][0] > (now - kept[-1][0]) * RESOLUTION:

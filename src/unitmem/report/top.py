@@ -91,7 +91,7 @@ class Look:
     """A problem to show in the line at the bottom."""
 
     def eta(self, sample: UnitSample) -> float | None:
-        """Seconds until the working set of `sample` meets its limit; None when it doesn't grow."""
+        """Return the seconds until the working set of `sample` reaches its limit; None if it doesn't grow."""
         growth = self.growth.get(sample.unit.name)
         workingset, limit = sample.values.get("workingset"), sample.values.get("limit")
         if growth is None or growth <= 0 or workingset is None or limit is None:
@@ -111,7 +111,7 @@ _LEAST_PAUSE = 1.0  # between points, so that a quick view stays small
 
 
 def growth_of(points: Sequence[tuple[float, float]]) -> float | None:
-    """Bytes a minute of (second, bytes) `points`: the median of the slopes between any two (Theil and Sen).
+    """Return the growth of (second, bytes) `points` in bytes a minute: the median slope of all pairs (Theil and Sen).
 
     None for fewer than five points. Of many, a dozen evenly spaced ones are used, the last included.
     """
@@ -124,7 +124,7 @@ def growth_of(points: Sequence[tuple[float, float]]) -> float | None:
 
 
 class GrowthTrail:
-    """The last minute of every unit's working set; of slow views, as long as it takes to tell a growth.
+    """The working set of every unit over the last minute, or over the time of five looks if that is longer.
 
     Args:
         interval: seconds between two looks.
@@ -135,7 +135,7 @@ class GrowthTrail:
         self._points: dict[Invocation, deque[tuple[float, float]]] = {}
 
     def add(self, at: float, machine: Sample) -> dict[str, float]:
-        """Bytes a minute by unit, `machine` of the monotonic second `at` included; what stopped is forgotten."""
+        """Add `machine`, sampled at the monotonic second `at`; return bytes a minute by unit."""
         kept = {}
         growth = {}
         for sample in machine.units.values():

@@ -35,4 +35,8 @@ class Once:
         if trouble is None:
             return None if reported is None or well is None else Entry(Priority.NOTICE, well)
         self._reported[key] = trouble
-        return None if reported == trouble or (reported is not None and not by_words) else Entry(priority, trouble)
+        return (
+            None
+            if reported == trouble or (reported is not None and not by_words)
+            else Entry(priority, trouble)
+        )
