@@ -77,7 +77,7 @@ class System:
             raise
 
     def close(self) -> None:
-        """Give the connection up; nothing can be asked afterwards."""
+        """Close the connection; no other method may be called afterwards."""
         self.manager.close()
 
     def __enter__(self) -> Self:

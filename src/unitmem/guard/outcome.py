@@ -43,15 +43,15 @@ class GuardReading:
     """One reading of the memory that all guarded processes have together; in bytes."""
 
     at: float
-    """When, in seconds of `time.monotonic()`."""
+    """The time of the reading, in seconds of `time.monotonic()`."""
     rss: int | None
-    """None if it can't be read of each."""
+    """The sum of RSS; None if it can't be read of each process."""
     pss: int | None
-    """None where RSS shows that it is within the limit, or where it can't be read of any."""
+    """The sum of PSS; None where RSS shows that it is within the limit, or where it can't be read of any process."""
     processes: int
-    """How many live."""
+    """The number of living processes."""
     unknown: str | None
-    """Why PSS was asked for and can't be read, of one or of all, or children of one can't; `pss` is the sum of the others."""
+    """The reason why PSS or children of a process can't be read; `pss` is the sum of the others."""
 
     @classmethod
     def of(cls, processes: Sequence[Process], at: float) -> Self:

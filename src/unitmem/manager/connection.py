@@ -63,7 +63,7 @@ class Connection:
         return self.answering(now)
 
     def answering(self, now: float) -> Manager | None:
-        """Return the manager; None, and drop it, if its last call timed out and a ping does too."""
+        """Return the manager; drop it and return None if its last call got no answer, and a ping gets none either."""
         if self.manager is not None and self.manager.lost is not None:
             try:
                 self.manager.ping()  # that one call may just have taken too long

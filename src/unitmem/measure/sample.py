@@ -128,7 +128,7 @@ class Sample:
     at: float
     """Seconds of `time.monotonic()`."""
     units: Mapping[str, UnitSample] = field(default_factory=dict)
-    """By name."""
+    """The samples of units, by name."""
     host: HostSample = NO_HOST
     unseen: frozenset[str] = frozenset()
     """Units that may run but are not in `units`: they are not described yet, or their cgroup can't be opened."""

@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: first the least important columns are left out, then one text column is cut."""
+"""Tables that fit the terminal: numbers are never cut, less important columns are left out, one text column is cut."""
 
 from __future__ import annotations
 

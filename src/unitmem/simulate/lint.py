@@ -321,7 +321,7 @@ def _least(term: Comparison, machine: Sample) -> float | None:
 
 
 class _Trigger(Enum):
-    """The least that makes a condition true."""
+    """The cause by which a condition becomes true."""
 
     NOTHING = auto()
     """It is true of an idle unit."""
