@@ -30,7 +30,7 @@ from unitmem.kernel.process import Process
 from unitmem.measure.sample import UnitSample
 from unitmem.report.top import (
     SORT_FIELDS,
-    GrowthTrail,
+    GrowthTrend,
     Look,
     View,
     arrange,
@@ -268,12 +268,12 @@ def test_growth_lies_between_the_steepest_slopes(sizes):
 
 def test_the_last_minute_counts():
     """What was before it, and an earlier run of the unit, does not."""
-    trail = GrowthTrail(interval=2)
+    trend = GrowthTrend(interval=2)
     growths = []
     for at in range(0, 200, 2):
         level = at * M if at < 100 else 100 * M
         run = 1 if at < 190 else 2
-        growths.append(trail.add(at, sample_of(unit("a.service", level, run=run))).get("a.service"))
+        growths.append(trend.add(at, sample_of(unit("a.service", level, run=run))).get("a.service"))
     assert growths[:4] == [None] * 4
     assert growths[4:51] == [60 * M] * 47
     assert growths[85:95] == [0] * 10
@@ -281,8 +281,8 @@ def test_the_last_minute_counts():
 
 
 def test_a_slow_view_tells_growth_as_well():
-    trail = GrowthTrail(interval=300)
-    growths = [trail.add(at, sample_of(unit("a.service", at * M))) for at in range(0, 3000, 300)]
+    trend = GrowthTrend(interval=300)
+    growths = [trend.add(at, sample_of(unit("a.service", at * M))) for at in range(0, 3000, 300)]
     assert growths == [{}] * 4 + [{"a.service": 60 * M}] * 6
 
 

@@ -25,6 +25,7 @@ CLASSES = {
     "phase",
     "policy",
     "step",
+    "trend",
 }
 """The words of the glossary that are classes of `policy`."""
 REPLACED = {
@@ -38,6 +39,7 @@ REPLACED = {
     "teller": "reporter",
     "telling": "reporting",
     "told": "reported",
+    "trail": "trend",
     "weigh": "measure",
 }
 """Words that must not be in names, with those that took their place."""

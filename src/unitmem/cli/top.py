@@ -31,7 +31,7 @@ from unitmem.report.table import print_line
 from unitmem.report.terminal import console_on
 from unitmem.report.top import (
     SORT_FIELDS,
-    GrowthTrail,
+    GrowthTrend,
     Look,
     View,
     arrange,
@@ -102,7 +102,7 @@ class _Source:
         self._units: list[Unit] | None = None
         self._list_at = 0.0
         self._notice: str | None = None
-        self._trail = GrowthTrail(interval)
+        self._trend = GrowthTrend(interval)
         self._opened: UnitSample | None = None
         self._read_at = 0.0
 
@@ -117,7 +117,7 @@ class _Source:
             machine = self._list()
         else:
             machine = self._again(self._units)
-        growth = self._trail.add(time.monotonic(), machine)
+        growth = self._trend.add(time.monotonic(), machine)
         phases = phases_of(read_statuses(self._machine.statuses(user=self._user)))
         return Look(machine, growth, phases, notice=self._notice)
 

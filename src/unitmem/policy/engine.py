@@ -95,7 +95,7 @@ def is_undecided(
     policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
 ) -> bool:
     """Return whether a condition that bounds leave open depends on a costly measure (PSS, USS, SwapPss)."""
-    facts = UnitFacts(unit, state.trails.get(unit.name), now, host)
+    facts = UnitFacts(unit, state.trends.get(unit.name), now, host)
     for policy in policies:
         if not policy.governs(unit.unit.name):
             continue
@@ -142,7 +142,7 @@ class _Tick:
         self.spent_in_all = dict(state.spent_in_all)
         self.budgets = {policy.name: policy.budget for policy in policies}
         self.cooldowns = {policy.name: policy.cooldown for policy in policies}
-        self.trails = {}
+        self.trends = {}
         for name, unit in sample.units.items():
             wanted = [
                 comparison
@@ -151,8 +151,8 @@ class _Tick:
                 for condition in policy.conditions
                 for comparison in comparisons(condition)
             ]
-            if (trail := extend(state.trails.get(name), unit, wanted, now)) is not None:
-                self.trails[name] = trail
+            if (trend := extend(state.trends.get(name), unit, wanted, now)) is not None:
+                self.trends[name] = trend
 
     def state(self) -> State:
         spent = {key: counted(self.budgets.get(key[0]), times, self.now) for key, times in self.spent.items()}
@@ -162,7 +162,7 @@ class _Tick:
             self.cooling,
             {key: times for key, times in spent.items() if times},
             {mode: times for mode, times in in_all.items() if times},
-            self.trails,
+            self.trends,
             self.ending,
         )
 
@@ -190,7 +190,7 @@ class _Tick:
                 self._end_episode(key, ladder)
 
     def _judge(self, policy: Policy, key: LadderKey, ladder: Ladder, unit: UnitSample) -> Ladder:
-        facts = UnitFacts(unit, self.trails.get(unit.name), self.now, self.sample.host)
+        facts = UnitFacts(unit, self.trends.get(unit.name), self.now, self.sample.host)
         verdicts = [judge(step.when, facts) for step in policy.steps]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from unitmem.policy.decision import Decision, Refusal
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
-from unitmem.policy.trends import Trail
+from unitmem.policy.trends import Trend
 from unitmem.unit import Invocation
 
 _T = TypeVar("_T")
@@ -73,7 +73,7 @@ class State:
     """The times when actions were decided, as far as their policy's budget counts them."""
     spent_in_all: Mapping[Mode, tuple[float, ...]] = field(default_factory=dict)
     """The same for the file's budget, by mode: policies that observe don't use up the budget of those that act."""
-    trails: Mapping[str, Trail] = field(default_factory=dict)
+    trends: Mapping[str, Trend] = field(default_factory=dict)
     """The trend of each unit, by name."""
     ending: frozenset[Invocation] = frozenset()
     """Invocations that an action under way will end."""

@@ -41,7 +41,7 @@ Slope = tuple[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
+class Trend:
     """The counts and points of one invocation."""
 
     invocation: Invocation
@@ -50,8 +50,8 @@ class Trail:
     points: Mapping[Slope, Points] = field(default_factory=dict)
 
 
-def extend(trail: Trail | None, unit: UnitSample, wanted: Iterable[Comparison], now: float) -> Trail | None:
-    """Return `trail` with the values of `unit` added, and without what no comparison in `wanted` needs any longer.
+def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], now: float) -> Trend | None:
+    """Return `trend` with the values of `unit` added, and without what no comparison in `wanted` needs any longer.
 
     None if no comparison needs one.
     """
@@ -69,11 +69,11 @@ def extend(trail: Trail | None, unit: UnitSample, wanted: Iterable[Comparison], 
                 slopes.add((ETA_USAGE, span))
     if not counted and not slopes:
         return None
-    if trail is None or trail.invocation != unit.invocation:
-        trail = Trail(unit.invocation)
-    events = _with_counts(trail.events, unit, max(counted), now) if counted else ()
-    points = {slope: _with_point(trail.points.get(slope, ()), unit, slope, now) for slope in slopes}
-    return Trail(unit.invocation, events, points)
+    if trend is None or trend.invocation != unit.invocation:
+        trend = Trend(unit.invocation)
+    events = _with_counts(trend.events, unit, max(counted), now) if counted else ()
+    points = {slope: _with_point(trend.points.get(slope, ()), unit, slope, now) for slope in slopes}
+    return Trend(unit.invocation, events, points)
 
 
 def slope_of(points: Points) -> float | None:
@@ -87,12 +87,12 @@ def slope_of(points: Points) -> float | None:
 
 
 class UnitFacts:
-    """The facts for `condition.judge`: a sample of a unit and of the host, and the unit's trail."""
+    """The facts for `condition.judge`: a sample of a unit and of the host, and the unit's trend."""
 
-    def __init__(self, unit: UnitSample, trail: Trail | None, now: float, host: HostSample = NO_HOST) -> None:
+    def __init__(self, unit: UnitSample, trend: Trend | None, now: float, host: HostSample = NO_HOST) -> None:
         self._unit = unit
         self._host = host
-        self._trail = trail if trail is not None and trail.invocation == unit.invocation else None
+        self._trend = trend if trend is not None and trend.invocation == unit.invocation else None
         self._now = now
 
     def bounds(self, measure: str) -> Bounds | None:
@@ -125,23 +125,23 @@ class UnitFacts:
     def _increase(self, measure: str, span: float) -> Bounds | None:
         """Return bounds of the number of events within the last `span` seconds; at most all since the cgroup was made."""
         total = self._unit.values.get(measure)
-        if total is None or self._trail is None:
+        if total is None or self._trend is None:
             return None
         start = self._now - span
-        before = [counts for at, counts in self._trail.events if at <= start]
+        before = [counts for at, counts in self._trend.events if at <= start]
         if before and measure in before[-1]:
             return Bounds(total - before[-1][measure], total - before[-1][measure])
         # not known as the span began: what was counted since is in it, what came before that may be
-        after = [counts[measure] for at, counts in self._trail.events if at > start and measure in counts]
+        after = [counts[measure] for at, counts in self._trend.events if at > start and measure in counts]
         known = [counts[measure] for counts in before if measure in counts]
         return Bounds(total - (after[0] if after else total), total - (known[-1] if known else 0))
 
     def _growth(self, measure: str, span: float) -> float | None:
         """Return the slope of `measure`, in bytes a second; None until it was watched for the whole span."""
         value = self._unit.values.get(measure)
-        if value is None or self._trail is None:
+        if value is None or self._trend is None:
             return None
-        points = self._trail.points.get((measure, span), ())
+        points = self._trend.points.get((measure, span), ())
         if not points or points[0][0] > self._now - span:
             return None
         if points[-1][0] < self._now:

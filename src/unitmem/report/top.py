@@ -123,7 +123,7 @@ def growth_of(points: Sequence[tuple[float, float]]) -> float | None:
     return _MINUTE * (slopes[middle] + slopes[~middle]) / 2
 
 
-class GrowthTrail:
+class GrowthTrend:
     """The working set of every unit over the last minute, or over the time of five looks if that is longer.
 
     Args:
