@@ -14,7 +14,7 @@ _WATCH_OPTIONS = {"--textfile", "--listen"}
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C ends it without a word also while it is only being read in."""
+    """Run the command line; Ctrl-C ends it silently, even while modules are still being imported."""
     try:
         status = _run()
     except KeyboardInterrupt:
@@ -23,11 +23,11 @@ def main() -> None:
 
 
 def _run() -> int:
-    """The exit status of the command line.
+    """Run the command line and return its exit status.
 
-    A `watch` starts without Typer and rich: they would stay in the daemon's memory for all its life.
-    All else, help and usage errors included, goes through the command line proper, whose `watch`
-    reaches the same function.
+    A `watch` starts without Typer and rich, which would stay in the daemon's memory as long as it runs.
+    Everything else, help and usage errors included, goes through `cli.main`, whose `watch` calls the
+    same function.
     """
     _leave_out_lxml()
     arguments = sys.argv[1:]
@@ -48,7 +48,7 @@ def _run() -> int:
 
 
 def _read_watch(words: Iterable[str]) -> tuple[str, dict[str, Any]] | None:
-    """The policy file and the options that follow `watch`; None if there is anything else in it, or too little."""
+    """Return the policy file and the options that follow `watch`; None unless `words` are exactly these."""
     paths = []
     options: dict[str, Any] = {}
     rest = iter(words)
@@ -66,9 +66,9 @@ def _read_watch(words: Iterable[str]) -> tuple[str, dict[str, Any]] | None:
 
 
 def _leave_out_lxml() -> None:
-    """Let pystemd import an empty lxml: it needs one for introspection, which unitmem never asks for.
+    """Put an empty module in place of lxml, which pystemd imports for introspection; unitmem doesn't introspect.
 
-    The real one would be 4 MiB of the daemon's memory, a quarter of it, and a wait for whoever typed a command.
+    The real one takes 4 MiB, a quarter of the daemon's memory, and delays every command.
     """
     lxml = ModuleType("lxml")
     lxml.etree = sys.modules["lxml.etree"] = ModuleType("lxml.etree")  # type: ignore[attr-defined]

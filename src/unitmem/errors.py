@@ -1,6 +1,6 @@
-"""What can go wrong, each with the exit status it ends a command with and a hint on what to do.
+"""The errors that a person can act on, each with an exit status and a hint.
 
-Nothing in the library prints or exits: it raises one of these, and the command line renders it.
+Nothing in the library prints or exits: it raises one of these, and the command line prints it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 class UnitmemError(Exception):
-    """Something a person can act on. `str()` is one sentence; `hint` says what to do about it."""
+    """An error that a person can act on. `str()` is one sentence; `hint` says what to do about it."""
 
     exit_status = 1
 
@@ -19,13 +19,13 @@ class UnitmemError(Exception):
 
 
 class UsageError(UnitmemError):
-    """The call itself is off: an argument that means nothing."""
+    """A wrong argument or option."""
 
     exit_status = 2
 
 
 class NoSuchUnitError(UnitmemError):
-    """No unit of that name is loaded; 4 is what systemctl says too."""
+    """No unit of that name is loaded; systemctl uses status 4 as well."""
 
     exit_status = 4
 
@@ -46,7 +46,7 @@ class Problem:
 
 
 class PolicyFileError(UnitmemError):
-    """A policy file that must not run: EX_CONFIG of sysexits.h, which the service doesn't restart on."""
+    """A policy file that can't be read, or has mistakes; 78 is EX_CONFIG, on which the service isn't restarted."""
 
     exit_status = 78
     problems: tuple[Problem, ...] = ()
@@ -54,19 +54,19 @@ class PolicyFileError(UnitmemError):
 
 
 class CommandNotFoundError(UnitmemError):
-    """A command that is to be run isn't there; 127 is what shells say too."""
+    """The command to run doesn't exist; shells use status 127 as well."""
 
     exit_status = 127
 
 
 class CommandNotExecutableError(UnitmemError):
-    """A command that is to be run is there, and can't be run; 126 is what shells say too."""
+    """The command to run exists and can't be executed; shells use status 126 as well."""
 
     exit_status = 126
 
 
 class UnsupportedSystemError(UnitmemError):
-    """This machine lacks what unitmem reads: systemd, cgroup v2, or its memory controller."""
+    """The machine lacks systemd, cgroup v2, or its memory controller."""
 
 
 class BusError(UnitmemError):
@@ -75,21 +75,21 @@ class BusError(UnitmemError):
     def __init__(self, message: str, hint: str | None = None, name: str | None = None) -> None:
         super().__init__(message, hint)
         self.name = name
-        """The D-Bus error name, such as `org.freedesktop.DBus.Error.AccessDenied`, if there is one."""
+        """The D-Bus error's name, such as `org.freedesktop.DBus.Error.AccessDenied`; None if it has none."""
 
 
 class BusLostError(BusError):
-    """The connection to the service manager is dead, or was too slow: only a new one may help."""
+    """The connection to the service manager is dead, or timed out: only a new connection may work."""
 
 
 class OutOfReachError(BusError):
-    """There is no connection to the service manager now: nothing was asked of it."""
+    """There is no connection to the service manager now; no call was made."""
 
 
 class InvocationGoneError(UnitmemError):
-    """The run of a unit that was meant is over; the unit may be running anew, and was left alone."""
+    """The invocation that was meant is over; the unit may be running again, and was left alone."""
 
 
 def reason_of(error: OSError) -> str:
-    """What went wrong, in the middle of a sentence: `no such file or directory`."""
+    """Return what went wrong, to be put in the middle of a sentence: `no such file or directory`."""
     return error.strerror.lower() if error.strerror else str(error)

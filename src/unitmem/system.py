@@ -1,4 +1,4 @@
-"""The units of a service manager and their memory: what a program asks, in one object.
+"""The library's `System`: the units of a service manager and their memory.
 
 Units are listed and described by the manager over D-Bus; their memory is read from the kernel's files.
 """
@@ -77,7 +77,7 @@ class System:
             raise
 
     def close(self) -> None:
-        """Give the connection up; nothing can be asked afterwards."""
+        """Close the connection; no other method may be called afterwards."""
         self.manager.close()
 
     def __enter__(self) -> Self:
@@ -199,7 +199,7 @@ class System:
                 tracker.close()
 
     def _sample(self, tracker: Tracker, wanted: Collection[str]) -> Sample:
-        """Sample what is present, as far as it is still there."""
+        """Sample the units that are present, and the machine."""
         sampler = Sampler(wanted, self._cgroups, self._proc)
         units = {}
         for tracked, cgroup in tracker.present():

@@ -1,8 +1,8 @@
-"""Numbers and names as people write and read them.
+"""Numbers and names as text: parsing what people write, and formatting for people.
 
 Sizes, spans and percentages are read as systemd reads them, and written as systemctl prints them. Sizes are
-bytes and `int`; spans are seconds and `float`. Unlike systemd we take no number without a unit: whether
-`limit: 512` means bytes or megabytes is a guess, and a guard does not guess.
+bytes and `int`; spans are seconds and `float`. Unlike in systemd, a number needs a unit, since
+`limit: 512` could mean bytes or megabytes.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ _PERCENT = re.compile(rf"{_NUMBER}\s*%", re.ASCII)
 
 
 class QuantityError(ValueError):
-    """A quantity that can't be read. `str()` says what, and what to write instead."""
+    """A quantity that can't be parsed. `str()` says what is wrong, and what to write instead."""
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as `512M`, `1.5G` or `1G 512M`; the suffixes B K M G T P E are powers of 1024.
+    """Return the bytes of a size such as `512M`, `1.5G` or `1G 512M`; the suffixes B K M G T P E are powers of 1024.
 
     Raises:
         QuantityError: no unit, an unknown unit, units that don't descend, or 2^64 and more.
@@ -89,7 +89,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_span(text: str) -> float:
-    """Seconds of a span such as `30s`, `1min 30s` or `1.5h`, by the units of systemd.time(7).
+    """Return the seconds of a span such as `30s`, `1min 30s` or `1.5h`, by the units of systemd.time(7).
 
     Raises:
         QuantityError: no unit, an unknown unit, or more than systemd can hold.
@@ -108,7 +108,7 @@ def parse_span(text: str) -> float:
 
 
 def parse_percent(text: str) -> float:
-    """The number before a `%` sign: `62.5%` is 62.5.
+    """Return the number before a `%` sign: `62.5%` is 62.5.
 
     Raises:
         QuantityError: not of that form.
@@ -120,7 +120,7 @@ def parse_percent(text: str) -> float:
 
 
 def parse_rate(text: str) -> float:
-    """Bytes a second of a rate such as `5M/min` or `512K/s`: a size, a slash, and one unit of time.
+    """Return the bytes a second of a rate such as `5M/min` or `512K/s`: a size, a slash, and one unit of time.
 
     Raises:
         QuantityError: not of that form.
@@ -137,7 +137,7 @@ def parse_rate(text: str) -> float:
 
 
 def format_size(size: int | None, missing: str = "-") -> str:
-    """`size` bytes as systemctl prints them: `512.0M`, `1.5G`, `17B`; rounded down, one digit.
+    """Return `size` bytes as systemctl prints them: `512.0M`, `1.5G`, `17B`; rounded down, one digit.
 
     >>> format_size(536870912)
     '512.0M'
@@ -154,7 +154,7 @@ def format_size(size: int | None, missing: str = "-") -> str:
 
 
 def spell_size(size: int) -> str:
-    """`size` so that `parse_size` reads it back exactly: `1.2G`, or `1G 256M` where one digit is too few."""
+    """Return `size` so that `parse_size` reads it back exactly: `1.2G`, or `1G 256M` where one digit is too few."""
     parts: list[str] = []
     for suffix, factor in SIZE_UNITS.items():
         # 1.2G is no whole number of bytes, so it was rounded down: round up to find its digit again
@@ -168,9 +168,9 @@ def spell_size(size: int) -> str:
 
 
 def format_span(seconds: float, accuracy: float = 1.0) -> str:
-    """A span as `systemd-analyze timespan` writes it, to at most `accuracy` seconds: `1min 30s`.
+    """Return a span as `systemd-analyze timespan` writes it, to at most `accuracy` seconds: `1min 30s`.
 
-    Below one second it falls back to milliseconds, so that a short span never reads as nothing.
+    Spans below one second are written in milliseconds, so that none is written as zero.
     """
     usec = round(seconds * 1_000_000)
     if usec <= 0:
@@ -191,12 +191,12 @@ def format_span(seconds: float, accuracy: float = 1.0) -> str:
 
 
 def format_rate(rate: float) -> str:
-    """`rate` bytes a second as bytes a minute: `5.0M/min`; less than a byte a minute is `0B/min`."""
+    """Return `rate` bytes a second as bytes a minute: `5.0M/min`; less than a byte a minute is `0B/min`."""
     return f"{format_size(int(rate * 60))}/min"
 
 
 def spell_rate(rate: float) -> str:
-    """`rate` bytes a second so that `parse_rate` reads it back exactly, by the minute if that can be."""
+    """Return `rate` bytes a second so that `parse_rate` reads it back exactly, by the minute if possible."""
     numerator, denominator = rate.as_integer_ratio()
     divisor = denominator * 1_000_000
     for unit in _RATE_UNITS:
@@ -208,12 +208,12 @@ def spell_rate(rate: float) -> str:
 
 
 def format_percent(percent: float | None, missing: str = "-") -> str:
-    """`percent` with one digit after the point, and a `%`."""
+    """Return `percent` with one digit after the point, and a `%`."""
     return missing if percent is None else f"{percent:.1f}%"
 
 
 def _terms(text: str, pattern: re.Pattern[str], kind: str, example: str) -> list[tuple[str, str, str]]:
-    """The (whole digits, fraction digits, unit) of each `12.5unit` that `text` is a sequence of."""
+    """Return the (whole digits, fraction digits, unit) of each `12.5unit` that `text` is a sequence of."""
     terms = []
     position = 0
     stripped = text.strip()
@@ -261,10 +261,10 @@ _LARGEST = 1.7976931348623157e308  # of a float; an int may be larger
 
 
 def seconds(interval: float, name: str = "interval") -> float:
-    """Return `interval` if it is a span of time; `name` is what errors call it.
+    """Return `interval` if it is a span of time; `name` is its name in errors.
 
     Raises:
-        TypeError: not a number; True is none either.
+        TypeError: not a number, or a bool.
         ValueError: not finite, or not above 0.
     """
     if isinstance(interval, bool) or not isinstance(interval, int | float):
@@ -278,41 +278,41 @@ def seconds(interval: float, name: str = "interval") -> float:
 
 
 def printable(text: str) -> str:
-    """`text` with what would break a line or a terminal written as an escape."""
+    """Return `text` with unprintable characters, which could break a line or a terminal, escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quoted(names: Iterable[str]) -> str:
-    """The names between backticks, with commas: "`a`, `b`"."""
+    """Return the names in backticks, separated by commas: "`a`, `b`"."""
     return ", ".join(f"`{name}`" for name in names)
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """The first `most` of `names`, and how many more there are: `a, b, c and 4 more`."""
+    """Return the first `most` of `names`, and how many more there are: `a, b, c and 4 more`."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
-    """`1 step` or `2 steps`; `many` where the plural takes more than an `s`."""
+    """Return `1 step` or `2 steps`; `many` where the plural takes more than an `s`."""
     return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that `name` may be a misspelling of, if any is close."""
+    """Return the one of `names` that `name` may be a misspelling of, if any is close."""
     import difflib  # noqa: PLC0415 - only where there is a mistake to explain
 
     return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)), None)
 
 
 def close_to(name: str, names: Iterable[str]) -> str:
-    """What follows a name that doesn't exist: " (did you mean `stop`?)", or nothing where none of `names` is close."""
+    """Return the suggestion that follows an unknown name: " (did you mean `stop`?)", or an empty string."""
     close = closest(name, names)
     return f" (did you mean `{close}`?)" if close else ""
 
 
 def signal_name(number: int) -> str:
-    """`SIGTERM`; `signal 40` for one that has no name of its own."""
+    """Return the name of a signal, `SIGTERM`, or `signal 40` if it has none."""
     try:
         return signal.Signals(number).name
     except ValueError:

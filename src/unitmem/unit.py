@@ -1,4 +1,4 @@
-"""What a unit is to unitmem: its name, its state as the manager tells it, and which run of it this is."""
+"""Units: names, state as described by the manager, and invocations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GLOB_CHARACTERS = frozenset("*?[]!")
 
 
 class ManagerKind(StrEnum):
-    """Whose units: the machine's, or those of the calling user's own systemd."""
+    """A service manager: the machine's, or the calling user's own."""
 
     SYSTEM = "system"
     USER = "user"
@@ -33,9 +33,9 @@ class Unit:
     active_state: str = "active"
     sub_state: str = ""
     invocation_id: str | None = None
-    """32 hex digits that are new with each start; None for a unit that never ran, or was there before systemd."""
+    """32 hex digits that are new with each start; None for a unit that never ran, or existed before systemd."""
     control_group: str | None = None
-    """Path below the cgroup mount, `/system.slice/a.service`; None when there is no cgroup now."""
+    """The path below the cgroup mount, `/system.slice/a.service`; None when there is no cgroup now."""
     main_pid: int | None = None
     control_pid: int | None = None
     slice: str | None = None
@@ -49,7 +49,7 @@ class Unit:
 
     @property
     def kind(self) -> str:
-        """`service`, `scope`, …: what follows the last dot of the name."""
+        """The part of the name after the last dot: `service`, `scope`, …"""
         return unit_kind(self.name)
 
     @property
@@ -72,29 +72,29 @@ class Invocation:
 
 
 def unit_kind(name: str) -> str:
-    """`service` of `ssh.service`; an empty string where the name has no dot."""
+    """Return `service` of `ssh.service`; an empty string where the name has no dot."""
     return name.rpartition(".")[2] if "." in name else ""
 
 
 def is_unit_name(name: str) -> bool:
-    """Whether systemd would take `name` for the name of a unit, which has to end in a known kind."""
+    """Return whether `name` is a valid unit name, which has to end in a known kind."""
     return _NAME.fullmatch(name) is not None and unit_kind(name) in KINDS and not name.startswith((".", "@"))
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether `pattern` can match more than the one name it spells."""
+    """Return whether `pattern` can match more than the one name it spells."""
     return not _GLOB_CHARACTERS.isdisjoint(pattern)
 
 
 def complete_name(name: str) -> str:
-    """What a person typed, as systemctl completes it: `ssh` is `ssh.service`, `/home` is `home.mount`."""
+    """Return `name` completed as by systemctl: `ssh` is `ssh.service`, `/home` is `home.mount`."""
     if name.startswith("/") and not is_glob(name):
         return escape_path(name) + ".mount"
     return name if is_glob(name) or unit_kind(name) in KINDS else f"{name}.service"
 
 
 def escape_path(path: str) -> str:
-    r"""A file path as systemd-escape --path writes it: `/home/a b` is `home-a\x20b`."""
+    r"""Return a file path as systemd-escape --path writes it: `/home/a b` is `home-a\x20b`."""
     trimmed = "/".join(part for part in path.split("/") if part not in ("", "."))
     if not trimmed:
         return "-"
@@ -112,7 +112,7 @@ def escape_path(path: str) -> str:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether `name` matches one of the shell globs `patterns`; case counts."""
+    """Return whether `name` matches one of the shell globs `patterns`; case counts."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -124,9 +124,9 @@ STOPPED_WITH = {
     "RequisiteOf": "Requisite",
     "PropagatesStopTo": "StopPropagatedFrom",
 }
-"""A stop of the unit stops them too."""
+"""Properties that list units which stop with the unit, and the settings that cause it."""
 STARTED_BY = {"TriggeredBy": "Triggers", "UpheldBy": "Upholds"}
-"""They start the unit again."""
+"""Properties that list units which start the unit again, and the settings that cause it."""
 DEPENDENTS = (*STOPPED_WITH, *STARTED_BY)
 
 
@@ -161,14 +161,14 @@ CORE_UNITS: tuple[str, ...] = (
 
 
 def protection(unit: Unit, own_cgroup: str | None, core_cgroups: Sequence[tuple[str, str]]) -> str | None:
-    """Why `unit` must not be touched unless a policy names it, or None.
+    """Return the reason for which `unit` must not be touched unless a policy names it; None if there is none.
 
     Args:
         unit: the unit in question.
-        own_cgroup: the cgroup path of this very process; for a command typed in a session it is the session's.
+        own_cgroup: the cgroup path of this process; for a command typed in a session it is the session's.
         core_cgroups: (unit name, cgroup path) of the core units that run.
 
-    A slice around a core unit is protected as the unit itself is, since stopping it stops both.
+    A slice around a core unit is protected as the unit itself is, since stopping the slice stops both.
     """
     if matches(unit.name, OWN_UNITS):
         return "unitmem itself runs in it"
@@ -186,6 +186,6 @@ def protection(unit: Unit, own_cgroup: str | None, core_cgroups: Sequence[tuple[
 
 
 def is_within(path: str, ancestor: str) -> bool:
-    """Whether the cgroup `path` is `ancestor` or below it."""
+    """Return whether the cgroup `path` is `ancestor` or below it."""
     root = ancestor.rstrip("/")
     return path == ancestor or path.startswith(root + "/")

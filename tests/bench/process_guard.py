@@ -65,7 +65,7 @@ def main() -> int:
             other = psutil.Process(process.pid)
             # all that a guard does to look at PSS, its check that it is the same process included
             ours, theirs = seconds_each(
-                lambda tree=tree: tree.weigh(tree.look())[0].pss,
+                lambda tree=tree: tree.measure_pss(tree.look())[0].pss,
                 lambda other=other: other.memory_full_info().pss,
             )
             worst = max(worst, compare(f"PSS, read once ({name})", ours, theirs))

@@ -33,7 +33,7 @@ from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import FILE_NAME as STATE_FILE
 from unitmem.record.state_file import Remembered, Store
 from unitmem.tell.journal import Journal
-from unitmem.tell.reporter import Teller
+from unitmem.tell.reporter import Reporter
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
 from unitmem.unit import Invocation, ManagerKind
 
@@ -357,12 +357,12 @@ def test_a_state_that_is_kept_before_an_action_alone_is_not_saved(tmp_path, monk
         if durable:
             raise OSError(28, "No space left on device")
 
-    teller = Teller(Journal(), Recorder(None, ""), ManagerKind.SYSTEM)
-    saved_state = SavedState(Store(tmp_path), teller)
+    reporter = Reporter(Journal(), Recorder(None, ""), ManagerKind.SYSTEM)
+    saved_state = SavedState(Store(tmp_path), reporter)
     monkeypatch.setattr("unitmem.record.state_file.replace_file", replace_file)
     for ahead in (False, True, False, True):
         saved_state.save(Remembered(), (), time.monotonic(), ahead=ahead)
-    teller.close()
+    reporter.close()
     told = capsys.readouterr().err
     assert told.count("can't be saved") == 1
     assert "saved again" not in told

@@ -33,7 +33,7 @@ from unitmem.policy.condition import Bounds, Comparison, Derivation
 from unitmem.policy.trends import UnitFacts, extend
 from unitmem.report.top import (
     SORT_FIELDS,
-    GrowthTrail,
+    GrowthTrend,
     Look,
     View,
     arrange,
@@ -261,8 +261,8 @@ def test_the_time_to_the_limit_is_of_what_can_not_be_reclaimed():
 
 def growths(points, interval=2, name="a.service"):
     """Bytes a minute at each of (second, bytes); None where none is known."""
-    trail = GrowthTrail(interval)
-    found = [trail.add(at, sample_of(unit(name, size))).get(name) for at, size in points]
+    trend = GrowthTrend(interval)
+    found = [trend.add(at, sample_of(unit(name, size))).get(name) for at, size in points]
     return [None if growth is None else 60 * growth for growth in found]
 
 
@@ -290,12 +290,12 @@ def test_growth_lies_between_the_steepest_slopes(sizes):
 
 def test_the_last_minute_counts():
     """What was before it, and an earlier run of the unit, does not."""
-    trail = GrowthTrail(interval=2)
+    trend = GrowthTrend(interval=2)
     found = []
     for at in range(0, 200, 2):
         level = at * M if at < 100 else 100 * M
         run = 1 if at < 190 else 2
-        found.append(trail.add(at, sample_of(unit("a.service", level, run=run))).get("a.service"))
+        found.append(trend.add(at, sample_of(unit("a.service", level, run=run))).get("a.service"))
     assert found[:4] == [None] * 4
     assert found[4:51] == [M] * 47
     assert found[85:95] == [0] * 10
@@ -318,14 +318,14 @@ looks = st.lists(
 def test_the_time_to_the_limit_is_a_policys_eta(looks):
     """As soon as a policy knows one; until then the view has an estimate of its own."""
     wanted = [Comparison("limit", "<", 60.0, span=60.0, derivation=Derivation.ETA)]
-    growth_trail, trail, at = GrowthTrail(interval=2), None, 0.0
+    growth_trend, trend, at = GrowthTrend(interval=2), None, 0.0
     for gap, size, limit in looks:
         at += gap
         sample = unit("a.service", size, limit)
-        trail = extend(trail, sample, wanted, at)
-        eta = UnitFacts(sample, trail, at).derived("limit", Derivation.ETA, 60.0)
+        trend = extend(trend, sample, wanted, at)
+        eta = UnitFacts(sample, trend, at).derived("limit", Derivation.ETA, 60.0)
         machine = sample_of(sample)
-        shown = Look(machine, growth_trail.add(at, machine)).eta(sample)
+        shown = Look(machine, growth_trend.add(at, machine)).eta(sample)
         if eta is not None:
             assert eta == Bounds(*[inf if shown is None else shown] * 2)
 

@@ -84,17 +84,17 @@ def main():
 
     process = child()
     guard = unitmem.ProcessGuard(process.pid)
-    weigh = ProcessTree.weigh
+    measure_pss = ProcessTree.measure_pss
 
-    def weigh_and_replace(self, processes):
-        weighed = weigh(self, processes)  # above the limit
+    def measure_and_replace(self, processes):
+        measured = measure_pss(self, processes)  # above the limit
         replaced(process)
-        return weighed
+        return measured
 
-    ProcessTree.weigh = weigh_and_replace
+    ProcessTree.measure_pss = measure_and_replace
     guard.limit(1)
     stories["a guard by pid that was about to kill"] = str(guard.wait(60)), lives(process.pid)
-    ProcessTree.weigh = weigh
+    ProcessTree.measure_pss = measure_pss
 
     process = child()
     replaced(process)

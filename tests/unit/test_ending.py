@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from unitmem.errors import UnitmemError
 from unitmem.explain.attribution import Cause, Ending, attribute
 from unitmem.explain.entries import (
-    OomKill,
+    OomLine,
     parse_killed,
     parse_oom_kill,
     parse_oomd_kill,
@@ -734,11 +734,11 @@ def test_no_journal_is_too_odd_to_be_read(lines):
 @pytest.mark.parametrize(
     ("message", "parsed"),
     [
-        (oom_line(), OomKill("MEMCG", f"/system.slice/{UNIT}", f"/system.slice/{UNIT}", 77, "web")),
-        (oom_line(constraint="NONE"), OomKill("NONE", None, f"/system.slice/{UNIT}", 77, "web")),
+        (oom_line(), OomLine("MEMCG", f"/system.slice/{UNIT}", f"/system.slice/{UNIT}", 77, "web")),
+        (oom_line(constraint="NONE"), OomLine("NONE", None, f"/system.slice/{UNIT}", 77, "web")),
         (
             oom_line(task="a,b=c) pid=1"),
-            OomKill("MEMCG", f"/system.slice/{UNIT}", f"/system.slice/{UNIT}", 77, "a,b=c) pid=1"),
+            OomLine("MEMCG", f"/system.slice/{UNIT}", f"/system.slice/{UNIT}", 77, "a,b=c) pid=1"),
         ),
         (oom_line(task="x,task=y"), None),
         (oom_line()[:-10], None),

@@ -749,8 +749,8 @@ def test_a_trail_is_bounded_however_often_it_is_extended(interval):
     ticks = grows([tick * interval for tick in range(min(2000, int(70 / interval)))], 2)
     watching = policy(step("growth(anon, 30s) > 9G/s"), step("events.oom_kill > 0 in 1h"))
     _, state = play([watching], ticks)
-    trail = state.trails["a.service"]
-    ((points,), events) = trail.points.values(), trail.events
+    trend = state.trends["a.service"]
+    ((points,), events) = trend.points.values(), trend.events
     assert len(points) <= POINTS_A_SPAN + 2
     assert len(events) == 1
 

@@ -258,7 +258,7 @@ def test_ipv6():
 
 def test_clients_that_dawdle_cost_the_others_a_while_and_not_a_thread(monkeypatch):
     """Some that say nothing, some that drip, one that takes no answer."""
-    monkeypatch.setattr(listener_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(listener_module, "REQUEST_TIMEOUT", 0.2)
     many = [UnitSample(Unit(f"{number}.service"), values={"anon": 1}) for number in range(20_000)]
     pages = iter([measures_page(sample_of(*many))])
     with listening(lambda: next(pages, measures_page(sample_of(unit())))) as listener:
@@ -288,7 +288,7 @@ def test_clients_that_dawdle_cost_the_others_a_while_and_not_a_thread(monkeypatc
 
 def test_clients_that_say_nothing_cost_the_others_nothing(monkeypatch):
     """A browser that connects ahead, say; Prometheus gives up after 10 s."""
-    monkeypatch.setattr(listener_module, "PATIENCE", 3600.0)
+    monkeypatch.setattr(listener_module, "REQUEST_TIMEOUT", 3600.0)
     with listening() as listener:
         silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(3)]
         try:
@@ -299,7 +299,7 @@ def test_clients_that_say_nothing_cost_the_others_nothing(monkeypatch):
 
 
 def test_clients_that_say_nothing_are_let_go_and_others_in(monkeypatch):
-    monkeypatch.setattr(listener_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(listener_module, "REQUEST_TIMEOUT", 0.2)
     monkeypatch.setattr(listener_module, "AT_ONCE", 2)
     with listening() as listener:
         silent = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(5)]
@@ -311,7 +311,7 @@ def test_clients_that_say_nothing_are_let_go_and_others_in(monkeypatch):
 
 
 def test_who_asks_while_another_dawdles_is_answered(monkeypatch):
-    monkeypatch.setattr(listener_module, "PATIENCE", 0.5)
+    monkeypatch.setattr(listener_module, "REQUEST_TIMEOUT", 0.5)
     with listening() as listener:
         dawdler, other = (socket.create_connection(("127.0.0.1", listener.port)) for _ in range(2))
         with closing(dawdler), closing(other):
@@ -383,7 +383,7 @@ def test_an_exit_waits_for_no_client():
     """Nor for the listener at all: the guard's unit is stopped by PID 1, which has a timeout."""
     script = """
 import socket, unitmem.tell.listener as l
-l.PATIENCE = 3600.0
+l.REQUEST_TIMEOUT = 3600.0
 port = l.Listener("127.0.0.1", 0, lambda: {}).port
 client = socket.create_connection(("127.0.0.1", port))
 client.sendall(b"GET")

@@ -14,7 +14,7 @@ from unitmem.kernel.host import Host
 from unitmem.kernel.process import Process, ProcessGoneError, ProcessHiddenError
 from unitmem.kernel.processes import read_processes
 from unitmem.measure.catalogue import PROCESS_NAMES
-from unitmem.measure.collect import collect, resolve, weigh_largest
+from unitmem.measure.collect import collect, measure_largest, resolve
 from unitmem.measure.formulas import process_values, unit_values
 from unitmem.unit import Unit
 
@@ -86,7 +86,7 @@ def test_what_could_not_be_listed_stays_unknown_with_the_reason(tree, how):
     unlistable(tree, how)
     with Cgroup("/a.service", tree.root) as cgroup:
         sample = resolve(collect(Unit("a.service"), cgroup, Host(2**30), {"pss"}))
-        assert weigh_largest(sample, cgroup) == []
+        assert measure_largest(sample, cgroup) == []
     assert not PROCESS_NAMES & (sample.values.keys() | sample.at_most.keys())
     for measure in PROCESS_NAMES:
         assert sample.unknown[measure] == f"not every process of it can be found: {REASONS[how]}"

@@ -16,7 +16,7 @@ from unitmem.policy.actions import Signal
 from unitmem.policy.condition import Finding
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
 from unitmem.policyfile.expression import parse_condition
-from unitmem.record.history import FILE_NAME, History, HistoryError, Kind, find_histories, read_samples
+from unitmem.record.history import FILE_NAME, EventKind, History, HistoryError, find_histories, read_samples
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.unit import Invocation, Unit
 
@@ -91,7 +91,7 @@ def test_decisions_and_outcomes_keep_their_inputs(recorder, tmp_path):
         decided, outcome = history.events("a.service")
         assert history.events("b.service") == []
         assert history.events(since=1000.5) == [outcome]
-    assert (decided.kind, decided.at, decided.message) == (Kind.DECISION, 1000.0, "it said")
+    assert (decided.kind, decided.at, decided.message) == (EventKind.DECISION, 1000.0, "it said")
     assert (decided.run, decided.policy, decided.step) == (RUN.invocation_id, "p", 2)
     assert (decided.action, decided.result, decided.obstacle) == ("SIGUSR1", None, None)
     assert decided.detail["held"] == 2.5
@@ -101,7 +101,7 @@ def test_decisions_and_outcomes_keep_their_inputs(recorder, tmp_path):
     assert decided.detail["processes"] == [
         {"pid": 4, "name": "python3", "command": "python3 leak", "rss": 9, "pss": 8}
     ]
-    assert (outcome.kind, outcome.result) == (Kind.OUTCOME, "gone")
+    assert (outcome.kind, outcome.result) == (EventKind.OUTCOME, "gone")
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ from unitmem.tell.openmetrics import (
     UNITS_REMEMBERED,
     Cost,
     Format,
-    Kind,
+    MetricType,
     Seen,
     TickTimes,
     count_decision,
     count_outcome,
-    forget_the_gone,
+    forget_missing,
     measures_page,
     page,
     render,
@@ -147,7 +147,7 @@ def test_the_official_client_reads_and_would_write_the_same(some_page, form):
 def test_every_type_survives_in_both_formats():
     for form in Format:
         types = {family.name: family.type for family in PARSERS[form](render(page(FULL, COST), form))}
-        assert set(types.values()) == set(Kind)
+        assert set(types.values()) == set(MetricType)
         assert types["unitmem_actions"] == "counter"
 
 
@@ -189,7 +189,7 @@ def test_names_keep_to_the_conventions(family):
     assert family.name.endswith(f"_{family.unit}" if family.unit else "")
     assert family.unit in ("", "bytes", "seconds", "ratio")
     assert not family.name.endswith(("_total", "_count", "_sum", "_bucket", "_created"))
-    assert family.metric.endswith("_total") is (family.kind is Kind.COUNTER)
+    assert family.metric.endswith("_total") is (family.kind is MetricType.COUNTER)
     assert not set('\\"\n') & set(family.meaning)
     assert family.labels[0] == "watch"
     assert "le" not in family.labels
@@ -428,12 +428,12 @@ def test_counts_of_units_that_no_longer_run_are_kept_for_the_latest():
     for number in range(UNITS_REMEMBERED + 5):
         counts = count_decision(counts, decision(name=f"run-{number}.service"))
     counts = count_decision(counts, decision(name="run-0.service"))  # it is a late one, by that
-    kept = forget_the_gone(counts, {"run-1.service"})
+    kept = forget_missing(counts, {"run-1.service"})
     gone = {f"run-{number}.service" for number in (2, 3, 4, 5)}
     assert kept.keys() == counts.keys() - gone
     assert kept["run-0.service"] == {(ACTIONS.name, labels): 2 for _, labels in kept["run-0.service"]}
-    assert forget_the_gone(kept, ()) is not kept
-    assert forget_the_gone(kept, counts) is kept
+    assert forget_missing(kept, ()) is not kept
+    assert forget_missing(kept, counts) is kept
 
 
 # --- the watch itself --------------------------------------------------------------------------

@@ -176,12 +176,12 @@ def test_the_first_look_is_at_once_and_so_is_the_one_after_a_new_limit(hog):
 def test_a_limit_that_is_raised_at_the_last_moment_counts(hog, monkeypatch):
     with ProcessGuard(hog, interval=0.001) as guard:
 
-        def weigh(self, processes, weigh=ProcessTree.weigh):
-            weighed = weigh(self, processes)
+        def measure_pss(self, processes, measure_pss=ProcessTree.measure_pss):
+            measured = measure_pss(self, processes)
             guard.limit(PLENTY)
-            return weighed
+            return measured
 
-        monkeypatch.setattr(ProcessTree, "weigh", weigh)
+        monkeypatch.setattr(ProcessTree, "measure_pss", measure_pss)
         guard.limit(1)
         until(lambda: guard.reading and guard.reading.pss is None)  # a look after that
     assert guard.outcome.kind is GuardEnd.CANCELLED
@@ -299,15 +299,15 @@ def test_a_zombie_has_exited(hog, whole):
 
 
 def test_one_that_becomes_a_zombie_over_the_limit_is_not_said_to_be_killed(hog, monkeypatch):
-    """It ends right after it was weighed."""
+    """It ends right after it was measured."""
 
-    def weigh(self, processes, weigh=ProcessTree.weigh):
-        weighed = weigh(self, processes)
+    def measure_pss(self, processes, measure_pss=ProcessTree.measure_pss):
+        measured = measure_pss(self, processes)
         hog.stdin.close()
         os.waitid(os.P_PID, hog.pid, os.WEXITED | os.WNOWAIT)
-        return weighed
+        return measured
 
-    monkeypatch.setattr(ProcessTree, "weigh", weigh)
+    monkeypatch.setattr(ProcessTree, "measure_pss", measure_pss)
     guard = ProcessGuard(hog)
     guard.limit(1)
     assert guard.wait(EVER).kind is GuardEnd.EXITED

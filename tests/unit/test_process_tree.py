@@ -96,9 +96,9 @@ def test_what_can_not_be_read_is_none_and_stays_a_member(proc, tree_of):
     (proc.root / "11/statm").write_text("odd\n")
     assert [(process.pid, process.rss) for process in tree.look()] == [(10, PAGE), (11, None)]
     (proc.root / "11/smaps_rollup").unlink()
-    weighed = tree.weigh(tree.look())
-    assert [process.pss for process in weighed] == [1024, None]
-    assert weighed[1].unknown == "no such file or directory"
+    measured = tree.measure_pss(tree.look())
+    assert [process.pss for process in measured] == [1024, None]
+    assert measured[1].unknown == "no such file or directory"
 
 
 def test_a_child_that_can_not_be_read_is_not_left_out_silently(proc, tree_of, monkeypatch):
@@ -116,13 +116,13 @@ def test_a_child_that_can_not_be_read_is_not_left_out_silently(proc, tree_of, mo
     read_stat = PinnedProcess.read_stat
     with monkeypatch.context() as patch:
         patch.setattr(PinnedProcess, "read_stat", refuse)
-        weighed = tree.weigh(tree.look())
+        measured = tree.measure_pss(tree.look())
     why = "not all its children can be read: too many open files"
-    assert [(process.pid, process.pss, process.unknown) for process in weighed] == [
+    assert [(process.pid, process.pss, process.unknown) for process in measured] == [
         (10, 1024, why),
         (12, 4096, None),
     ]
-    again = tree.weigh(tree.look())
+    again = tree.measure_pss(tree.look())
     assert sorted((process.pid, process.unknown) for process in again) == [(10, None), (11, None), (12, None)]
 
 
@@ -146,7 +146,7 @@ def test_who_ends_between_look_and_weighing_is_left_out(proc, tree_of):
     tree = tree_of(10)
     looked = tree.look()
     proc.remove(11)
-    assert [process.pid for process in tree.weigh(looked)] == [10]
+    assert [process.pid for process in tree.measure_pss(looked)] == [10]
 
 
 @pytest.mark.parametrize("lists_children", [True, False])

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from unitmem.cli import VERBS
-from unitmem.tell.openmetrics import FAMILIES, Kind
+from unitmem.tell.openmetrics import FAMILIES, MetricType
 
 CHECKOUT = Path(__file__).parents[2]
 FOLDER = CHECKOUT / "prometheus"
@@ -30,7 +30,7 @@ ALERTS = {rule["alert"]: rule for group in RULES["alerts"]["groups"] for rule in
 METRICS = {
     family.metric + suffix: family
     for family in FAMILIES
-    for suffix in (("_bucket", "_count", "_sum") if family.kind is Kind.HISTOGRAM else ("",))
+    for suffix in (("_bucket", "_count", "_sum") if family.kind is MetricType.HISTOGRAM else ("",))
 }
 
 

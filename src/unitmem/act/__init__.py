@@ -1,1 +1,1 @@
-"""Actions, performed and followed until their effect is seen; only here is the machine changed."""
+"""Performing actions and verifying their effect; only here is the machine changed."""

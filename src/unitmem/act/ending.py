@@ -1,4 +1,4 @@
-"""What the actions that end a unit share: whether it has ended, and SIGKILL to all of its processes."""
+"""Shared by the actions that end a unit: whether it has ended, and SIGKILL to all of its processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unitmem.policy.decision import Outcome, Result
 
 
 def has_ended(task: Task[Any]) -> bool:
-    """Whether the invocation is over: its cgroup is removed, or its manager says so."""
+    """Return whether the invocation is over: its cgroup is removed, or the manager reports its end."""
     if not task.cgroup.exists():
         return True
     if task.reachable is None:
@@ -30,7 +30,7 @@ def has_ended(task: Task[Any]) -> bool:
 
 
 def kill_all(task: Task[Any]) -> None:
-    """SIGKILL to all: by the kernel, which no fork escapes, or where it can't, by the manager.
+    """Send SIGKILL to every process of the unit: through cgroup.kill, which no fork escapes, or else by the manager.
 
     Raises:
         InvocationGoneError, NoSuchUnitError, CgroupGoneError: there is nothing left to kill.
@@ -47,7 +47,7 @@ def kill_all(task: Task[Any]) -> None:
 
 
 def take_last_resort(task: Task[Any], pending: Pending) -> Outcome | Pending:
-    """Kill what has not stopped in time."""
+    """Kill the unit, which has not stopped in time; return the action with a new deadline, or why it failed."""
     try:
         kill_all(task)
     except (InvocationGoneError, NoSuchUnitError, CgroupGoneError):

@@ -1,4 +1,4 @@
-"""`freeze` and `thaw`: through the manager, and seen in cgroup.events."""
+"""`freeze` and `thaw`: through the manager, and verified in cgroup.events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties that a policy has set, and what they were before: to be set back when its episode ends."""
+"""Reading the values that a `set` overrides, and setting them back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from unitmem.policy.decision import Decision, Override
 
 
 def prepare(decision: Decision, manager: Manager | None) -> Override | None:
-    """What a `set` will have to set back; None for other decisions, or where it can't be read now.
+    """Return the values that a `set` is about to override; None for other actions, or where they can't be read.
 
-    To be kept safe before `perform`: nobody else remembers it.
+    They must be saved before `perform`: they are stored nowhere else.
     """
     if not isinstance(decision.action, SetProperties) or not decision.acts or manager is None:
         return None
@@ -23,12 +23,12 @@ def prepare(decision: Decision, manager: Manager | None) -> Override | None:
 
 
 def undo(override: Override, manager: Manager) -> str:
-    """Set back what `override` says; a sentence on what was done, to follow the unit's name.
+    """Set the properties of `override` back; return a clause that says what was done, to follow the unit's name.
 
-    By the unit's name, since what is set at run time outlives the run that it was set for.
+    The unit is addressed by name, since properties set at run time outlive the invocation.
 
     Raises:
-        BusError: it can't be done now.
+        BusError: they can't be set now.
     """
     spelled = ", ".join(spell_property(name, size) for name, size in override.former.items())
     try:

@@ -1,12 +1,11 @@
-"""Performing a decision, and seeing it through until it has had its effect, or has not in time.
+"""Performing a decision, and following it until its effect is verified or its deadline has passed.
 
-Right before it acts, `perform` makes sure that the invocation is the one that breached: the manager
-is asked to act on the invocation rather than on the unit's name, the cgroup is addressed through the
-directory that was sampled, and single processes are signalled through a pidfd after a look whether
-they still sit in the unit. Nothing here waits: `perform` gives an `Outcome` where the effect is seen
-at once, and otherwise a `Pending`, which `follow_up` looks at again at later ticks and turns into an
-outcome, so that a stop that hangs holds up nobody. Past its deadline the last resort is taken, if
-there is one.
+Right before it acts, `perform` checks that the invocation is the one that breached: the manager is asked
+to act on the invocation rather than on the unit's name, the cgroup is addressed through the directory
+that was sampled, and single processes are signalled through a pidfd after checking that they are still in
+the unit. Nothing here waits: `perform` returns an `Outcome` where the effect is seen at once, and
+otherwise a `Pending`, which `follow_up` checks at later ticks and turns into an outcome, so that a stop
+that hangs delays nothing else. After the deadline the last resort is taken, if there is one.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from unitmem.policy.decision import Decision, Outcome, Override, Result
 
 
 class Deed(Protocol):
-    """The module of an action."""
+    """A module that performs and verifies one action."""
 
     def perform(self, task: Task[Any]) -> Outcome | Pending:
-        """Do it; what it raises is told by the caller."""
+        """Start the action; the caller turns exceptions into outcomes."""
 
     def verify(self, task: Task[Any], pending: Any) -> Outcome | Pending:
-        """Look what has become of it; `pending` is what `perform` gave, or `verify` the last time."""
+        """Check the action's effect; `pending` is what `perform`, or the last `verify`, returned."""
 
 
 DEEDS: Mapping[type[Action], Deed] = {
@@ -50,10 +49,10 @@ DEEDS: Mapping[type[Action], Deed] = {
 def perform(
     decision: Decision, cgroup: Cgroup, manager: Manager | None, now: float, override: Override | None = None
 ) -> Outcome | Pending:
-    """Do what `decision` says, or say why not.
+    """Perform `decision`; the outcome says why, where that is refused or fails.
 
     Args:
-        decision: what to do.
+        decision: the decision to perform.
         cgroup: the cgroup that was sampled for it.
         manager: the unit's manager; None while the bus is away.
         now: seconds of the decision's clock.
@@ -84,7 +83,7 @@ def perform(
 
 
 def follow_up(pending: Pending, manager: Manager | None, now: float) -> Outcome | Pending:
-    """Look what has become of `pending`; past its deadline, take the last resort or give up."""
+    """Check the effect of `pending`; after its deadline, take the last resort or report failure."""
     task: Task[Any] = Task(pending.decision, pending.cgroup, manager, now)
     try:
         return DEEDS[type(pending.decision.action)].verify(task, pending)

@@ -1,4 +1,4 @@
-"""`reclaim`: a write to memory.reclaim, which the kernel answers when it is done."""
+"""`reclaim`: a write to memory.reclaim, which blocks until the kernel is done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unitmem.text import format_size
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reclaiming(Pending):
-    """A reclaim under way."""
+    """A reclaim that is under way."""
 
     work: _Work
 
@@ -56,12 +56,12 @@ def verify(task: Task[Reclaim], pending: Reclaiming) -> Outcome | Pending:
 
 
 class _Work:
-    """One write to memory.reclaim, in a thread of its own: the kernel answers when it is done.
+    """One write to memory.reclaim, in a thread of its own, since it blocks until the kernel is done.
 
-    The thread holds no lock and touches nothing else; one that never ends dies with the process.
+    The thread takes no lock and touches nothing else; if it never returns, it ends with the process.
 
     Raises:
-        OSError: there is no room for a thread.
+        OSError: no thread can be started.
     """
 
     def __init__(self, cgroup: Cgroup, size: int) -> None:

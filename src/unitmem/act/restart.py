@@ -1,4 +1,4 @@
-"""`restart`: a restart job of the manager, and SIGKILL to what it leaves of the old run, if asked for."""
+"""`restart`: a restart job of the manager, then SIGKILL to what is left of the old run, where `else: kill` is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`run`: a command in a transient unit of its own, which holds its result."""
+"""`run`: a command in a transient unit, whose Result= is its outcome."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from unitmem.policy.decision import Outcome, Result, environment_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running(Pending):
-    """A command under way."""
+    """A command that is under way."""
 
     command_unit: str
-    """The transient unit that it runs in."""
+    """The name of the transient unit that it runs in."""
 
 
 def perform(task: Task[Run]) -> Outcome | Pending:

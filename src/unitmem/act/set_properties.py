@@ -1,4 +1,4 @@
-"""`set`: properties of the unit at run time; `overrides` puts them back."""
+"""`set`: properties of the unit at run time; `overrides` sets them back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def perform(task: Task[SetProperties]) -> Outcome | Pending:
 
 
 def verify(task: Task[SetProperties], pending: Pending) -> Outcome | Pending:
-    """The kernel's own files tell whether it is set; systemd writes them a moment after it has answered."""
+    """Check the kernel's files for the new values; systemd writes them shortly after it has replied."""
     task.check_cgroup()
     wrong = []
     for name, size in task.action.properties:

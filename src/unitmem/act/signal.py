@@ -24,12 +24,12 @@ from unitmem.text import format_size
 
 
 class _NoVictimError(Exception):
-    """There is no process that the decision could mean."""
+    """The unit has no process that the decision applies to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signalled(Pending):
-    """A signal that was sent, and is to end processes."""
+    """An ending signal that was sent, and the processes that it has to end."""
 
     processes: tuple[Process, ...]
 
@@ -115,7 +115,7 @@ def _send(victim: Process, number: signal.Signals, cgroup: Cgroup) -> None:
 
 
 def _find_process(task: Task[Signal]) -> Process:
-    """The one process that is meant, as it is now.
+    """Return the one process to signal, as it is now.
 
     Raises:
         _NoVictimError: the unit has none.
@@ -136,10 +136,10 @@ def _find_process(task: Task[Signal]) -> Process:
 
 
 def _largest(cgroup: Cgroup) -> Process:
-    """Return the process with the most PSS; by RSS where PSS can't be read.
+    """Return the process with the largest PSS, or RSS where PSS can't be read.
 
     Raises:
-        _NoVictimError: it has none, or one whose size is unknown, which may be the largest.
+        _NoVictimError: the cgroup has no process, or one of unknown size, which may be the largest.
         OSError: not all of them can be listed.
     """
     sized = []

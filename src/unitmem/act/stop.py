@@ -1,4 +1,4 @@
-"""`stop`: a stop job of the manager, and SIGKILL to what it leaves, if asked for."""
+"""`stop`: a stop job of the manager, then SIGKILL to what is left, where `else: kill` is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every action is performed with, and what is left of it while its effect is not seen yet."""
+"""The input of an action (`Task`), and an action whose effect is not seen yet (`Pending`)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unitmem.text import format_span
 from unitmem.unit import Unit
 
 OVER = ("inactive", "failed")
-"""The states of a unit whose run has ended."""
+"""Active states of a unit whose run has ended."""
 _Action = TypeVar("_Action", bound=Action)
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """An action under way, whose effect is not seen yet."""
+    """An action that is under way: its effect is not seen yet."""
 
     decision: Decision
     cgroup: Cgroup
@@ -32,17 +32,17 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[_Action]):
-    """A decision to be performed or verified now, with what that takes."""
+    """A decision to perform or verify now, with its cgroup, manager and clock."""
 
     decision: Decision
     cgroup: Cgroup
-    """The one that was sampled for it."""
+    """The cgroup that was sampled for the decision."""
     reachable: Manager | None
     """The unit's manager; None while the bus is away."""
     now: float
     """Seconds of the decision's clock."""
     override: Override | None = None
-    """For a `set`, what has to be set back."""
+    """The values that a `set` overrides; None for other actions."""
 
     @property
     def action(self) -> _Action:
@@ -69,11 +69,11 @@ class Task(Generic[_Action]):
         return format_span(self.now - self.decision.at)
 
     def unit_meant(self) -> Unit:
-        """The unit as its manager describes it now.
+        """Return the unit as the manager describes it now, if it is still the invocation of the decision.
 
         Raises:
-            InvocationGoneError, NoSuchUnitError: the run that is meant is over.
-            BusError: it can't be asked.
+            InvocationGoneError, NoSuchUnitError: that invocation is over.
+            BusError: the manager can't be asked.
         """
         unit = self.manager.describe(self.decision.unit)
         if unit.invocation_id != self.invocation_id or unit.active_state in OVER:
@@ -81,10 +81,10 @@ class Task(Generic[_Action]):
         return unit
 
     def check_cgroup(self) -> None:
-        """Do nothing while the cgroup exists.
+        """Raise an error if the cgroup is removed.
 
         Raises:
-            CgroupGoneError: it is removed, and the unit has ended.
+            CgroupGoneError: it is removed, so the unit has ended.
         """
         if not self.cgroup.exists():
             raise CgroupGoneError(self.cgroup.path)

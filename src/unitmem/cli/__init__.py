@@ -28,7 +28,7 @@ VERBS = {
     "guard": "guard_process",
     "schema": "print_schema",
 }
-"""The function of each verb, in the module of the verb's name, in the order of the help."""
+"""The name of each verb's function, which is in the module named after the verb; in the order of the help."""
 
 # Click's, which is a package of its own up to Typer 0.25 and a part of Typer since
 _ClickException: type[Exception] = next(
@@ -41,18 +41,18 @@ if "rich" in vars(typer.core):
 
 
 def main(arguments: Sequence[str], machine: Machine | None = None) -> int:
-    """Run one command line; its exit status: 0 done, 1 failed, 2 usage, 4 no such unit, 78 a bad policy file.
+    """Run one command line; return its exit status: 0 done, 1 failed, 2 usage, 4 no such unit, 78 a bad policy file.
 
     Args:
-        arguments: without the program's name; none at all ask for help.
-        machine: what to look at; the one this runs on unless a test brings its own.
+        arguments: without the program's name; an empty list asks for help.
+        machine: the machine to look at; a test passes its own.
     """
     # `list` is a module here, the verb's
     return failure.run(lambda: _run([*arguments] or ["--help"], machine or Machine()))
 
 
 def application(arguments: Sequence[str] = ()) -> typer.Typer:
-    """The program, with no more verbs than `arguments` need: each import is time that an operator waits."""
+    """Return the program with only the verbs that `arguments` need, since each import delays the command."""
     app = typer.Typer(
         name="unitmem",
         callback=_options,
@@ -81,7 +81,7 @@ def _run(arguments: list[str], machine: Machine) -> int:
 
 
 def _usage_error(error: Exception) -> UsageError:
-    """Click's own complaint in our voice."""
+    """Return click's error as a `UsageError`, in unitmem's wording."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "unitmem"
     message = error.format_message() if hasattr(error, "format_message") else str(error)

@@ -65,7 +65,7 @@ def check_policies(
 
 
 def _mistakes(path: Path, error: PolicyFileError) -> list[dict[str, Any]]:
-    """As `--json` has them; a file that can't even be read has a message, and no place in it."""
+    """Return the mistakes of a file as `--json` prints them; without line and column if it can't be read."""
     finding = {"file": str(path), "severity": "error"}
     if isinstance(error, PolicyProblemsError):
         return [{**finding, **asdict(problem)} for problem in error.problems]
@@ -83,7 +83,7 @@ def _print(path: Path, file: PolicyFile, warnings: Iterable[Problem]) -> None:
 
 
 def _sample(machine: Machine, files: Iterable[PolicyFile], *, user: bool) -> Sample | None:
-    """Every loaded unit that a pattern of `files` matches; None where the machine can't be asked."""
+    """Return a sample of every loaded unit that a pattern of `files` matches; None where that can't be taken."""
     patterns = sorted({pattern for file in files for policy in file.policies for pattern in policy.units})
     if not patterns:
         return None

@@ -1,4 +1,4 @@
-"""A command that runs as if it had been started directly: signals reach it, and its status is passed on."""
+"""Running a command as if it had been started directly: signals are passed on to it, and its status back."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _OWN = {
     *(signal.SIGPROF, signal.SIGVTALRM),
 }
 BLOCKED = frozenset(signal.valid_signals() - _OWN)
-"""The signals that are blocked and waited for while a command runs: all that can be passed on, and SIGCHLD."""
+"""Signals that are blocked and waited for while a command runs: all that can be passed on, and SIGCHLD."""
 ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _STOPPING = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
-"""The signals with which a terminal, or the shell that owns it, stops all processes of a job."""
+"""Signals with which a terminal, or the shell that owns it, stops all processes of a job."""
 _EXEC_POLL = 50
-"""Milliseconds from one look at the signals to the next while the command has not been executed yet."""
+"""Milliseconds between two checks for signals while the command has not been executed yet."""
 
 
 @contextmanager
 def blocking(numbers: frozenset[int]) -> Iterator[set[int]]:
     """Block these signals, so that `signal.sigwaitinfo` receives them; yield the mask that was set before.
 
-    They are blocked in threads that are started within, too.
+    Threads that are started within the block inherit the mask.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     # a child of a program that ignores this leaves no status
@@ -48,22 +48,22 @@ def blocking(numbers: frozenset[int]) -> Iterator[set[int]]:
 class Command:
     """A child of this program, in its session and process group, with its terminal and descriptors.
 
-    It is started and used within `blocking(BLOCKED)`, by the main thread, before there is any other: it is forked off.
-    Signals are handled from then on, also before it is executed.
+    It must be created and used within `blocking(BLOCKED)`, by the main thread, while there is no other thread,
+    since it forks. Signals are handled from then on, even before the command is executed.
 
     Args:
         words: the command, looked up in $PATH, and its arguments.
         mask: the signals it is to block.
 
     Raises:
-        CommandNotFoundError, CommandNotExecutableError: as shells have it.
-        UnitmemError: the machine has no room for a further process.
+        CommandNotFoundError, CommandNotExecutableError: with the exit status that shells use.
+        UnitmemError: no further process can be started.
     """
 
     returncode: int | None = None
-    """128 + n if signal n ended it; None while it runs."""
+    """The exit status, 128 + n if signal n ended it; None while it runs."""
     ended_by: int | None = None
-    """The signal that ended it."""
+    """The signal that ended it, if one did."""
 
     def __init__(self, words: list[str], mask: set[int]) -> None:
         self._received: set[int] = set()
@@ -84,7 +84,7 @@ class Command:
             os.close(reader)
 
     def handle(self, info: signal.struct_siginfo) -> signal.Signals | None:
-        """Pass a signal on, or note what it says of the command; return the signal that stopped it with its job."""
+        """Pass a signal on, or update the state on SIGCHLD; return the signal that stopped the job, if one did."""
         if info.si_signo == signal.SIGCHLD:
             return self._update()
         self._received.add(info.si_signo)
@@ -98,17 +98,16 @@ class Command:
         return number in self._received | signal.sigpending()
 
     def kill(self) -> None:
-        """End it, and wait for it."""
+        """Send SIGKILL to the command, and wait for its end."""
         self._send(signal.SIGKILL)
         while self.returncode is None:
             signal.sigwaitinfo({signal.SIGCHLD})
             self._update()
 
     def _wait_for_exec(self, pipe: int) -> None:
-        """Return when the command runs or has ended; raise the error of exec.
+        """Wait until the command is executed or has ended; raise the error of exec.
 
-        The child may be stopped before that, by Ctrl-Z or by SIGSTOP, for as long as somebody likes. So signals are
-        handled meanwhile.
+        The child may be stopped before that, by Ctrl-Z or SIGSTOP, for any time. So signals are handled meanwhile.
         """
         waiting = select.poll()
         waiting.register(pipe, select.POLLIN)
@@ -126,7 +125,7 @@ class Command:
             os.kill(self.pid, number)
 
     def _update(self) -> signal.Signals | None:
-        """Note what has become of it; return the signal that stopped it with its job.
+        """Update the command's state; return the signal that stopped its job, if one did.
 
         One SIGCHLD may stand for several changes.
         """
@@ -146,9 +145,9 @@ class Command:
 
 
 def stop_as(number: signal.Signals) -> None:
-    """Stop this program by the signal, one of those that stop a job; return when it is continued.
+    """Stop this program by a signal that stops a job; return when it is continued.
 
-    Where no shell could continue it, the kernel doesn't stop it, and this returns at once.
+    The kernel doesn't stop it where no shell could continue it (an orphaned process group): this returns at once.
     """
     os.kill(os.getpid(), number)  # if it is pending already, the two become one
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
@@ -156,10 +155,10 @@ def stop_as(number: signal.Signals) -> None:
 
 
 def end_by(number: int) -> None:
-    """End this program by the signal, as the command was ended by it or would have been.
+    """End this program by the signal that ended the command, or would have ended it.
 
-    So systemd takes the end of a service by SIGTERM for a clean one, and a shell that runs a script ends it on Ctrl-C:
-    neither takes a status of 128 + n for it. This returns only where the kernel spares the program, as PID 1 of a
+    A status of 128 + n is not the same: systemd counts the end of a service by SIGTERM as clean, and a shell ends
+    its script if a command died of SIGINT. This returns only where the signal has no effect, as for PID 1 of a
     container.
     """
     # the command's core dump is of use, our own is not; see core(5)
@@ -172,9 +171,8 @@ def end_by(number: int) -> None:
 def _fork(words: list[str], mask: set[int], pipe: int) -> int:
     """Start a child that executes the command, or writes the error number into the pipe; return its pid.
 
-    Not by posix_spawn(3), nor subprocess, which come back only when the child has executed the command. A child that
-    is stopped right before that would block this program, which could then neither pass on signals nor be ended by any
-    but SIGKILL.
+    posix_spawn(3) and subprocess return only when the child has executed the command. A child that is stopped right
+    before that would block this program, which could then neither pass on signals nor be ended but by SIGKILL.
     """
     if (pid := os.fork()) != 0:
         return pid

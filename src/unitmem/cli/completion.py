@@ -1,4 +1,4 @@
-"""What the shell offers where a unit is expected."""
+"""Shell completion of unit names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unitmem.unit import CGROUP_KINDS
 
 
 def unit_names(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    """(name, description) of the loaded units that may have memory; nothing where the manager can't be asked."""
+    """Yield (name, description) of loaded units that can have a cgroup; nothing if the manager can't be asked."""
     try:
         with Machine.of(context).manager(user=bool(context.params.get("user"))) as manager:
             units = manager.list_units()

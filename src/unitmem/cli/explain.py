@@ -20,7 +20,7 @@ from unitmem.explain.attribution import attribute
 from unitmem.explain.journalctl import read_entries
 from unitmem.record.history import Event, History, HistoryError, find_histories
 from unitmem.report.document import emit
-from unitmem.report.explain import Story, print_overview, print_story, story_document
+from unitmem.report.explain import Explanation, explanation_document, print_explanation, print_overview
 from unitmem.report.failure import say, tell
 from unitmem.report.terminal import console_on
 from unitmem.unit import complete_name, is_glob
@@ -54,22 +54,22 @@ def explain_unit(
     start = time.time() - span("--since", since)
     machine = Machine.of(context)
     with ExitStack() as stack:
-        past = _Past(machine.histories(user=user), start, stack)
+        histories = _Histories(machine.histories(user=user), start, stack)
         if name is None:
-            _tell_all(past, since, as_json=as_json)
+            _tell_all(histories, since, as_json=as_json)
         else:
-            _tell_one(complete_name(name), past, machine, since, user=user, as_json=as_json)
-    if past.problems:
+            _tell_one(complete_name(name), histories, machine, since, user=user, as_json=as_json)
+    if histories.problems:
         raise typer.Exit(1)
 
 
-class _Past:
-    """What the histories of all instances hold from `start` on. One that can't be read is told at once, and left out.
+class _Histories:
+    """The histories of all instances, from `start` on. One that can't be read is reported at once, and left out.
 
     Args:
-        roots: the directories to look for them in.
+        roots: the directories to search.
         start: seconds since the epoch.
-        stack: what closes them.
+        stack: closes them.
     """
 
     def __init__(self, roots: Iterable[Path], start: float, stack: ExitStack) -> None:
@@ -82,12 +82,12 @@ class _Past:
                     self._histories.append(stack.enter_context(history))
 
     def events(self, unit: str | None = None) -> list[Event]:
-        """What happened to `unit`, or to every unit, oldest first."""
+        """Return the events of `unit`, or of every unit, oldest first."""
         found = [self._try(history.events, unit, self.start) or () for history in self._histories]
         return sorted((event for events in found for event in events), key=lambda event: event.at)
 
     def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
-        """(wall clock, value) of one measure of `unit`, from the history that has most of it."""
+        """Return (wall clock, value) pairs of one measure of `unit`, from the history that has the most of them."""
         found = (self._try(history.series, unit, measure, since, until) for history in self._histories)
         return max((points or [] for points in found), key=len, default=[])
 
@@ -100,39 +100,43 @@ class _Past:
             return None
 
 
-def _tell_all(past: _Past, since: str, *, as_json: bool) -> None:
-    events = past.events()
-    stories = [
-        Story(unit, [event for event in events if event.unit == unit])
+def _tell_all(histories: _Histories, since: str, *, as_json: bool) -> None:
+    events = histories.events()
+    explanations = [
+        Explanation(unit, [event for event in events if event.unit == unit])
         for unit in sorted({event.unit for event in events})
     ]
     if as_json:
-        emit({"units": [story_document(story) for story in stories]})
-    elif stories:
-        print_overview(stories, console_on(sys.stdout))
-    elif not past.problems:
+        emit({"units": [explanation_document(explanation) for explanation in explanations]})
+    elif explanations:
+        print_overview(explanations, console_on(sys.stdout))
+    elif not histories.problems:
         say(f"nothing was decided about any unit in the last {since}")
 
 
-def _tell_one(unit: str, past: _Past, machine: Machine, since: str, *, user: bool, as_json: bool) -> None:
-    events = past.events(unit)
-    entries = read_entries(unit, past.start, user=user)
+def _tell_one(
+    unit: str, histories: _Histories, machine: Machine, since: str, *, user: bool, as_json: bool
+) -> None:
+    events = histories.events(unit)
+    entries = read_entries(unit, histories.start, user=user)
     uid = os.getuid() if user else None
     endings = [ending for ending in attribute(entries, uid=uid) if ending.unit == unit]
     if not events and not endings:
         _require_loaded(unit, machine, since, user=user)
-    story = Story(unit, events, endings)
+    explanation = Explanation(unit, events, endings)
     if as_json:
-        emit(story_document(story))
+        emit(explanation_document(explanation))
     else:
         known = "no end of it is recorded"
-        if not past.problems:
+        if not histories.problems:
             known = f"nothing was done to it, and {known}"
-        print_story(story, past.series, console_on(sys.stdout), otherwise=f"{known}, in the last {since}")
+        print_explanation(
+            explanation, histories.series, console_on(sys.stdout), otherwise=f"{known}, in the last {since}"
+        )
 
 
 def _require_loaded(unit: str, machine: Machine, since: str, *, user: bool) -> None:
-    """Refuse a name that was misspelt, rather than say that nothing happened to it."""
+    """Raise an error if no unit of that name is loaded: it may be misspelt."""
     try:
         with machine.manager(user=user) as manager:
             manager.describe(unit)

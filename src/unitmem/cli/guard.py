@@ -25,7 +25,7 @@ from unitmem.text import QuantityError, format_size, parse_size, signal_name
 _SHOWN_EVERY = 1.0
 """Seconds between two progress lines."""
 _NEAR = (50, 75, 90)
-"""Percentages of the limit, each of which is reported once where the progress line can't be overwritten."""
+"""Percentages of the limit that are reported, once each, where the progress line can't be overwritten."""
 _LEAST = (0.001, "1ms")
 """The shortest span, in seconds and as text."""
 
@@ -107,7 +107,7 @@ def _size(option: str, text: str) -> int:
 
 
 def _run(words: list[str], start: Callable[[Command], ProcessGuard], progress: Progress) -> int:
-    """Run a command under a guard; return its exit status. End by the signal that ended both."""
+    """Run a command under a guard; return its exit status, or end by the signal that was passed on and ended it."""
     with blocking(BLOCKED) as mask:
         # the command alone would have been ended by these
         while (early := signal.sigtimedwait(ENDING - mask, 0)) is not None:
@@ -143,7 +143,7 @@ def _run(words: list[str], start: Callable[[Command], ProcessGuard], progress: P
 
 
 def _take(pid: int, start: Callable[[int], ProcessGuard], progress: Progress) -> int:
-    """Guard a process that runs already until it ends or this command is ended; return the exit status."""
+    """Guard a running process until it ends or this command is ended; return the exit status."""
     with blocking(ENDING | {signal.SIGCHLD}):
         try:
             guard = start(pid)
@@ -167,17 +167,17 @@ def _take(pid: int, start: Callable[[int], ProcessGuard], progress: Progress) ->
 
 
 def _wake_after(guard: ProcessGuard, thread: int) -> None:
-    """Send SIGCHLD to the thread, which waits for signals, once there is an outcome."""
+    """Send SIGCHLD to the thread that waits for signals, once there is an outcome."""
     guard.wait()
     signal.pthread_kill(thread, signal.SIGCHLD)
 
 
 class Progress(logging.Handler):
-    """Messages on stderr: what happens, and on a terminal how far the process is from its limit.
+    """Messages on stderr: events, and on a terminal a line with PSS and limit.
 
     Args:
         limit: bytes.
-        overwrites: whether nobody else writes to the terminal, so that one line can be shown and overwritten.
+        overwrites: whether nothing else writes to the terminal, so that one line can be overwritten.
     """
 
     def __init__(self, limit: int, *, overwrites: bool) -> None:
@@ -198,7 +198,7 @@ class Progress(logging.Handler):
             self._print(f"{guard.label}: guarded, PSS limit {format_size(self._limit)}")
 
     def wait(self, numbers: frozenset[int], guard: ProcessGuard) -> signal.struct_siginfo | None:
-        """Return the next of these signals; on a terminal, show progress and return None now and then."""
+        """Return the next of these signals; on a terminal, show progress and return None once in a while."""
         if not self._is_terminal:
             return signal.sigwaitinfo(numbers)
         info = signal.sigtimedwait(numbers, _SHOWN_EVERY)
@@ -207,7 +207,7 @@ class Progress(logging.Handler):
         return info
 
     def end(self, guard: ProcessGuard, command: Command | None = None) -> None:
-        """Report how it ended, unless the guard did or the exit status does."""
+        """Report how the process ended, unless the guard has, or the exit status says it."""
         outcome = guard.outcome
         self.clear()
         if outcome is None or outcome.kind in (GuardEnd.KILLED, GuardEnd.FAILED):

@@ -1,4 +1,4 @@
-"""The machine that commands look at: the real one, or what a test puts in its place."""
+"""The machine that commands look at; tests replace it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where cgroups and processes are, and how to reach the service manager."""
+    """The places of cgroups, processes and files, and the way to connect to the service manager."""
 
     cgroups: Path = CGROUP_ROOT
     proc: Path = PROC_ROOT
     connect: Callable[[ManagerKind], Manager] = connect
     runtime: Path = Path("/run")
-    """Where services keep what they tell of themselves while they run."""
+    """Below it are the runtime directories, in which running watches write their status."""
     state: Path = Path("/var/lib/unitmem")
-    """Where watches that run as services keep their histories."""
+    """Below it are the state directories of the unitmem@ services, with their histories."""
 
     @classmethod
     def of(cls, context: typer.Context) -> Machine:
-        """The machine that this run of the command line is about."""
+        """Return the machine of this run of the command line."""
         return context.find_object(cls) or cls()
 
     def manager(self, *, user: bool) -> Manager:
-        """Connect to the system's or the calling user's manager alone; to be closed by the caller.
+        """Connect to the system's or the calling user's manager; the caller closes it.
 
         Raises:
             UnsupportedSystemError: this isn't run by systemd.
@@ -46,7 +46,7 @@ class Machine:
         return self.connect(ManagerKind.USER if user else ManagerKind.SYSTEM)
 
     def system(self, *, user: bool) -> System:
-        """Connect to the system's or the calling user's manager; to be closed by the caller.
+        """Return the `System` of the system's or the calling user's manager; the caller closes it.
 
         Raises:
             UnsupportedSystemError: this isn't run by systemd, or has no cgroup v2.
@@ -55,12 +55,12 @@ class Machine:
         return System(user=user, connect=self.connect, cgroups=self.cgroups, proc=self.proc)
 
     def statuses(self, *, user: bool) -> Path:
-        """The directory in which running watches of the system's or the calling user's manager tell their status."""
+        """Return the directory of the status files of running watches, of the system or of the calling user."""
         runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) if user else self.runtime
         return runtime / "unitmem"
 
     def histories(self, *, user: bool) -> tuple[Path, ...]:
-        """The directories below which the watches of the system's or the calling user's manager keep their histories."""
+        """Return the directories that contain the histories of watches, of the system or of the calling user."""
         if not user:
             return (self.state,)
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"

@@ -1,4 +1,4 @@
-"""What is said besides the data, on stderr, once."""
+"""Notes on stderr, besides the data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from unitmem.report.failure import say
 
 
 def note_refused(samples: Iterable[UnitSample], missing: str) -> None:
-    """Say why values are missing, if it is because this user may not read them; `missing` is how that shows."""
+    """Print a note if this user may not read some values; `missing` says how they are shown."""
     if any("permission denied" in reason for sample in samples for reason in sample.unknown.values()):
         say(f"unitmem: values {missing} may not be read by this user (permission denied): run it as root")

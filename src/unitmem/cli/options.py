@@ -1,4 +1,4 @@
-"""Options that several commands have, so that they mean the same everywhere."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help="A JSON document; see unitmem
 
 
 def sort_option(fields: Sequence[str]) -> Any:
-    """--sort by one of `fields`; what is none of them is refused."""
+    """Return the option --sort, which takes one of `fields` and refuses anything else."""
 
     def check(field: str) -> str:
         if field not in fields:
@@ -33,7 +33,7 @@ def sort_option(fields: Sequence[str]) -> Any:
 
 
 def span(option: str, text: str, least: float = 0.0, example: str = "1s") -> float:
-    """Seconds of a span that `option` was given.
+    """Return the seconds of `text`, the span that was given for `option`.
 
     Raises:
         UsageError: it can't be read, or is less than `least`, which is spelled `example`.
@@ -48,5 +48,5 @@ def span(option: str, text: str, least: float = 0.0, example: str = "1s") -> flo
 
 
 def is_bare_zero(text: str) -> bool:
-    """Whether it is nothing in any unit, so that to ask for one would only put off the real complaint."""
+    """Return whether `text` is 0 without a unit of time: then too short is a better message than a missing unit."""
     return text.strip() == "0"

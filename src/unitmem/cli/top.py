@@ -31,7 +31,7 @@ from unitmem.report.table import print_line
 from unitmem.report.terminal import console_on
 from unitmem.report.top import (
     SORT_FIELDS,
-    GrowthTrail,
+    GrowthTrend,
     Look,
     View,
     arrange,
@@ -45,7 +45,7 @@ from unitmem.tell.status import read_statuses
 from unitmem.unit import Unit
 
 LISTED_EVERY = 30.0
-"""Seconds between two listings, which are dear to PID 1; in between cgroupfs tells the rest."""
+"""Seconds between two listings of units, which are costly for PID 1; in between only cgroupfs is read."""
 _PSS_SHARE = 10  # a process waits while its PSS is read: for a tenth of the time at most
 _LEAST_INTERVAL = 0.1
 
@@ -90,7 +90,7 @@ def top_units(
 
 
 class _Source:
-    """What there is to see, look after look: units are listed now and then, and read each time."""
+    """Successive looks at the machine: units are read each time, and listed every `LISTED_EVERY` seconds."""
 
     def __init__(
         self, machine: Machine, patterns: Sequence[str], *, user: bool, include_all: bool, interval: float
@@ -102,12 +102,12 @@ class _Source:
         self._units: list[Unit] | None = None
         self._list_at = 0.0
         self._notice: str | None = None
-        self._trail = GrowthTrail(interval)
+        self._trend = GrowthTrend(interval)
         self._opened: UnitSample | None = None
         self._read_at = 0.0
 
     def look(self, *, listing: bool = False) -> Look:
-        """Every unit now; from the manager's own list if `listing`, or if that is due.
+        """Return a look at every unit; they are listed by the manager first if `listing`, or if that is due.
 
         Raises:
             UnitmemError: at the first look, whatever `Machine.sample` raises. Later a manager that doesn't
@@ -117,12 +117,12 @@ class _Source:
             machine = self._list()
         else:
             machine = self._again(self._units)
-        growth = self._trail.add(time.monotonic(), machine)
+        growth = self._trend.add(time.monotonic(), machine)
         phases = phases_of(read_statuses(self._machine.statuses(user=self._user)))
         return Look(machine, growth, phases, notice=self._notice)
 
     def open(self, look: Look, name: str) -> UnitSample | None:
-        """The unit `name` of `look` with its processes and their PSS, which may be somewhat older; None if it is gone."""
+        """Return the unit `name` of `look` with its processes and their PSS, which may be older; None if it is gone."""
         unit = look.find(name)
         if unit is None:
             self._opened = None
@@ -174,7 +174,7 @@ def _print_tables(source: _Source, sort: str, interval: float, count: int) -> No
 
 
 def _show_live(source: _Source, view: View, interval: float, iterations: int | None) -> int:
-    """Show `view` until a key, a signal or the count ends it; the exit status."""
+    """Show `view` until a key, a signal or the count ends it; return the exit status."""
     look = source.look()  # what is amiss from the start is told on the screen that stays
     due = time.monotonic() + interval
     count = 1
@@ -211,11 +211,11 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class _Screen:
-    """A terminal whose keys come one by one, and whose whole screen is ours until `leave`."""
+    """A terminal in cbreak mode on its alternate screen, until `leave`."""
 
     def __init__(self, keyboard: int, output: TextIO, woken: int) -> None:
         self.ended_by: int | None = None
-        """The signal that asked us to end."""
+        """The signal that asked this program to end, if one did."""
         self._keyboard = keyboard
         self._output = output
         self._woken = woken
@@ -246,7 +246,7 @@ class _Screen:
         self._write(f"\x1b[H{text}\x1b[K\x1b[J")
 
     def keys(self, seconds: float | None) -> list[str]:
-        """What was typed within `seconds`, None being for ever; nothing also when a signal came or the size changed."""
+        """Return the keys typed within `seconds` (None: no limit); none if a signal came or the size changed."""
         ready, _, _ = select.select([self._keyboard, self._woken], [], [], seconds)
         if self._woken in ready:
             self._handle(os.read(self._woken, 64))
@@ -276,7 +276,7 @@ class _Screen:
                 self.enter()
 
     def _suspend(self) -> None:
-        """Stop as Ctrl-Z would have it; the default action does nothing where no shell could wake us again."""
+        """Stop as on Ctrl-Z; the kernel ignores that where no shell could continue the program."""
         self.leave()
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
@@ -290,7 +290,7 @@ class _Screen:
 
 @contextmanager
 def _screen(keyboard: int, output: TextIO) -> Iterator[_Screen]:
-    """A `_Screen` that is left again whatever happens; signals only wake it, so that none comes in between."""
+    """Yield a `_Screen`, and leave it in any case; signals only wake it, so that none interrupts that."""
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     screen = _Screen(keyboard, output, woken)
     numbers = (*_ENDING, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
@@ -309,7 +309,7 @@ def _screen(keyboard: int, output: TextIO) -> Iterator[_Screen]:
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    """Nothing: that the signal came stands in the pipe that wakes the loop."""
+    """Do nothing: the wakeup pipe already has the signal's number."""
 
 
 _KEY = re.compile(r"\x1b\[([0-9;]*)([@-~])|\x1bO(.)|\x1b[^\x1b]|.", re.DOTALL)
@@ -319,7 +319,7 @@ _CHARACTERS = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\b": "backspa
 
 
 def parse_keys(text: str) -> list[str]:
-    r"""The keys, as `press` calls them, that a terminal sends as `text`; keys with no name there are left out.
+    r"""Return the keys that a terminal sends as `text`, named as in `press`; other keys are left out.
 
     >>> parse_keys("q\x1b[A\r")
     ['q', 'up', 'enter']

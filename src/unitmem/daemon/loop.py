@@ -18,11 +18,11 @@ from unitmem.daemon.pace import Pace
 from unitmem.daemon.watch import Watch
 
 FOLLOW_UP_EVERY = 0.5
-"""Seconds between looks at an action under way."""
+"""Seconds between two checks of an action that is under way."""
 
 
 class Loop:
-    """The ticks of one watch, in time, and the signals that stop or reload it."""
+    """The ticks of one watch on schedule, and the signals that stop or reload it."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -32,7 +32,7 @@ class Loop:
         self._reloading = False
 
     def run(self, *, once: bool = False) -> None:
-        """Tick until told to stop; with `once`, tick once and see the actions through."""
+        """Tick until SIGTERM or SIGINT; with `once`, tick once and follow its actions to their outcomes."""
         watch, clock = self._watch, self._world.monotonic
         with self._signals():
             began = clock()
@@ -56,7 +56,7 @@ class Loop:
             watch.leave(clock())
 
     def _sleep(self, pace: Pace) -> None:
-        """Wait until a tick is due, or for an event that is worth an earlier one."""
+        """Wait until a tick is due, or until an event causes an earlier one."""
         clock, selector, events = self._world.monotonic, self._watch.selector, self._watch.tracker.events
         listening = False
         try:
@@ -85,12 +85,12 @@ class Loop:
             yield now + FOLLOW_UP_EVERY
         if self._watch.connection.manager is None:
             yield self._watch.connection.retry_at
-        if (patience := self._world.watchdog_interval()) is not None:
-            yield now + patience / 3
+        if (timeout := self._world.watchdog_interval()) is not None:
+            yield now + timeout / 3
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM, SIGINT and SIGHUP into flags, and wake the selector for them."""
+        """Turn SIGTERM, SIGINT and SIGHUP into flags that wake the selector."""
 
         def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
             self._stopping = True

@@ -1,4 +1,4 @@
-"""`unitmem watch` from its options to its exit status."""
+"""The entry point of `unitmem watch`: from its options to its exit status."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ def main(
     Args:
         path: the policy file, read again at SIGHUP.
         observe: perform nothing, whatever the policies' modes say.
-        once: sample and decide once, see the actions through, and end.
+        once: sample and decide once, follow the actions to their outcomes, and end.
         user: govern the units of the calling user's own manager.
-        textfile: where metrics are written to; $UNITMEM_TEXTFILE unless given, and nowhere without either.
-        listen: the address, or the port of the loopback's, at which metrics are served; likewise $UNITMEM_LISTEN.
+        textfile: the file that metrics are written to; $UNITMEM_TEXTFILE unless given, and none without either.
+        listen: the address, or the port on the loopback, at which metrics are served; $UNITMEM_LISTEN unless
+            given, and none without either.
 
     Raises:
-        UsageError: nobody can listen at such an address as `listen`.
-        PolicyFileError: the file must not run.
-        UnsupportedSystemError, BusError: there is nothing here to watch, or no way to.
+        UsageError: `listen` is not an address to listen on.
+        PolicyFileError: the file can't be read, or has mistakes.
+        UnsupportedSystemError, BusError: the units can't be read, or the manager can't be reached.
     """
     raise_file_limit()
     world = World.of_service(os.environ)
@@ -56,7 +57,7 @@ def main(
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit of open files to the hard one: each unit takes two, and a shell's limit is soon met."""
+    """Raise the soft limit of open files to the hard one: each unit needs two, and the usual 1024 are too few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(OSError, ValueError):
@@ -64,7 +65,7 @@ def raise_file_limit() -> None:
 
 
 class MetricsTargets(NamedTuple):
-    """Where metrics go."""
+    """The file and the address for metrics; None where there is none."""
 
     textfile: Path | None
     listen: str | None
@@ -73,12 +74,12 @@ class MetricsTargets(NamedTuple):
 def metrics_targets(
     textfile: str | None, listen: str | None, environment: Mapping[str, str]
 ) -> MetricsTargets | None:
-    """Return where metrics are asked for, by options or else by the environment; None if nowhere.
+    """Return the targets that the options, or else the environment, ask for; None if there are none.
 
-    What is off in the environment is told later, and stops nobody.
+    A bad address in the environment is logged later, and doesn't stop the watch.
 
     Raises:
-        UsageError: nobody can listen at such an address as `listen`.
+        UsageError: `listen` is not an address to listen on.
     """
     textfile = textfile or environment.get("UNITMEM_TEXTFILE")
     by_environment = environment.get("UNITMEM_LISTEN")

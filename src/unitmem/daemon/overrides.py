@@ -1,4 +1,4 @@
-"""Properties that a watch has set and must set back."""
+"""The property overrides of a watch: kept, saved, and set back when their episodes end."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from unitmem.policy.decision import Decision, Override
 from unitmem.policy.model import Policy
 from unitmem.policy.state import RETRY_AFTER, State, is_open, lapse
 from unitmem.tell.journal import Priority
-from unitmem.tell.reporter import Teller
+from unitmem.tell.reporter import Reporter
 
 _LAST_RETRY = 600.0
-"""Seconds between tries to set back what the manager refuses; doubled from the first on, up to this."""
+"""Seconds between two tries to set back what the manager refuses: doubled each time, up to this."""
 
 
 class Overrides:
-    """The property overrides in force, those that the last watch left included."""
+    """The property overrides in force, including those of the previous watch of this name."""
 
-    def __init__(self, overrides: Sequence[Override], teller: Teller) -> None:
-        self._teller = teller
+    def __init__(self, overrides: Sequence[Override], reporter: Reporter) -> None:
+        self._reporter = reporter
         self._overrides = list(overrides)
         self._stuck: dict[tuple[str, str], _Stuck] = {}
 
     @property
     def in_force(self) -> tuple[Override, ...]:
-        """What is to be undone, in the order in which it was done."""
+        """The overrides to undo, in the order in which they were made."""
         return tuple(self._overrides)
 
     def prepare(self, decision: Decision, manager: Manager | None) -> Override | None:
-        """Return what `decision` will have to set back, to be saved before it is performed."""
+        """Return the values that a `set` is about to override, to be saved before it is performed; None if there are none."""
         override = prepare(decision, manager)
         if override is None:
             return None
@@ -48,7 +48,7 @@ class Overrides:
         return override
 
     def undo_ended(self, state: State, manager: Manager | None, now: float) -> None:
-        """Undo what was set in episodes that are over; what the manager refused is tried again with growing pauses."""
+        """Undo the overrides of episodes that are over; what the manager refuses is retried with growing pauses."""
         due = [
             override
             for override in self._overrides
@@ -58,11 +58,11 @@ class Overrides:
         self._undo(due, manager, now)
 
     def undo_all(self, manager: Manager | None, now: float) -> None:
-        """Undo everything, since nobody will when the episodes end."""
+        """Undo every override, since the watch ends before their episodes do."""
         self._undo(self._overrides, manager, now)
 
     def lapsed(self, state: State, policies: Sequence[Policy]) -> State:
-        """Return `state` as it is once everything is undone: the steps that have set something may fire again."""
+        """Return `state` in which the steps that have set something may fire again, as after `undo_all`."""
         for override in self._overrides:
             for policy in policies:
                 if policy.name == override.policy:
@@ -73,7 +73,7 @@ class Overrides:
         return state
 
     def spelled(self) -> list[str]:
-        """Return `web.service: MemoryHigh=infinity`: what is to be set back, and to what."""
+        """Return each value to set back as text: `web.service: MemoryHigh=infinity`."""
         return [
             f"{override.unit}: {spell_property(name, size)}"
             for override in self._overrides
@@ -81,7 +81,7 @@ class Overrides:
         ]
 
     def _undo(self, overrides: Sequence[Override], manager: Manager | None, now: float) -> None:
-        """Set `overrides` back; one that can't be now stays due."""
+        """Set `overrides` back; keep those that can't be set back now."""
         for override in list(overrides):
             others = [
                 other for other in self._overrides if other is not override and other.unit == override.unit
@@ -94,13 +94,13 @@ class Overrides:
                 if manager is None:
                     continue
                 try:
-                    self._teller.set_back(override, undo(due, manager), now)
+                    self._reporter.set_back(override, undo(due, manager), now)
                 except BusLostError:
                     return  # nor would it answer for the others; once it is back, it is asked again
                 except BusError as error:
                     key = override.policy, override.unit
                     if key not in self._stuck:
-                        self._teller.say(Priority.ERROR, f"{override.unit}: not set back yet: {error}")
+                        self._reporter.say(Priority.ERROR, f"{override.unit}: not set back yet: {error}")
                     pause = (
                         min(2 * self._stuck[key].pause, _LAST_RETRY) if key in self._stuck else RETRY_AFTER
                     )
@@ -111,8 +111,8 @@ class Overrides:
 
 
 class _Stuck(NamedTuple):
-    """What the manager has refused to set back."""
+    """An override that the manager has refused to set back."""
 
     until: float
-    """When it is to be asked again."""
+    """When to try again."""
     pause: float

@@ -1,4 +1,4 @@
-"""The sample of one tick."""
+"""Taking the sample of one tick."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def take_sample(
     now: float,
     alive: Callable[[], None],
 ) -> Sample:
-    """Return every governed unit that has a cgroup, PSS read where nothing cheaper decides.
+    """Return a sample of every governed unit that has a cgroup; PSS is read only where a condition depends on it.
 
     Args:
-        tracker: knows the units; it is told of those whose cgroup is gone.
+        tracker: the units; those whose cgroup is found removed are marked there.
         host: the machine at this tick.
         policies: those in force.
-        state: what the engine remembers.
+        state: the engine's state.
         now: the time of the sample, by the monotonic clock.
-        alive: called before each unit, since to read all of a big machine takes long.
+        alive: called before each unit, since reading all units of a big machine takes long.
     """
     machine = host_values(host)
     units = {}

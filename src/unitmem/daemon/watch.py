@@ -1,7 +1,7 @@
-"""One watch: its policies, what it remembers, and a tick of it: learn, sample, evaluate, act, tell.
+"""One watch: its policies, its state, and its tick: update units, sample, evaluate, act, report.
 
-A bus that is away or hangs costs a timeout: sampling goes on, and actions that need the manager are tried
-again when it is back (see `connection`).
+A bus that is away or hangs costs a timeout: sampling goes on, and actions that need the manager are retried
+when it is back (see `connection`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from unitmem.kernel.process import Process
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
-from unitmem.measure.collect import weigh_largest
+from unitmem.measure.collect import measure_largest
 from unitmem.measure.sample import Sample
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.policy.engine import evaluate
@@ -38,9 +38,9 @@ from unitmem.record.files import replace_file
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Remembered, Store
 from unitmem.tell.journal import Priority
-from unitmem.tell.reporter import Teller
+from unitmem.tell.reporter import Reporter
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
-from unitmem.tell.status import Watched, status_document
+from unitmem.tell.status import WatchStatus, status_document
 from unitmem.text import format_span, plural
 from unitmem.unit import Unit
 
@@ -48,18 +48,18 @@ if TYPE_CHECKING:
     from unitmem.tell.exporter import Exporter
 
 ALIVE_EVERY = 1.0
-"""Seconds after which the watchdog is told that a long tick goes on."""
+"""Seconds between two watchdog messages during a long tick."""
 
 
 class Watch:
-    """What ticks; the loop says when.
+    """The policies, units and state of one watch; `loop` calls its methods.
 
     Args:
         path: the policy file, for `reload`.
-        checked: what was read from it.
+        checked: the file as read.
         manager: connected, and not followed yet.
-        world: the machine around it.
-        exporter: what tells Prometheus.
+        world: the machine.
+        exporter: publishes metrics; None for no metrics.
         observe: perform nothing, whatever the policies' modes say.
     """
 
@@ -76,9 +76,9 @@ class Watch:
         self.path = path
         self.file: PolicyFile = checked.file
         self.has_looked = False
-        """Whether the last tick has seen what there is to see."""
+        """Whether the last tick knew which units there are, and could read the machine."""
         self.pending: list[Pending] = []
-        """Actions under way."""
+        """The actions that are under way."""
         self.selector = selectors.DefaultSelector()
         """What wakes the loop; the manager's signals are registered."""
         self.tracker = Tracker(self._governs, world.own_cgroup(), world.cgroup_root, self.file.names)
@@ -86,8 +86,8 @@ class Watch:
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
         self._exporter = exporter
-        self._teller = Teller(world.open_journal(), self._recorder, manager.kind, exporter)
-        self._saved_state = SavedState(Store(world.state_directory), self._teller)
+        self._reporter = Reporter(world.open_journal(), self._recorder, manager.kind, exporter)
+        self._saved_state = SavedState(Store(world.state_directory), self._reporter)
         self._alive_at = 0.0
         self._unopened: frozenset[str] = frozenset()
         self._is_loaded = True
@@ -95,15 +95,15 @@ class Watch:
         self.connection = Connection(
             manager,
             self.selector,
-            on_lost=partial(self._teller.say, Priority.WARNING),
-            on_return=partial(self._teller.say, Priority.NOTICE),
+            on_lost=partial(self._reporter.say, Priority.WARNING),
+            on_return=partial(self._reporter.say, Priority.NOTICE),
             renewed=self.tracker.resume,
             connect=world.connect,
         )
         self._tell_warnings(checked)
         remembered = self._saved_state.load(checked.file.policies, checked.file.budget)
         self.state: State = remembered.state
-        self.overrides = Overrides(remembered.overrides, self._teller)
+        self.overrides = Overrides(remembered.overrides, self._reporter)
 
     def __enter__(self) -> Self:
         return self
@@ -115,12 +115,12 @@ class Watch:
         if self._exporter is not None:
             self._exporter.close()
         self.connection.close()
-        self._teller.close()
+        self._reporter.close()
 
     # --- what the loop asks for ---
 
     def tick(self, now: float) -> None:
-        """Do one round: learn of units, sample them, decide, act, tell."""
+        """Do one tick: update the units, sample them, decide, act, report."""
         self.world.notify(watchdog=1)
         self.catch_up(now)
         sample = self._sample(now)
@@ -130,16 +130,16 @@ class Watch:
         self.overrides.undo_ended(self.state, self.connection.answering(now), now)
         self._save(now)
         self._recorder.tick(sample, self.world.realtime(), self.file.measures)
-        self._teller.unknown(self.state, now)
-        self._teller.trouble()
-        self._teller.flush()
+        self._reporter.unknown(self.state, now)
+        self._reporter.trouble()
+        self._reporter.flush()
         self._tell_unseen()
         self._tell_status(sample)
         self._tell_metrics(sample, self.world.monotonic() - now)
 
     def catch_up(self, now: float) -> None:
-        """Learn what the manager has to say, look after the actions under way, send what journald had no room for."""
-        self._teller.flush()
+        """Read the manager's signals, check the actions under way, and send what journald had no room for."""
+        self._reporter.flush()
         manager = self.connection.reach(now)
         if manager is not None:
             try:
@@ -155,8 +155,8 @@ class Watch:
             self._conclude(follow_up(action, self.connection.answering(now), now), now)
 
     def announce(self) -> None:
-        """Say what is watched, and that the watch is ready."""
-        self._teller.say(
+        """Log what is watched, and notify the manager that the watch is ready."""
+        self._reporter.say(
             Priority.INFO,
             f"watching with {self.path}: {_summary(self.file.policies)}, every {format_span(self.file.interval)}"
             + (", observing only" if self._observe else ""),
@@ -164,16 +164,16 @@ class Watch:
         self.world.notify(ready=1)
 
     def report_missed(self, missed: int) -> None:
-        """Count ticks that were missed; say once that they are, until they are kept again."""
+        """Count missed ticks; log the first delay, and no further one until a tick was on time."""
         self._missed += missed
         late = (
             f"late by {plural(missed, 'tick')} (interval {format_span(self.file.interval)}): choose a longer "
             "`interval`, or fewer process measures; further delays are not logged until it has caught up"
         )
-        self._teller.once("late", late if missed > 0 else None, "caught up: no longer late", by_words=False)
+        self._reporter.once("late", late if missed > 0 else None, "caught up: no longer late", by_words=False)
 
     def reload(self) -> None:
-        """Read the file again; a broken one changes nothing, and is told."""
+        """Read the policy file again; if it has mistakes, log them and keep the policies."""
         now = self.world.monotonic()
         self.world.notify(reloading=1, monotonic_usec=int(now * 1_000_000))
         try:
@@ -181,8 +181,8 @@ class Watch:
         except PolicyFileError as error:
             self._is_loaded = False
             for line in str(error).splitlines():
-                self._teller.say(Priority.ERROR, line)
-            self._teller.say(
+                self._reporter.say(Priority.ERROR, line)
+            self._reporter.say(
                 Priority.ERROR, f"{self.path} was not loaded: the previous policies stay in force"
             )
         else:
@@ -191,11 +191,11 @@ class Watch:
             self.file = checked.file
             self.tracker.govern(self._governs, self.file.names)
             self._tell_warnings(checked)
-            self._teller.say(Priority.NOTICE, f"{self.path} is loaded: {_summary(self.file.policies)}")
+            self._reporter.say(Priority.NOTICE, f"{self.path} is loaded: {_summary(self.file.policies)}")
         self.world.notify(ready=1)
 
     def leave(self, now: float) -> None:
-        """Set back what was set, by a manager that may just have been lost, and save the state."""
+        """Undo the overrides, connecting anew if the manager was lost, and save the state."""
         if self.connection.answering(now) is None:
             self.connection.renew(now)
         self.state = self.overrides.lapsed(self.state, self.file.policies)
@@ -208,17 +208,17 @@ class Watch:
         return any(policy.governs(Unit(unit)) for policy in self.file.policies)
 
     def _sample(self, now: float) -> Sample:
-        """Return what there is to see; nothing is known if the host can't be read."""
+        """Return the sample of this tick; an empty, incomplete one if the host can't be read."""
         try:
             host = self.world.read_host()
         except (OSError, UnsupportedSystemError) as error:
-            self._teller.once("host", f"nothing is decided, as the machine can't be read: {error}")
+            self._reporter.once("host", f"nothing is decided, as the machine can't be read: {error}")
             return Sample(now, is_complete=False)
-        self._teller.once("host", None, "the machine can be read again")
+        self._reporter.once("host", None, "the machine can be read again")
         return take_sample(self.tracker, host, self.file.policies, self.state, now, self._alive)
 
     def _alive(self) -> None:
-        """Tell the watchdog that a long tick makes progress."""
+        """Notify the watchdog during a long tick."""
         if (now := self.world.monotonic()) >= self._alive_at:
             self._alive_at = now + ALIVE_EVERY
             self.world.notify(watchdog=1)
@@ -226,7 +226,7 @@ class Watch:
     # --- acting ---
 
     def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
-        """Perform what was decided; what must not be decided again after a crash is kept before that."""
+        """Perform the decisions; the state is saved first, so that a crash doesn't repeat them."""
         overrides = [
             self.overrides.prepare(decision, self.connection.answering(now)) for decision in decisions
         ]
@@ -236,12 +236,12 @@ class Watch:
             self._alive()
             tracked = self.tracker.find(decision.unit)
             cgroup = None if tracked is None else tracked.cgroup
-            message = self._teller.decided(decision)
+            message = self._reporter.decided(decision)
             processes: Sequence[Process] = ()
             if cgroup is not None:  # else found gone in this very tick
-                processes = weigh_largest(sample.units[decision.unit], cgroup)
+                processes = measure_largest(sample.units[decision.unit], cgroup)
                 outcome = perform(decision, cgroup, self.connection.answering(now), now, override)
-            self._teller.record(decision, message, processes)
+            self._reporter.record(decision, message, processes)
             if cgroup is not None:
                 self._conclude(outcome, now)
 
@@ -251,7 +251,7 @@ class Watch:
             return
         if outcome.again:
             self.state = rearm(self.state, outcome.decision, now, untried=outcome.untried)
-        self._teller.concluded(outcome)
+        self._reporter.concluded(outcome)
 
     def _save(self, now: float, *, ahead: bool = False) -> None:
         remembered = Remembered(self.state, self.overrides.in_force)
@@ -261,7 +261,7 @@ class Watch:
 
     def _tell_warnings(self, checked: Checked) -> None:
         for warning in checked.warnings:
-            self._teller.say(Priority.WARNING, warning.at(str(self.path)))
+            self._reporter.say(Priority.WARNING, warning.at(str(self.path)))
 
     def _tell_status(self, sample: Sample) -> None:
         count = len(sample.units)
@@ -271,7 +271,7 @@ class Watch:
         self.world.notify(status=f"{governed}{doing}{away}")
         if self.world.runtime_directory is None:
             return
-        watched = Watched(
+        status = WatchStatus(
             instance=self.path.stem,
             path=str(self.path),
             interval=self.file.interval,
@@ -284,30 +284,30 @@ class Watch:
             },
             overrides=self.overrides.spelled(),
         )
-        document = status_document(self.file, sample, self.state, watched, self.world.realtime())
+        document = status_document(self.file, sample, self.state, status, self.world.realtime())
         try:
             replace_file(
                 self.world.runtime_directory / STATUS_FILE, json.dumps(document), durable=False, mode=0o644
             )
         except OSError as error:
-            self._teller.once(
+            self._reporter.once(
                 "status",
                 f"the status can't be written, so `unitmem status` shows an old one or none: {error}",
             )
         else:
-            self._teller.once("status", None, "status is written again")
+            self._reporter.once("status", None, "status is written again")
 
     def _tell_unseen(self) -> None:
         refusal, unopened = self.tracker.refusal, self.tracker.unopened
         unlisted = None if refusal is None else f"the units can't be listed: {refusal}"
-        self._teller.once("units", unlisted, "the units can be listed again")
+        self._reporter.once("units", unlisted, "the units can be listed again")
         for unit in sorted(self._unopened | unopened.keys()):
             why, tracked = unopened.get(unit), self.tracker.find(unit)
             unseen = f"{unit}: not watched, as its cgroup can't be opened: {why}"
             # else it has stopped, or is governed no more
             is_open = tracked is not None and tracked.cgroup is not None
             again = f"{unit}: its cgroup can be opened again" if is_open else None
-            self._teller.once(("cgroup", unit), None if why is None else unseen, again)
+            self._reporter.once(("cgroup", unit), None if why is None else unseen, again)
         self._unopened = frozenset(unopened)
 
     def _tell_metrics(self, sample: Sample, took: float) -> None:
@@ -325,14 +325,14 @@ class Watch:
             to_set_back=len(self.overrides.spelled()),
         )
         for entry in news:
-            self._teller.say(entry.priority, entry.message)
+            self._reporter.say(entry.priority, entry.message)
 
 
 def load_policies(path: Path, *, observe: bool) -> Checked:
-    """Return the policies in the file `path`, with `observe` all in observe mode.
+    """Return the policies in the file `path`; with `observe`, all of them in observe mode.
 
     Raises:
-        PolicyFileError: the file must not run.
+        PolicyFileError: the file can't be read, or has mistakes.
     """
     checked = reader.load(path)
     return replace(checked, file=observing(checked.file)) if observe else checked

@@ -1,4 +1,4 @@
-"""What a watch touches of the machine that it runs on."""
+"""The machine as a watch uses it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from unitmem.unit import ManagerKind
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The machine around a watch: the real one, where nothing else is given."""
+    """The parts of the machine that a watch uses; the defaults are the real ones."""
 
     state_directory: Path | None = None
-    """Where what must outlive the watch is kept; None: nowhere."""
+    """The directory for the state and the history; None: they are not kept."""
     runtime_directory: Path | None = None
-    """Where it tells what it sees; None: nowhere."""
+    """The directory for the status file; None: none is written."""
     monotonic: Callable[[], float] = time.monotonic
     realtime: Callable[[], float] = time.time
     read_host: Callable[[], host.Host] = host.read_host

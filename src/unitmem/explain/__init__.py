@@ -1,1 +1,1 @@
-"""Who ended a unit; only here is the journal read."""
+"""What ended a unit, from the journal; only here is the journal read."""

@@ -1,21 +1,20 @@
-"""How runs of units ended, and by whose doing, told from the journal. Pure: entries in, endings out.
+"""How runs of units ended, and what ended them, from the journal. Pure: entries in, endings out.
 
-What is believed: about units the word of PID 1 (for a user's units: of that user's manager), kernel lines from the
-kernel's own facility, systemd-oomd's from its unit, unitmem's from root (or that user).
+Only these entries count: about units those of PID 1 (for a user's units: of that user's manager), kernel lines with
+the kernel's own facility, systemd-oomd's from its unit, unitmem's from root (or that user).
 
-What ended a run, where more than one thing may have. The first rule that applies:
+Where more than one thing may have ended a run, the first rule that applies decides:
 
-1. An OOM kill that it died of: systemd's result is `oom-kill`; or, with OOMPolicy=continue, the main process was
-   killed by SIGKILL right after one. A scope has no main process: it ended right after. systemd-oomd kills whole
-   cgroups, so an end right after it is always its doing. Being stopped at that time changes nothing: who was
-   OOM-killed while stopping was OOM-killed.
+1. An OOM kill: systemd's result is `oom-kill`; or, with OOMPolicy=continue, the main process was killed by SIGKILL
+   right after one. A scope has no main process: it ended right after. systemd-oomd kills whole cgroups, so an end
+   right after its kill is always due to it. An OOM kill during a stop counts as an OOM kill.
 2. unitmem, if it decided on that very run to stop or restart it and the stop job began while that was under way;
-   or to kill or signal it, and it ended as the signal would have it. Not if it only observed or refused, and not
-   what came after an outcome that says failed or gone.
-3. A stop job that began before anything else went wrong: somebody's request. The journal doesn't say whose.
-4. A timeout, as systemd's result has it.
-5. `systemctl kill`, if it ended as the signal would have it.
-6. Otherwise as it ended itself: a crash where systemd says failed, an exit where it says success.
+   or to kill or signal it, and it ended as by that signal. Not if it only observed or refused, and not if the end
+   came after an outcome that says failed or gone.
+3. A stop job that began before anything else went wrong. The journal doesn't say whose.
+4. A timeout, by systemd's result.
+5. `systemctl kill`, if it ended as by that signal.
+6. Otherwise it ended by itself: a crash where systemd reports failure, an exit where it reports success.
 
 A kill that a run survived is an `Ending` with `ended=False`. Sources: catalog/systemd.catalog, src/core/{unit,job,
 service,cgroup}.c and src/oom/oomd-manager.c of systemd 252 and 257; mm/oom_kill.c and mm/memcontrol.c of Linux.
@@ -28,7 +27,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from unitmem.explain.runs import LATE, NEAR, SLOW, Deed, Event, Kill, Kind, Run, read, signal_number
+from unitmem.explain.runs import (
+    LATE,
+    NEAR,
+    SLOW,
+    JournalEvent,
+    JournalEventKind,
+    OomKill,
+    UnitmemDecision,
+    UnitRun,
+    read,
+    signal_number,
+)
 from unitmem.policy.actions import ACTIONS
 from unitmem.text import printable, signal_name
 from unitmem.unit import unit_kind
@@ -38,13 +48,13 @@ _ENDING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, sign
 
 
 class Cause(StrEnum):
-    """By whose doing a run ended."""
+    """What ended a run."""
 
     OOM_KILLER = "oom-killer"
     SYSTEMD_OOMD = "systemd-oomd"
     UNITMEM = "unitmem"
     REQUEST = "request"
-    """A stop or restart job: of a person, a package, another unit, a shutdown."""
+    """A stop or restart job: by a person, a package, another unit, a shutdown."""
     SIGNAL_REQUEST = "signal-request"
     """`systemctl kill`."""
     TIMEOUT = "timeout"
@@ -53,12 +63,12 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"
 
 
-_CAUSE_OF_KILL = {Kind.OOM: Cause.OOM_KILLER, Kind.OOMD: Cause.SYSTEMD_OOMD}
+_CAUSE_OF_KILL = {JournalEventKind.OOM: Cause.OOM_KILLER, JournalEventKind.OOMD: Cause.SYSTEMD_OOMD}
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run of a unit ended; or, where `ended` is false, a kill in it that it survived."""
+    """How a run of a unit ended; or, where `ended` is false, an OOM kill that the run survived."""
 
     at: float
     """Seconds since the epoch."""
@@ -66,19 +76,19 @@ class Ending:
     invocation_id: str | None
     cause: Cause
     detail: str
-    """One clause on a line: what is known beyond the cause."""
+    """What is known besides the cause, as one clause on one line."""
     evidence: tuple[str, ...]
-    """The messages it is told from, oldest first, each fit for one line."""
+    """The messages that show it, oldest first, each printable on one line."""
     ended: bool = True
 
 
 def attribute(entries: Iterable[Mapping[str, object]], *, uid: int | None = None) -> list[Ending]:
-    """The endings that `entries` tell of, oldest first.
+    """Return the endings of runs in `entries`, oldest first.
 
     Args:
-        entries: of the journal, oldest first, as `journalctl --output=json` writes them: a value is a string,
-            numbers for bytes, a list for a field that is there more than once, or None.
-        uid: whose own manager's units are meant; None for the system's.
+        entries: journal entries, oldest first, as `journalctl --output=json` writes them: a value is a string,
+            a list of numbers for bytes, a list for a field with several values, or None.
+        uid: the user whose manager's units are meant; None for the system's.
     """
     endings = [ending for run in read(entries, uid) for ending in _endings(run)]
     return sorted(endings, key=lambda ending: ending.at)
@@ -87,7 +97,7 @@ def attribute(entries: Iterable[Mapping[str, object]], *, uid: int | None = None
 # --- judging -----------------------------------------------------------------------------------
 
 
-def _endings(run: Run) -> Iterator[Ending]:
+def _endings(run: UnitRun) -> Iterator[Ending]:
     fatal = _fatal_kills(run)
     for kill in run.kills:
         if not any(kill is other for other in fatal):
@@ -105,11 +115,17 @@ def _endings(run: Run) -> Iterator[Ending]:
         yield Ending(run.end.at, run.unit, run.invocation_id, cause, detail, _evidence([*evidence, run.end]))
 
 
-def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Sequence[Event]]:
-    """The rules of the module's docstring, in their order."""
+def _judge(
+    run: UnitRun, end: JournalEvent, fatal: Sequence[OomKill]
+) -> tuple[Cause, str, Sequence[JournalEvent]]:
+    """Return (cause, detail, evidence) of the end of `run`, by the rules in the module's docstring."""
     onset = run.onset(end)
-    stop = run.first(Kind.STOPPING)
-    exits = [event for event in run.events if event.kind in (Kind.MAIN_EXIT, Kind.OTHER_EXIT)]
+    stop = run.first(JournalEventKind.STOPPING)
+    exits = [
+        event
+        for event in run.events
+        if event.kind in (JournalEventKind.MAIN_EXIT, JournalEventKind.OTHER_EXIT)
+    ]
     if fatal:
         detail = fatal[0].detail
         if stop is not None and stop.clock < fatal[0].clock:
@@ -125,18 +141,18 @@ def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Seq
             "systemd's result is oom-kill; the journal doesn't say who killed it, or why",
             exits[-1:],
         )
-    if (deed := _deed_behind(run, onset)) is not None:
-        outcome = [] if deed.outcome is None else [deed.outcome]
-        return Cause.UNITMEM, f"{deed.action}{_aftermath(end)}", [deed.told, onset, *outcome]
-    if onset.kind is Kind.STOPPING or end.kind is Kind.STOPPED:
-        restarted = any(e.kind is Kind.STOPPED and e.value == "restart" for e in run.events)
+    if (decision := _decision_behind(run, onset)) is not None:
+        outcome = [] if decision.outcome is None else [decision.outcome]
+        return Cause.UNITMEM, f"{decision.action}{_aftermath(end)}", [decision.reported, onset, *outcome]
+    if onset.kind is JournalEventKind.STOPPING or end.kind is JournalEventKind.STOPPED:
+        restarted = any(e.kind is JournalEventKind.STOPPED and e.value == "restart" for e in run.events)
         job = (
             "a restart job (systemctl restart or a dependency)"
             if restarted
             else "a stop job (systemctl stop, a dependency or shutdown)"
         )
         return Cause.REQUEST, f"{job}{_aftermath(end)}", [onset]
-    if end.kind is Kind.LOST:
+    if end.kind is JournalEventKind.LOST:
         rebooted = run.events[-1].boot != end.boot
         return (
             Cause.UNKNOWN,
@@ -146,96 +162,102 @@ def _judge(run: Run, end: Event, fatal: Sequence[Kill]) -> tuple[Cause, str, Seq
             run.events[-1:],
         )
     if end.value == "timeout":
-        told = run.first(Kind.TIMEOUT)
-        detail = told.value if told is not None else "one of its timeouts expired"
-        return Cause.TIMEOUT, printable(detail), [*([told] if told else []), *exits[-1:]]
+        reported = run.first(JournalEventKind.TIMEOUT)
+        detail = reported.value if reported is not None else "one of its timeouts expired"
+        return Cause.TIMEOUT, printable(detail), [*([reported] if reported else []), *exits[-1:]]
     if (request := _request_behind(run, onset)) is not None:
         return (
             Cause.SIGNAL_REQUEST,
             f"{signal_name(request.number or 0)} sent by systemctl kill",
             [request, *exits[-1:]],
         )
-    if end.kind is Kind.FAILURE:
+    if end.kind is JournalEventKind.FAILURE:
         return Cause.CRASH, _crash(end, exits), exits[-1:]
     return Cause.EXIT, "it ended by itself, with success", ()
 
 
-def _fatal_kills(run: Run) -> list[Kill]:
-    """The OOM kills that the run died of: the last, and those around it by the same killer."""
+def _fatal_kills(run: UnitRun) -> list[OomKill]:
+    """Return the OOM kills that ended the run: the last one, and those shortly before it by the same killer."""
     if run.end is None or not run.kills:
         return []
     onset, last = run.onset(run.end), run.kills[-1]
     if run.end.value != "oom-kill":
         gap = onset.clock - last.clock
         at_once = (
-            last.by is Kind.OOMD
-            or (onset.kind is Kind.MAIN_EXIT and (onset.value, onset.number) == ("killed", signal.SIGKILL))
+            last.by is JournalEventKind.OOMD
+            or (
+                onset.kind is JournalEventKind.MAIN_EXIT
+                and (onset.value, onset.number) == ("killed", signal.SIGKILL)
+            )
             or (unit_kind(run.unit) == "scope" and onset is run.end)
         )
-        if onset.kind is Kind.STOPPING or not (at_once and -LATE <= gap <= NEAR):
+        if onset.kind is JournalEventKind.STOPPING or not (at_once and -LATE <= gap <= NEAR):
             return []
     return [kill for kill in run.kills if kill.by is last.by and last.clock - kill.clock <= NEAR]
 
 
-def _deed_behind(run: Run, onset: Event) -> Deed | None:
-    """The last of unitmem's decisions that would have ended the run as it did."""
-    for deed in reversed(run.deeds):
-        if not deed.covers(onset.clock):
+def _decision_behind(run: UnitRun, onset: JournalEvent) -> UnitmemDecision | None:
+    """Return unitmem's last decision that explains how the run ended; None if there is none."""
+    for decision in reversed(run.decisions):
+        if not decision.covers(onset.clock):
             continue
-        action = ACTIONS.get(deed.action)  # a signal goes by its own name
+        action = ACTIONS.get(decision.action)  # a signal goes by its own name
         if action is not None and action.ends_the_unit and action.sends is None:
-            if onset.kind in (Kind.STOPPING, Kind.STOPPED):
-                return deed
+            if onset.kind in (JournalEventKind.STOPPING, JournalEventKind.STOPPED):
+                return decision
             continue
-        number = signal_number(deed.action) if action is None else action.sends
+        number = signal_number(decision.action) if action is None else action.sends
         if number is not None and _explains(number, onset):
-            return deed
+            return decision
     return None
 
 
-def _request_behind(run: Run, onset: Event) -> Event | None:
-    """The last `systemctl kill` that would have ended the run as it did."""
+def _request_behind(run: UnitRun, onset: JournalEvent) -> JournalEvent | None:
+    """Return the last `systemctl kill` that explains how the run ended; None if there is none."""
     for event in reversed(run.events):
-        if event.kind is Kind.SIGNAL and event.number is not None:
-            patience = NEAR if event.number == signal.SIGKILL else SLOW
-            if 0 <= onset.clock - event.clock <= patience and _explains(event.number, onset):
+        if event.kind is JournalEventKind.SIGNAL and event.number is not None:
+            within = NEAR if event.number == signal.SIGKILL else SLOW
+            if 0 <= onset.clock - event.clock <= within and _explains(event.number, onset):
                 return event
     return None
 
 
-def _explains(number: int, onset: Event) -> bool:
-    """Whether a run that was sent the signal `number` may end as `onset` says because of it."""
+def _explains(number: int, onset: JournalEvent) -> bool:
+    """Return whether the signal `number` can make a run end with `onset`."""
     ending = number in _ENDING_SIGNALS
-    if onset.kind is Kind.MAIN_EXIT and onset.value in ("killed", "dumped"):
+    if onset.kind is JournalEventKind.MAIN_EXIT and onset.value in ("killed", "dumped"):
         return onset.number == number or (ending and onset.number == signal.SIGKILL)
     # it was handled, and the process exited as it saw fit; SIGKILL can't be
-    exited = onset.kind is Kind.MAIN_EXIT or onset.kind in (Kind.SUCCESS, Kind.FAILURE)
-    return exited and ending and not (onset.kind is Kind.MAIN_EXIT and number == signal.SIGKILL)
+    exited = onset.kind is JournalEventKind.MAIN_EXIT or onset.kind in (
+        JournalEventKind.SUCCESS,
+        JournalEventKind.FAILURE,
+    )
+    return exited and ending and not (onset.kind is JournalEventKind.MAIN_EXIT and number == signal.SIGKILL)
 
 
-def _aftermath(end: Event) -> str:
+def _aftermath(end: JournalEvent) -> str:
     match end.kind, end.value:
-        case Kind.FAILURE, "timeout":
+        case JournalEventKind.FAILURE, "timeout":
             return "; it did not stop in time, and was killed"
-        case Kind.FAILURE, result:
+        case JournalEventKind.FAILURE, result:
             return f"; it failed with result {printable(result)}"
         case _:
             return ""
 
 
-def _crash(end: Event, exits: Sequence[Event]) -> str:
-    """`SIGSEGV, core dumped`, `exit status 3`, `watchdog`."""
+def _crash(end: JournalEvent, exits: Sequence[JournalEvent]) -> str:
+    """Return how it crashed: `SIGSEGV, core dumped`, `exit status 3`, …"""
     if end.value in ("watchdog", "protocol", "resources") or not exits:
         return {"watchdog": "it missed its watchdog deadline"}.get(
             end.value, f"result {printable(end.value)}"
         )
     last = exits[-1]
-    whose = "" if last.kind is Kind.MAIN_EXIT else " of a control process"
+    whose = "" if last.kind is JournalEventKind.MAIN_EXIT else " of a control process"
     if last.value == "exited":
         return f"exit status {last.number}{whose}"
     return f"{signal_name(last.number or 0)}{whose}{', core dumped' if last.value == 'dumped' else ''}"
 
 
-def _evidence(events: Iterable[Event]) -> tuple[str, ...]:
+def _evidence(events: Iterable[JournalEvent]) -> tuple[str, ...]:
     ordered = sorted(events, key=lambda event: event.clock)
     return tuple(dict.fromkeys(event.message for event in ordered if event.message))

@@ -1,7 +1,7 @@
-"""Journal entries as `journalctl --output=json` writes them: whose word one is, and the lines that have no fields.
+"""Journal entries as `journalctl --output=json` writes them: their fields, senders, and messages without fields.
 
-Anyone may log anything, also with a MESSAGE_ID: only the fields count that journald itself adds, whose names
-begin with an underscore (systemd.journal-fields(7)).
+Any program may log anything, also with a MESSAGE_ID: the sender is known only by the fields that journald itself
+adds, whose names begin with an underscore (systemd.journal-fields(7)).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from unitmem.unit import is_unit_name, unit_kind
 
 
 def text(entry: Mapping[str, object], name: str) -> str | None:
-    """The field's text; None where it is missing, empty, or there more than once with different values."""
+    """Return the field's text; None where it is missing, empty, or has several different values."""
     found = values(entry, name)
     return found.pop() if len(found) == 1 else None
 
 
 def values(entry: Mapping[str, object], name: str) -> set[str]:
-    """Every value of a field, which may be there more than once."""
+    """Return every value of a field, which may have several."""
     value = entry.get(name)
     # numbers are the bytes of one value
     several = isinstance(value, list) and not all(isinstance(part, int) for part in value)
@@ -40,7 +40,7 @@ def _decoded(value: object) -> str | None:
 
 
 def number(entry: Mapping[str, object], name: str) -> int | None:
-    """The number at the start of the field: `9` of `9` and of `9/KILL`."""
+    """Return the number at the start of the field: `9` of `9` and of `9/KILL`."""
     match = re.match(r"\d{1,18}", text(entry, name) or "", re.ASCII)
     return int(match[0]) if match else None
 
@@ -48,25 +48,25 @@ def number(entry: Mapping[str, object], name: str) -> int | None:
 # --- whose word it is --------------------------------------------------------------------------
 
 
-def is_kernels(entry: Mapping[str, object]) -> bool:
-    """Whether the kernel itself wrote it: what root writes to /dev/kmsg has another facility."""
+def is_from_kernel(entry: Mapping[str, object]) -> bool:
+    """Return whether the kernel itself wrote the entry: what root writes to /dev/kmsg has another facility."""
     return text(entry, "_TRANSPORT") == "kernel" and text(entry, "SYSLOG_FACILITY") in ("0", None)
 
 
-def is_oomds(entry: Mapping[str, object]) -> bool:
-    """Whether systemd-oomd wrote it."""
+def is_from_oomd(entry: Mapping[str, object]) -> bool:
+    """Return whether systemd-oomd wrote the entry."""
     return text(entry, "_SYSTEMD_UNIT") == "systemd-oomd.service"
 
 
-def is_managers(entry: Mapping[str, object], uid: int | None = None) -> bool:
-    """Whether PID 1 wrote it; with `uid`, that user's manager."""
+def is_from_manager(entry: Mapping[str, object], uid: int | None = None) -> bool:
+    """Return whether PID 1 wrote the entry; with `uid`, whether that user's manager did."""
     if uid is None:
         return text(entry, "_PID") == "1"
     return text(entry, "_UID") == str(uid) and text(entry, "_SYSTEMD_USER_UNIT") == "init.scope"
 
 
-def is_unitmems(entry: Mapping[str, object], uid: int | None = None) -> bool:
-    """Whether unitmem told of a decision or an outcome in it, run by root; with `uid`, by that user."""
+def is_from_unitmem(entry: Mapping[str, object], uid: int | None = None) -> bool:
+    """Return whether the entry is a decision or an outcome of a unitmem that root runs; with `uid`, that user."""
     return text(entry, "MESSAGE_ID") in (DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID) and text(
         entry, "_UID"
     ) == str(uid or 0)
@@ -76,13 +76,13 @@ def is_unitmems(entry: Mapping[str, object], uid: int | None = None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class OomKill:
-    """The kernel's line about whom it kills, and why."""
+class OomLine:
+    """The kernel's `oom-kill:` line: which process it kills, and why."""
 
     constraint: str
-    """`MEMCG` where a cgroup's limit was met, `NONE` where the machine was out of memory."""
+    """`MEMCG` where a cgroup's limit was reached, `NONE` where the machine was out of memory."""
     limited: str | None
-    """The cgroup whose limit was met."""
+    """The cgroup whose limit was reached."""
     cgroup: str
     pid: int
     name: str
@@ -113,46 +113,46 @@ _TIMEOUT = re.compile(
 )
 
 
-def parse_oom_kill(message: str) -> OomKill | None:
-    """The kernel's `oom-kill:` line; None for any other, and for one that can be read in two ways.
+def parse_oom_kill(message: str) -> OomLine | None:
+    """Parse the kernel's `oom-kill:` line; None for any other message, and for an ambiguous one.
 
-    Processes and, below a delegated unit, cgroups have the names that their owners give them, with commas if they like.
+    Names of processes and, below a delegated unit, of cgroups are chosen by their owners, and may contain commas.
     """
     match = _OOM_KILL.fullmatch(message)
     if match is None or any(message.count(key) > 1 for key in (",task_memcg=", ",oom_memcg=", ",task=")):
         return None
-    return OomKill(match["constraint"], match["limited"], match["cgroup"], int(match["pid"]), match["name"])
+    return OomLine(match["constraint"], match["limited"], match["cgroup"], int(match["pid"]), match["name"])
 
 
 def parse_killed(message: str) -> tuple[int, int] | None:
-    """pid, and bytes of anonymous memory, of the kernel's `Killed process` line; None for any other."""
+    """Return (pid, bytes of anonymous memory) of the kernel's `Killed process` line; None for any other message."""
     match = _KILLED.match(message)
     return (int(match[1]), int(match[2]) * 1024) if match else None
 
 
 def parse_oomd_kill(message: str) -> tuple[str, str] | None:
-    """The cgroup that systemd-oomd killed, and why; None for any other line."""
+    """Return (cgroup, reason) of a kill by systemd-oomd; None for any other message."""
     match = _OOMD_KILL.fullmatch(message)
     return (match["killed"] or match["marked"], match["why"]) if match else None
 
 
 def parse_signal_request(message: str, unit: str) -> str | None:
-    """The signal that the manager sent to a process of `unit` because `systemctl kill` asked for it."""
+    """Return the name of the signal that `systemctl kill` sent to a process of `unit`; None for any other message."""
     match = _SIGNAL_REQUEST.fullmatch(message.removeprefix(f"{unit}: "))
     return match[1] if match else None
 
 
 def parse_timeout(message: str, unit: str) -> str | None:
-    """What the manager says as `unit` takes longer to start, or runs for longer, than it may."""
+    """Return the manager's message that `unit` exceeded its start or runtime limit; None for any other message."""
     said = message.removeprefix(f"{unit}: ")
     return said if _TIMEOUT.fullmatch(said) else None
 
 
 def unit_of_cgroup(path: str, uid: int | None = None) -> str | None:
-    """The unit that the cgroup `path` is, or is below, as systemd itself reads a path; None if there is none.
+    """Return the unit that the cgroup `path` belongs to, by systemd's own rule; None if there is none.
 
-    It is the first that is no slice: what comes below belongs to that unit, and may be named like a unit of the
-    machine's (a container's `system.slice/ssh.service`). With `uid`, the unit of that user's manager.
+    It is the first that is not a slice: whatever is below belongs to that unit, and may be named like a unit of the
+    machine (a container's `system.slice/ssh.service`). With `uid`, it is the unit of that user's manager.
     """
     names = [name.removeprefix("_") for name in path.split("/") if name]  # cg_escape() puts the underscore
     if uid is not None:

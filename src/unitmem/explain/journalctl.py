@@ -1,7 +1,6 @@
-"""Reading the journal about a unit, through journalctl(1): of what happened to it, and who did it.
+"""Reading the journal's entries about a unit through journalctl(1).
 
-For the command line only. A process for each look is nothing for a daemon, which neither reads the journal nor
-waits for anybody who does.
+For the command line only: the daemon never reads the journal, nor waits for a process that does.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from collections.abc import Iterator, Mapping
 
 from unitmem.errors import UnitmemError
 from unitmem.explain.entries import (
-    is_kernels,
-    is_oomds,
+    is_from_kernel,
+    is_from_oomd,
     parse_killed,
     parse_oom_kill,
     parse_oomd_kill,
@@ -45,7 +44,7 @@ _HINT = "run it as root, or as a member of the group systemd-journal"
 
 
 def read_entries(unit: str, since: float, *, user: bool = False) -> Iterator[dict[str, object]]:
-    """What the journal has about `unit`, oldest first: of its manager, unitmem, the kernel's OOM killer, systemd-oomd.
+    """Yield the entries about `unit`, oldest first, of its manager, unitmem, the kernel's OOM killer and systemd-oomd.
 
     Args:
         unit: its full name.
@@ -53,8 +52,8 @@ def read_entries(unit: str, since: float, *, user: bool = False) -> Iterator[dic
         user: whether it is a unit of the calling user's own manager.
 
     Raises:
-        UnitmemError: journalctl is missing, or failed; or the system's journal may not be read, which shows
-            only after what may be read has been.
+        UnitmemError: journalctl is missing, or failed; or the system's journal may not be read, which is known
+            only after the readable part was yielded.
     """
     uid = os.getuid() if user else None
     victims: set[int] = set()
@@ -65,7 +64,7 @@ def read_entries(unit: str, since: float, *, user: bool = False) -> Iterator[dic
 
 
 def command(unit: str, since: float, uid: int | None) -> list[str]:
-    """The arguments of journalctl; terms of one group must all match, and one group is enough."""
+    """Return the journalctl command line; all terms of a group must match, and one group is enough."""
     own = [
         f"{UNIT_FIELD}={unit}",
         f"MESSAGE_ID={DECISION_MESSAGE_ID}",
@@ -90,7 +89,7 @@ def command(unit: str, since: float, uid: int | None) -> list[str]:
 
 
 def parse_entry(line: bytes) -> dict[str, object] | None:
-    """One line of `journalctl --output=json`; None for what is none, as the hints between them and a torn one."""
+    """Parse one line of `journalctl --output=json`; None for any other line, such as a hint or a truncated entry."""
     try:
         entry = json.loads(line)
     except ValueError:  # of bad UTF-8 too
@@ -99,17 +98,17 @@ def parse_entry(line: bytes) -> dict[str, object] | None:
 
 
 def is_about(entry: Mapping[str, object], unit: str, uid: int | None, victims: set[int]) -> bool:
-    """Whether an entry that journalctl gave is about `unit`, as far as its terms couldn't say that.
+    """Return whether an entry from `command` is about `unit`, which its terms alone can't ensure.
 
     Args:
         entry: the entry.
         unit: the unit in question.
         uid: of the user whose manager's unit it is; None for the system's.
-        victims: pids of the unit that the kernel has chosen to kill, to be passed with each entry: the
-            kernel's next line names but the pid.
+        victims: pids of the unit that the kernel has chosen to kill, to be passed with each entry, since the
+            kernel's next line has only the pid.
     """
     message = text(entry, "MESSAGE") or ""
-    if is_kernels(entry):
+    if is_from_kernel(entry):
         if (killed := parse_killed(message)) is not None:
             return killed[0] in victims
         oom = parse_oom_kill(message)
@@ -122,14 +121,14 @@ def is_about(entry: Mapping[str, object], unit: str, uid: int | None, victims: s
         return True
     if text(entry, "_TRANSPORT") == "kernel":
         return False
-    if is_oomds(entry):
+    if is_from_oomd(entry):
         killed_cgroup = parse_oomd_kill(message)
         return killed_cgroup is not None and unit_of_cgroup(killed_cgroup[0], uid) == unit
     return True
 
 
 def _run(arguments: list[str], *, partial: bool) -> Iterator[bytes]:
-    """The lines that journalctl prints. With `partial`, it is enough if it may read some of the journal."""
+    """Yield the lines that journalctl prints; with `partial`, it need not be allowed to read all of the journal."""
     # a file takes whatever it says; a pipe that nobody reads would fill, and hold it up
     with tempfile.TemporaryFile() as complaints:
         try:

@@ -1,7 +1,7 @@
-"""What the journal tells of runs of units, put together: one run's events, the OOM kills in it, what unitmem did.
+"""Runs of units, put together from journal entries: a run's events, its OOM kills, and unitmem's decisions.
 
-The sources reach journald on different ways, so that their lines may come out of order; the kernel's and
-systemd-oomd's name a cgroup, and no invocation.
+The sources reach journald through different sockets, so that their lines may come out of order; those of the
+kernel and systemd-oomd name a cgroup, and no invocation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from unitmem.explain import entries as fields
 from unitmem.explain.entries import (
-    OomKill,
+    OomLine,
     parse_killed,
     parse_oom_kill,
     parse_oomd_kill,
@@ -35,15 +35,15 @@ from unitmem.text import format_size, printable
 from unitmem.unit import ManagerKind, is_within, unit_kind
 
 NEAR = 30.0
-"""Seconds from a SIGKILL to the manager's notice: to free what a large process holds takes that long under pressure."""
+"""The most seconds from a SIGKILL to the manager's notice: under pressure, freeing memory takes long."""
 SLOW = 90.0
-"""Seconds a process may take over SIGTERM and its like: systemd's DefaultTimeoutStopSec=."""
+"""The most seconds that a process may take to end on SIGTERM and the like: systemd's DefaultTimeoutStopSec=."""
 LATE = 5.0
-"""Seconds by which one source's lines may lag behind another's: they reach journald on different ways."""
+"""The most seconds by which one source's lines may lag behind another's."""
 
 
-class Kind(Enum):
-    """What an event is; the manager's word on it, but for the last."""
+class JournalEventKind(Enum):
+    """The kinds of events in the journal."""
 
     STARTING = auto()
     STOPPING = auto()
@@ -57,54 +57,54 @@ class Kind(Enum):
     OOMD = auto()
     TIMEOUT = auto()
     LOST = auto()
-    """Not in the journal: the next run began, and nothing was said of the end of this one."""
+    """Not an entry: the next run began, and no entry says how this one ended."""
 
 
 _KIND_OF_MESSAGE = {
-    "7d4958e842da4a758f6c1cdc7b36dcc5": Kind.STARTING,
-    "39f53479d3a045ac8e11786248231fbf": Kind.STARTING,  # started; some kinds and types say only this
-    "de5b426a63be47a7b6ac3eaac82e2f6f": Kind.STOPPING,
-    "9d1aaa27d60140bd96365438aad20286": Kind.STOPPED,
-    "7ad2d189f7e94e70a38c781354912448": Kind.SUCCESS,
-    "d9b373ed55a64feb8242e02dbe79a49c": Kind.FAILURE,
-    "98e322203f7a4ed290d09fe03c09fe15": Kind.MAIN_EXIT,
-    "fe6faa94e7774663a0da52717891d8ef": Kind.OOM,
-    "d989611b15e44c9dbf31e3c81256e4ed": Kind.OOMD,  # of PID 1: systemd-oomd's own line has no MESSAGE_ID
+    "7d4958e842da4a758f6c1cdc7b36dcc5": JournalEventKind.STARTING,
+    "39f53479d3a045ac8e11786248231fbf": JournalEventKind.STARTING,  # started; some kinds and types say only this
+    "de5b426a63be47a7b6ac3eaac82e2f6f": JournalEventKind.STOPPING,
+    "9d1aaa27d60140bd96365438aad20286": JournalEventKind.STOPPED,
+    "7ad2d189f7e94e70a38c781354912448": JournalEventKind.SUCCESS,
+    "d9b373ed55a64feb8242e02dbe79a49c": JournalEventKind.FAILURE,
+    "98e322203f7a4ed290d09fe03c09fe15": JournalEventKind.MAIN_EXIT,
+    "fe6faa94e7774663a0da52717891d8ef": JournalEventKind.OOM,
+    "d989611b15e44c9dbf31e3c81256e4ed": JournalEventKind.OOMD,  # of PID 1: systemd-oomd's own line has no MESSAGE_ID
 }
 # failures of a start that never made a run, or none of its own
 _NO_ENDING = frozenset({"start-limit-hit", "exec-condition"})
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """What one entry says."""
+class JournalEvent:
+    """One journal entry about a unit, or the lack of one (`LOST`)."""
 
-    kind: Kind
+    kind: JournalEventKind
     at: float
     clock: float
-    """Monotonic seconds, for what came before what, and how long."""
+    """Monotonic seconds, for order and durations."""
     boot: str | None
-    """One boot's clock says nothing of another's."""
+    """The boot ID: clocks of different boots can't be compared."""
     message: str
     value: str = ""
-    """Of a failure its result, of a job its type, of an exit its code (`exited`, `killed`, `dumped`)."""
+    """The result of a failure, the type of a job, the code of an exit (`exited`, `killed`, `dumped`)."""
     number: int | None = None
-    """Of an exit its status or signal, of a request its signal."""
+    """The status or signal of an exit, the signal of a request."""
 
 
 @dataclass(slots=True)
-class Kill:
-    """One OOM kill, put together from what the killer and the manager say of it."""
+class OomKill:
+    """One OOM kill, put together from the entries of the killer and of the manager."""
 
-    by: Kind
+    by: JournalEventKind
     at: float
     clock: float
     why: str = ""
-    """In the killer's words; empty while only the manager has told of it."""
+    """The reason in the killer's words; empty while only the manager has reported the kill."""
     victim: str = ""
-    evidence: list[Event] = field(default_factory=list)
+    evidence: list[JournalEvent] = field(default_factory=list)
     noticed: bool = False
-    """Whether the manager has told of it."""
+    """Whether the manager has reported the kill."""
 
     @property
     def detail(self) -> str:
@@ -114,69 +114,69 @@ class Kill:
 
 
 @dataclass(slots=True)
-class Deed:
-    """A decision of unitmem, and what became of it."""
+class UnitmemDecision:
+    """A decision of unitmem and its outcome, as its entries report them."""
 
     key: tuple[str | None, ...]
     action: str
     result: str
-    told: Event
-    outcome: Event | None = None
+    reported: JournalEvent
+    outcome: JournalEvent | None = None
 
     def covers(self, clock: float) -> bool:
-        """Whether it was under way then."""
-        if self.result in (Result.OBSERVED, Result.REFUSED, Result.GONE) or clock < self.told.clock:
+        """Return whether the decision was being performed at that time."""
+        if self.result in (Result.OBSERVED, Result.REFUSED, Result.GONE) or clock < self.reported.clock:
             return False
         if self.outcome is None:
-            return clock - self.told.clock <= SLOW
+            return clock - self.reported.clock <= SLOW
         # the look whether it worked comes before or after the manager's word that it did
         return clock <= self.outcome.clock + (LATE if self.result == Result.VERIFIED else 0)
 
 
 @dataclass(slots=True)
-class Run:
-    """One run of a unit, as far as the journal tells of it."""
+class UnitRun:
+    """One run of a unit, as far as the journal shows it."""
 
     unit: str
     invocation_id: str | None
-    events: list[Event] = field(default_factory=list)
-    """What the manager said."""
-    kills: list[Kill] = field(default_factory=list)
-    deeds: list[Deed] = field(default_factory=list)
-    end: Event | None = None
-    before: Run | None = None
-    """The unit's run before it, until the manager's word of this one shows that the other is over."""
+    events: list[JournalEvent] = field(default_factory=list)
+    """The manager's entries."""
+    kills: list[OomKill] = field(default_factory=list)
+    decisions: list[UnitmemDecision] = field(default_factory=list)
+    end: JournalEvent | None = None
+    before: UnitRun | None = None
+    """The unit's previous run, until an entry of the manager about this one shows that the previous one is over."""
 
-    def first(self, *kinds: Kind) -> Event | None:
+    def first(self, *kinds: JournalEventKind) -> JournalEvent | None:
         return next((event for event in self.events if event.kind in kinds), None)
 
-    def last(self, *kinds: Kind) -> Event | None:
+    def last(self, *kinds: JournalEventKind) -> JournalEvent | None:
         return next((event for event in reversed(self.events) if event.kind in kinds), None)
 
-    def onset(self, end: Event) -> Event:
-        """What the end began with: a stop job, or the main process's unclean exit; a clean one is not logged."""
-        return self.first(Kind.STOPPING, Kind.MAIN_EXIT) or end
+    def onset(self, end: JournalEvent) -> JournalEvent:
+        """Return the event that the end began with: a stop job, or the main process's unclean exit, or `end` itself."""
+        return self.first(JournalEventKind.STOPPING, JournalEventKind.MAIN_EXIT) or end
 
     def was_killed(self) -> bool:
-        """Whether it ended by OOM as far as the manager alone can tell."""
-        exited = self.last(Kind.MAIN_EXIT)
+        """Return whether the run ended by an OOM kill as far as the manager's entries show."""
+        exited = self.last(JournalEventKind.MAIN_EXIT)
         return (self.end is not None and self.end.value == "oom-kill") or (
             exited is not None and exited.value == "killed" and exited.number == signal.SIGKILL
         )
 
 
-class _History:
-    """The runs of units, as entries are taken in."""
+class _RunCollector:
+    """Collects the runs of units from journal entries."""
 
     def __init__(self) -> None:
-        self.runs: list[Run] = []
-        self.victims: dict[int, Kill] = {}
-        """The latest kill of the kernel's by pid, whose size another line tells."""
-        self._by_id: dict[tuple[str, str], Run] = {}
-        self._current: dict[str, Run] = {}
+        self.runs: list[UnitRun] = []
+        self.victims: dict[int, OomKill] = {}
+        """The kernel's latest kill of each pid; its size is in a later line."""
+        self._by_id: dict[tuple[str, str], UnitRun] = {}
+        self._current: dict[str, UnitRun] = {}
 
-    def run(self, unit: str, invocation_id: str | None) -> Run:
-        """The run with that invocation; without one, the run that goes on, or is about to begin."""
+    def run(self, unit: str, invocation_id: str | None) -> UnitRun:
+        """Return the run of that invocation ID; without one, the run that goes on, or a new one."""
         current = self._current.get(unit)
         going_on = current if current is not None and current.end is None else None
         if not invocation_id:
@@ -184,22 +184,22 @@ class _History:
         run = self._by_id.get((unit, invocation_id))
         if run is None:
             if going_on is not None and going_on.invocation_id is None:
-                run = going_on  # what was told without an invocation was told of this one
+                run = going_on  # entries without an invocation were about this one
                 run.invocation_id = invocation_id
             else:
                 run = self._begin(unit, invocation_id)
             self._by_id[unit, invocation_id] = run
         return run
 
-    def managed(self, unit: str, invocation_id: str | None, kind: Kind) -> Run:
-        """The run that the manager's word is about; without an invocation, only a start is of a new one."""
+    def run_of_entry(self, unit: str, invocation_id: str | None, kind: JournalEventKind) -> UnitRun:
+        """Return the run that the manager's entry is about; without an invocation ID, only a start begins a new one."""
         current = self._current.get(unit)
-        if not invocation_id and current is not None and kind is not Kind.STARTING:
+        if not invocation_id and current is not None and kind is not JournalEventKind.STARTING:
             return current
         return self.run(unit, invocation_id)
 
-    def killed(self, unit: str, clock: float) -> Run:
-        """The run that a killer's line is about, which names no invocation and may come late."""
+    def killed(self, unit: str, clock: float) -> UnitRun:
+        """Return the run that a killer's line is about; such a line has no invocation ID, and may come late."""
         current = self._current.get(unit)
         if (
             current is not None
@@ -211,32 +211,32 @@ class _History:
             return current
         return self.run(unit, None)
 
-    def _begin(self, unit: str, invocation_id: str | None) -> Run:
-        run = Run(unit, invocation_id, before=self._current.get(unit))
+    def _begin(self, unit: str, invocation_id: str | None) -> UnitRun:
+        run = UnitRun(unit, invocation_id, before=self._current.get(unit))
         self.runs.append(run)
         self._current[unit] = run
         return run
 
 
-def read(entries: Iterable[Mapping[str, object]], uid: int | None = None) -> list[Run]:
-    """The runs that `entries` tell of, as they began; arguments as of `ending.attribute`."""
-    history = _History()
+def read(entries: Iterable[Mapping[str, object]], uid: int | None = None) -> list[UnitRun]:
+    """Return the runs in `entries`, in the order in which they began; args are those of `attribution.attribute`."""
+    collector = _RunCollector()
     for entry in entries:
-        _take(history, entry, uid)
-    return history.runs
+        _take(collector, entry, uid)
+    return collector.runs
 
 
-def _take(history: _History, entry: Mapping[str, object], uid: int | None) -> None:
-    """Add what `entry` says to `history`, if it comes from one who may say it."""
+def _take(collector: _RunCollector, entry: Mapping[str, object], uid: int | None) -> None:
+    """Add `entry` to `collector`, if its sender is trusted for its content."""
     at = fields.number(entry, "__REALTIME_TIMESTAMP")
     if at is None:
         return
     clock = fields.number(entry, "__MONOTONIC_TIMESTAMP")
     message = text(entry, "MESSAGE") or ""
 
-    def event(kind: Kind, value: str = "", number: int | None = None) -> Event:
+    def event(kind: JournalEventKind, value: str = "", number: int | None = None) -> JournalEvent:
         seconds = at / 1e6
-        return Event(
+        return JournalEvent(
             kind,
             seconds,
             seconds if clock is None else clock / 1e6,
@@ -246,130 +246,134 @@ def _take(history: _History, entry: Mapping[str, object], uid: int | None) -> No
             number,
         )
 
-    if fields.is_kernels(entry):
-        _take_kernel(history, event(Kind.OOM), message, uid)
-    elif fields.is_oomds(entry):
-        _take_oomd(history, event(Kind.OOMD), message, uid)
-    elif fields.is_managers(entry, uid):
+    if fields.is_from_kernel(entry):
+        _take_kernel(collector, event(JournalEventKind.OOM), message, uid)
+    elif fields.is_from_oomd(entry):
+        _take_oomd(collector, event(JournalEventKind.OOMD), message, uid)
+    elif fields.is_from_manager(entry, uid):
         prefix = "" if uid is None else "USER_"
         unit = text(entry, f"{prefix}UNIT")
-        if unit is not None and (said := _managers_word(entry, unit, message)) is not None:
-            run = history.managed(unit, text(entry, f"{prefix}INVOCATION_ID"), said[0])
+        if unit is not None and (said := _manager_event(entry, unit, message)) is not None:
+            run = collector.run_of_entry(unit, text(entry, f"{prefix}INVOCATION_ID"), said[0])
             _take_manager(run, event(*said))
-    elif fields.is_unitmems(entry, uid):
-        _take_own(history, entry, event(Kind.SIGNAL), uid)
+    elif fields.is_from_unitmem(entry, uid):
+        _take_own(collector, entry, event(JournalEventKind.SIGNAL), uid)
 
 
-def _managers_word(
+def _manager_event(
     entry: Mapping[str, object], unit: str, message: str
-) -> tuple[Kind, str, int | None] | None:
-    """Kind, value and number of the event that the manager tells of, if it tells of one."""
+) -> tuple[JournalEventKind, str, int | None] | None:
+    """Return (kind, value, number) of the event that the manager reports; None for any other entry."""
     kind = _KIND_OF_MESSAGE.get(text(entry, "MESSAGE_ID") or "")
     match kind:
         case None if (name := parse_signal_request(message, unit)) is not None:
-            return Kind.SIGNAL, name, signal_number(name)
+            return JournalEventKind.SIGNAL, name, signal_number(name)
         case None if (timeout := parse_timeout(message, unit)) is not None:
-            return Kind.TIMEOUT, timeout, None
+            return JournalEventKind.TIMEOUT, timeout, None
         case None:
             return None
-        case Kind.FAILURE:
+        case JournalEventKind.FAILURE:
             return kind, text(entry, "UNIT_RESULT") or "", None
-        case Kind.STOPPED:
+        case JournalEventKind.STOPPED:
             return kind, text(entry, "JOB_TYPE") or "", None
-        case Kind.MAIN_EXIT:
+        case JournalEventKind.MAIN_EXIT:
             main = text(entry, "COMMAND") in ("ExecStart", None)
             code, status = text(entry, "EXIT_CODE") or "", fields.number(entry, "EXIT_STATUS")
-            return kind if main else Kind.OTHER_EXIT, code, status
+            return kind if main else JournalEventKind.OTHER_EXIT, code, status
         case _:
             return kind, "", None
 
 
-def _take_manager(run: Run, event: Event) -> None:
+def _take_manager(run: UnitRun, event: JournalEvent) -> None:
     if event.value in _NO_ENDING:
         return
-    if event.kind is Kind.STOPPED and not run.events and unit_kind(run.unit) != "slice":
+    if event.kind is JournalEventKind.STOPPED and not run.events and unit_kind(run.unit) != "slice":
         return  # the journal begins between an end and the restart that is scheduled after it
     before, run.before = run.before, None
     if before is not None and before.end is None and before.events:
-        before.end = replace(event, kind=Kind.LOST, message="", value="")
+        before.end = replace(event, kind=JournalEventKind.LOST, message="", value="")
     run.events.append(event)
     match event.kind:
-        case Kind.OOM | Kind.OOMD:
-            _notice(run, event)
-        case Kind.SUCCESS | Kind.FAILURE if run.end is None or run.end.kind is Kind.LOST:
+        case JournalEventKind.OOM | JournalEventKind.OOMD:
+            _note_notice(run, event)
+        case JournalEventKind.SUCCESS | JournalEventKind.FAILURE if (
+            run.end is None or run.end.kind is JournalEventKind.LOST
+        ):
             run.end = event
-        case Kind.STOPPED if run.end is None and unit_kind(run.unit) == "slice":
-            # of other kinds a result is told, and this also as a restart is scheduled after it
+        case JournalEventKind.STOPPED if run.end is None and unit_kind(run.unit) == "slice":
+            # other kinds report a result, and STOPPED also when a restart is scheduled after it
             run.end = event
         case _:
             pass
 
 
-def _notice(run: Run, event: Event) -> None:
-    """Add what the manager noticed of a kill to the killer's own words, or note a kill without those."""
+def _note_notice(run: UnitRun, event: JournalEvent) -> None:
+    """Add the manager's notice to the kill that it is about, or to a new one if the killer's line isn't there."""
     near = [kill for kill in run.kills if kill.by is event.kind and event.clock - kill.clock <= NEAR]
     kill = next((kill for kill in near if not kill.noticed), None)
     if kill is None and near and event.clock - near[-1].clock <= LATE:
         kill = near[-1]  # it counts, and may notice the processes of one group one after another
     if kill is None:
-        kill = Kill(event.kind, event.at, event.clock)
+        kill = OomKill(event.kind, event.at, event.clock)
         run.kills.append(kill)
     kill.noticed = True
     kill.evidence.append(event)
 
 
-def _take_kernel(history: _History, event: Event, message: str, uid: int | None) -> None:
-    if (killed := parse_killed(message)) is not None and killed[0] in history.victims:
-        kill = history.victims.pop(killed[0])
+def _take_kernel(collector: _RunCollector, event: JournalEvent, message: str, uid: int | None) -> None:
+    if (killed := parse_killed(message)) is not None and killed[0] in collector.victims:
+        kill = collector.victims.pop(killed[0])
         kill.victim += f", which held {format_size(killed[1])} of anonymous memory"
         kill.evidence.append(event)
     elif (oom := parse_oom_kill(message)) is not None and (
         unit := unit_of_cgroup(oom.cgroup, uid)
     ) is not None:
         victim = f"pid {oom.pid} ({printable(oom.name)})"
-        kill = _tell(history, unit, event, _oom_reason(oom, unit))
+        kill = _note_kill(collector, unit, event, _oom_reason(oom, unit))
         kill.victim = victim
-        history.victims[oom.pid] = kill
+        collector.victims[oom.pid] = kill
 
 
-def _take_oomd(history: _History, event: Event, message: str, uid: int | None) -> None:
+def _take_oomd(collector: _RunCollector, event: JournalEvent, message: str, uid: int | None) -> None:
     parsed = parse_oomd_kill(message)
     unit = unit_of_cgroup(parsed[0], uid) if parsed else None
     if parsed is not None and unit is not None:
-        _tell(history, unit, event, printable(parsed[1]))
+        _note_kill(collector, unit, event, printable(parsed[1]))
 
 
-def _tell(history: _History, unit: str, event: Event, why: str) -> Kill:
-    """Note a kill in the killer's words, with what the manager may have said of it before."""
-    run = history.killed(unit, event.clock)
+def _note_kill(collector: _RunCollector, unit: str, event: JournalEvent, why: str) -> OomKill:
+    """Add the killer's reason to the kill that the manager has noticed before, or to a new one; return the kill."""
+    run = collector.killed(unit, event.clock)
     kill = run.kills[-1] if run.kills else None
     if kill is None or kill.by is not event.kind or kill.why or event.clock - kill.clock > LATE:
-        kill = Kill(event.kind, event.at, event.clock)
+        kill = OomKill(event.kind, event.at, event.clock)
         run.kills.append(kill)
     kill.why = why
     kill.evidence.append(event)
     return kill
 
 
-def _take_own(history: _History, entry: Mapping[str, object], event: Event, uid: int | None) -> None:
+def _take_own(
+    collector: _RunCollector, entry: Mapping[str, object], event: JournalEvent, uid: int | None
+) -> None:
     unit, action = text(entry, UNIT_FIELD), text(entry, ACTION_FIELD)
     # root's own manager has units of the same names; journald may add the unit of OBJECT_PID= to the field
     of_manager = values(entry, OBJECT_FIELDS[ManagerKind.SYSTEM if uid is None else ManagerKind.USER])
     if unit is None or action is None or unit not in of_manager:
         return
-    run = history.run(unit, text(entry, INVOCATION_FIELD))
+    run = collector.run(unit, text(entry, INVOCATION_FIELD))
     result = text(entry, RESULT_FIELD) or ""
     key = (text(entry, POLICY_FIELD), text(entry, STEP_FIELD), action)
     if text(entry, "MESSAGE_ID") == DECISION_MESSAGE_ID:
-        run.deeds.append(Deed(key, action, result, event))
+        run.decisions.append(UnitmemDecision(key, action, result, event))
         return
-    for deed in reversed(run.deeds):
-        if deed.key == key and deed.outcome is None:
-            deed.result, deed.outcome = result, event
+    for decision in reversed(run.decisions):
+        if decision.key == key and decision.outcome is None:
+            decision.result, decision.outcome = result, event
             return
 
 
-def _oom_reason(oom: OomKill, unit: str) -> str:
+def _oom_reason(oom: OomLine, unit: str) -> str:
     match oom.constraint, oom.limited:
         case "NONE", _:
             return "the whole machine was out of memory"
@@ -390,12 +394,12 @@ def _oom_reason(oom: OomKill, unit: str) -> str:
 
 
 def _ancestors(path: str) -> Iterator[str]:
-    """`/a`, `/a/b`, …: from the top down to `path` itself."""
+    """Yield `/a`, `/a/b`, … down to `path` itself."""
     names = [name for name in path.split("/") if name]
     for count in range(1, len(names) + 1):
         yield "/" + "/".join(names[:count])
 
 
 def signal_number(name: str) -> signal.Signals | None:
-    """The signal called `name`; None for one of real time, and for what is none."""
+    """Return the signal called `name`; None for a real-time signal and for an unknown name."""
     return signal.Signals.__members__.get(name)

@@ -1,1 +1,1 @@
-"""A limit for one process, and a program's own memory; needs neither systemd nor a bus."""
+"""The library's guard for one process, and a program's own memory; neither systemd nor a bus is needed."""

@@ -39,7 +39,7 @@ class GuardLog:
         self.write(_LEVELS[outcome.kind], str(outcome))
 
     def report(self, failure: str, key: str | None = None) -> None:
-        """Log a failure that lasts, but not at each look; those with the same key are the same."""
+        """Log a lasting failure once a minute at most; failures with the same key count as the same."""
         key = key or failure
         now = time.monotonic()
         if now - self._reported.get(key, -math.inf) >= _REPEATED:

@@ -1,9 +1,9 @@
-"""The memory that this program uses and can still get: its own, its cgroup's and the machine's.
+"""The memory that this program uses and can still allocate: its own, its cgroup's and the machine's.
 
 Reference: proc_pid_statm(5), proc_pid_smaps(5); for cgroups see `own_cgroup`.
 
-Unlike the commands, a library has no choice of the machine it runs on: so cgroup v1 is read as well, a
-container's view of either, and where there is no Linux, only what Python itself knows.
+A library runs on machines that the commands don't support: so cgroup v1 is read as well, a container's
+view of either, and on other systems than Linux only what Python itself knows.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def read_memory_info(*, pss: bool = True, proc: Path = PROC_ROOT) -> MemoryInfo:
 
 
 class _Reading:
-    """The fields of a `MemoryInfo` that have been read so far, or why they could not be."""
+    """The fields of a `MemoryInfo` that were read so far, and the reasons for those that could not be."""
 
     def __init__(self, at: float) -> None:
         self._at = at
@@ -156,7 +156,7 @@ class _Reading:
             self._unknown[name] = _reason(error)
 
     def put_rest(self, reason: str) -> None:
-        """Mark all fields that were not put as unknown, for this reason."""
+        """Mark all remaining fields as unknown, for this reason."""
         done = {"at", "unknown", *self._values, *self._unknown}
         self._unknown |= {item.name: reason for item in fields(MemoryInfo) if item.name not in done}
 

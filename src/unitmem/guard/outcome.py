@@ -1,4 +1,4 @@
-"""The values of a guard: what it reads, the breach that it pursues, and its outcome."""
+"""The values of a guard: its readings, the breach that it acts on, and its outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unitmem.text import format_size, format_span
 
 
 class GuardEnd(StrEnum):
-    """How the work of a guard ended."""
+    """The kinds of outcome of a guard."""
 
     KILLED = "killed"
     """The process was above the limit, was signalled, and has ended."""
@@ -30,7 +30,7 @@ class GuardOutcome:
 
     kind: GuardEnd
     reason: str
-    """In words, for a log."""
+    """The reason as text, for a log."""
     signal: signal.Signals | None = None
     """The signal that was sent to it last, if any was."""
 
@@ -43,15 +43,15 @@ class GuardReading:
     """One reading of the memory that all guarded processes have together; in bytes."""
 
     at: float
-    """When, in seconds of `time.monotonic()`."""
+    """The time of the reading, in seconds of `time.monotonic()`."""
     rss: int | None
-    """None if it can't be read of each."""
+    """The sum of RSS; None if it can't be read of each process."""
     pss: int | None
-    """None where RSS shows that it is within the limit, or where it can't be read of any."""
+    """The sum of PSS; None where RSS shows that it is within the limit, or where it can't be read of any process."""
     processes: int
-    """How many live."""
+    """The number of living processes."""
     unknown: str | None
-    """Why PSS was asked for and can't be read, of one or of all, or children of one can't; `pss` is the sum of the others."""
+    """The reason why PSS or children of a process can't be read; `pss` is the sum of the others."""
 
     @classmethod
     def of(cls, processes: Sequence[Process], at: float) -> Self:
@@ -87,7 +87,7 @@ class Breach:
     limit: int
     grace: float | None
     due: float
-    """When to send a signal, the next one or the same again."""
+    """The time to send the next signal, or the same one again."""
     sent: signal.Signals | None = None
     sent_at: float = 0.0
 

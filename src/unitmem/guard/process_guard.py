@@ -26,9 +26,9 @@ from unitmem.kernel.process_tree import ProcessTree
 from unitmem.text import format_size, format_span, printable, seconds
 
 _AGAIN = (0.05, 1.0)
-"""The least and the most seconds until a signal is tried again, and until a tree without a root is looked at again."""
+"""The least and the most seconds until a signal is retried, and until a tree whose root has ended is checked again."""
 _SLOW = 10.0
-"""Seconds after SIGKILL from which on a process that still lives is reported."""
+"""Seconds after SIGKILL until a process that is still alive is reported."""
 _SOON = 1.0
 """Seconds that a process is given to finish exec, or to end after SIGKILL."""
 _LONGEST = (1 << 31) - 1
@@ -100,7 +100,7 @@ class ProcessGuard:
         self._pss: int | None = None
         self._reading: GuardReading | None = None
         self._breach: Breach | None = None
-        self._looks = self._weighed = 0
+        self._looks = self._pss_looks = 0
         self._blind_since = math.inf
         self._outcome: GuardOutcome | None = None
         self._give_up_at = math.inf
@@ -184,7 +184,7 @@ class ProcessGuard:
             if pinned is not None:
                 with pinned:
                     tree = ProcessTree(pinned, whole=self._whole)
-                    return GuardReading.of(tree.weigh(tree.look()), time.monotonic()).pss
+                    return GuardReading.of(tree.measure_pss(tree.look()), time.monotonic()).pss
         return self._pss
 
     @property
@@ -268,7 +268,7 @@ class ProcessGuard:
             self._closers.pop()()
 
     def _has_lock(self) -> bool:
-        """Return whether this thread is within a method of this guard already."""
+        """Return whether this thread is already within a method of this guard."""
         try:
             self._lock.notify()
         except RuntimeError:  # it doesn't own it
@@ -285,7 +285,7 @@ class ProcessGuard:
         return breach.killed(breach.sent)
 
     def _dies(self) -> bool:
-        """Return whether SIGKILL was sent, and a thread is there to see the end."""
+        """Return whether SIGKILL was sent, and the thread waits for the end."""
         return self.sent is signal.SIGKILL and self._thread is not None and self._thread.is_alive()
 
     def _cancelled(self) -> GuardOutcome:
@@ -361,8 +361,8 @@ class ProcessGuard:
             limit, grace = self._limit, self._grace
         processes = self._tree.look()
         if with_pss or self._pss is None or not is_within(limit, processes):
-            processes = self._tree.weigh(processes)
-            self._weighed += 1
+            processes = self._tree.measure_pss(processes)
+            self._pss_looks += 1
         self._looks += 1
         reading = self._reading = GuardReading.of(processes, at)
         if reading.unknown is None:
@@ -381,9 +381,9 @@ class ProcessGuard:
         return None
 
     def _pursue(self, breach: Breach) -> float:
-        """Send the signal that is due, if one is; return the seconds until there is more to do.
+        """Send the signal that is due, if one is; return the seconds until the next step.
 
-        If it reaches nobody, there is another look before it is tried again.
+        If it reaches no process, their memory is checked again before a retry.
         """
         now = time.monotonic()
         if now < breach.due:
@@ -420,13 +420,13 @@ class ProcessGuard:
         return breach.due - now
 
     def _again(self) -> float:
-        """Return the seconds until it is checked again whether a signal has had its effect."""
+        """Return the seconds until the next check for a signal's effect."""
         return min(max(self._interval, _AGAIN[0]), _AGAIN[1])
 
     def _statistics(self) -> str:
         numbers = [
             f"limit {format_size(self._limit)}",
-            f"{self._looks} looks, {self._weighed} of them at PSS",
+            f"{self._looks} looks, {self._pss_looks} of them at PSS",
         ]
         if (reading := self._reading) is not None:
             numbers = [f"PSS {format_size(reading.pss)}", f"RSS {format_size(reading.rss)}", *numbers]

@@ -1,1 +1,1 @@
-"""What the kernel says of cgroups, processes and the machine; only here are /proc and cgroupfs read."""
+"""The kernel's view of cgroups, processes and the machine; only here are /proc and cgroupfs read."""

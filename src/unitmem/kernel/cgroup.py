@@ -1,7 +1,7 @@
-"""Cgroup v2 memory: what the kernel's files say of one cgroup and of all its ancestors.
+"""Cgroup v2 memory: the files of one cgroup, and the limits of its ancestors.
 
 Reference: Documentation/admin-guide/cgroup-v2.rst. Parsers first, which are pure; reading after.
-A directory is held open for as long as its unit is watched: a path may come to mean another cgroup,
+A directory is kept open for as long as its unit is watched: a path may come to name another cgroup,
 an open directory can't.
 """
 
@@ -33,11 +33,11 @@ _REMOVED = (errno.ENOENT, errno.ENODEV)
 
 EVENT_KINDS = ("high", "max", "oom", "oom_kill")
 _LEVEL_FILES = ("memory.max", "memory.high", "memory.current")
-"""What a `Level` is made of."""
+"""The files that a `Level` is read from."""
 
 
 class CgroupGoneError(Exception):
-    """The cgroup was removed, as its unit stopped; it may be made again, and is another one then."""
+    """The cgroup was removed, as its unit stopped; if its path exists again, that is another cgroup."""
 
 
 def parse_self_cgroup(text: str) -> str | None:
@@ -55,7 +55,7 @@ class CgroupReading:
     path: str
     inode: int
     counters: Mapping[str, int | None] = field(default_factory=dict)
-    """The values of files that hold one, by file name; None is `max`, which is no limit."""
+    """The values of one-value files, by file name; None is `max`, no limit."""
     stat: Mapping[str, int] = field(default_factory=dict)
     events: Mapping[str, int] = field(default_factory=dict)
     pressure: Mapping[str, float] = field(default_factory=dict)
@@ -76,7 +76,7 @@ def require_memory_controller(root: Path = CGROUP_ROOT) -> None:
     """Return if `root` is a cgroup v2 mount whose memory controller is on.
 
     Raises:
-        UnsupportedSystemError: it isn't; says what is missing and what to do.
+        UnsupportedSystemError: it isn't; the message says what is missing, the hint what to do.
     """
     try:
         controllers = (root / "cgroup.controllers").read_text().split()
@@ -94,10 +94,10 @@ def require_memory_controller(root: Path = CGROUP_ROOT) -> None:
 
 
 class Cgroup:
-    """One cgroup, held by its open directory, so that what is read is always the same cgroup.
+    """One cgroup, identified by its open directory: all readings are of the same cgroup.
 
     Raises:
-        CgroupGoneError: from the constructor and every reading, once the cgroup is removed.
+        CgroupGoneError: the cgroup is removed; from the constructor and every reading.
         OSError: the directory may not be opened.
     """
 
@@ -153,7 +153,7 @@ class Cgroup:
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
 
     def limit(self, name: str) -> int | None:
-        """Return what a file such as memory.high allows, in bytes; None is no limit.
+        """Return the limit in a file such as memory.high, in bytes; None is no limit.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -171,7 +171,7 @@ class Cgroup:
         return parse_flat_keyed(self.read_file("cgroup.events")).get("frozen") == 1
 
     def kill(self) -> None:
-        """SIGKILL every process of the subtree at once; no fork escapes it. Since Linux 5.14.
+        """Write cgroup.kill: SIGKILL to every process of the subtree at once; no fork escapes. Since Linux 5.14.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -184,7 +184,7 @@ class Cgroup:
 
         Raises:
             CgroupGoneError: the cgroup is removed.
-            BlockingIOError: it found less than that to take.
+            BlockingIOError: less than `size` could be reclaimed.
             OSError: the kernel has no such file, or it may not be written.
         """
         self._write_file("memory.reclaim", str(size))
@@ -195,9 +195,9 @@ class Cgroup:
         """Read the memory files of this cgroup and the limits of its ancestors.
 
         Args:
-            counters: names of files of one value to read besides those of its limits and memory.current.
-            seen: ancestors that were read at this instant, by path, and are not read again; those read
-                here are added. Hundreds of units share one slice, whose memory.stat is dear.
+            counters: names of one-value files to read besides those of its limits and memory.current.
+            seen: ancestors that were already read at this instant, by path, and are not read again; those
+                read here are added. Hundreds of units share one slice, whose memory.stat is slow to read.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
@@ -221,14 +221,14 @@ class Cgroup:
         )
 
     def pids(self, proc: Path = PROC_ROOT) -> list[int]:
-        """Return every process of the whole subtree, in delegated and threaded cgroups too, each once.
+        """Return the pids of the whole subtree, delegated and threaded cgroups included, each once.
 
         Args:
-            proc: where /proc is, which says whose the threads of a threaded cgroup are.
+            proc: where /proc is, which maps the threads of a threaded cgroup to their processes.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
-            OSError: not all of them can be listed; says why.
+            OSError: not all of them can be listed.
         """
         listing = _Listing(proc)
         try:
@@ -241,7 +241,7 @@ class Cgroup:
         return list(listing.pids)
 
     def contains(self, pid: int, proc: Path = PROC_ROOT) -> bool:
-        """Return whether the process `pid` is in this cgroup or below it, now."""
+        """Return whether the process `pid` is now in this cgroup or below it."""
         try:
             # whoever may make cgroups may call one any bytes
             path = parse_self_cgroup(os.fsdecode((proc / str(pid) / "cgroup").read_bytes()))
@@ -251,7 +251,7 @@ class Cgroup:
         return path is not None and (path == own or path.startswith(own + "/")) and self.exists()
 
     def _read_root(self, counters: Iterable[str]) -> CgroupReading:
-        """Read the root cgroup, which has no counters of its own (cgroup-v2.rst): what it has is the machine's."""
+        """Read the root cgroup, which has no counters of its own (cgroup-v2.rst): its values are the machine's."""
         unknown = dict.fromkeys((*counters, "memory.events"), "the root cgroup has no such file")
         return CgroupReading(
             path="/",
@@ -317,11 +317,11 @@ class Cgroup:
 
 
 class _Listing:
-    """The processes of a cgroup and of all below it, where a part that can't be listed is an error.
+    """The pids of a cgroup and of all cgroups below it; a part that can't be listed is an error.
 
     Each cgroup is opened relative to its parent: no path gets too long, and nothing outside the subtree is
-    read. Users build the trees that are delegated to them, so the walk has limits; it holds one open
-    descriptor a level.
+    read. The walk is bounded, since users build the trees that are delegated to them; it needs one open
+    descriptor per level.
     """
 
     def __init__(self, proc: Path) -> None:
@@ -331,7 +331,7 @@ class _Listing:
         self._is_threaded = False
 
     def add(self, parent: int, name: str = ".", depth: int = 0) -> None:
-        """Add what is in the cgroup `name` of the open directory `parent`, and below it.
+        """Add the processes in the cgroup `name` of the open directory `parent`, and below it.
 
         Raises:
             OSError: not all of it can be listed.
@@ -374,9 +374,9 @@ class _Listing:
         self.pids.update(dict.fromkeys(pids))
 
     def _process_of(self, thread: int) -> int:
-        """Return the pid of a thread's process, or the thread's own id where that can't be read.
+        """Return the pid of a thread's process, or the thread's own ID where that can't be read.
 
-        To be told from a process that has ended, one that is hidden must stay in the list.
+        A hidden process must stay in the list, unlike one that has ended.
         """
         try:
             status = (self._proc / str(thread) / "status").read_bytes()
@@ -405,7 +405,7 @@ def _read(directory: int, name: str) -> str:
 
 
 def own_cgroup(proc: Path = PROC_ROOT) -> str | None:
-    """Return the cgroup path of this very process; None where it has none in the v2 hierarchy."""
+    """Return the cgroup path of this process; None where it has none in the v2 hierarchy."""
     try:
         return parse_self_cgroup((proc / "self/cgroup").read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""The kernel's files: where they are, the forms that they have, and why one of them can't be read.
+"""The kernel's files: their places, parsers of their formats, and the reasons for which they can't be read.
 
 Reference: Documentation/admin-guide/cgroup-v2.rst, Documentation/accounting/psi.rst.
 """
@@ -30,17 +30,17 @@ _MISSING = {
 
 
 def parse_counter(text: str) -> int | None:
-    """Bytes of a one-value file such as memory.current; `max` is None, which means unlimited.
+    """Return the number in a one-value file such as memory.current; `max` is None, no limit.
 
     Raises:
-        ValueError: neither a number nor `max`.
+        ValueError: it is neither a number nor `max`.
     """
     value = text.strip()
     return None if value == "max" else parse_natural(value)
 
 
 def parse_flat_keyed(text: str) -> dict[str, int]:
-    """`key value` lines, as in memory.stat and memory.events.
+    """Parse `key value` lines, as in memory.stat and memory.events.
 
     Raises:
         ValueError: a line that has no such form.
@@ -55,7 +55,7 @@ def parse_flat_keyed(text: str) -> dict[str, int]:
 
 
 def parse_pressure(text: str) -> dict[str, float]:
-    """Percentages of a PSI file, by `some.avg10` … `full.avg300`; Documentation/accounting/psi.rst.
+    """Return the percentages of a PSI file, by `some.avg10` … `full.avg300`; Documentation/accounting/psi.rst.
 
     Raises:
         ValueError: a line that has no such form.

@@ -14,7 +14,7 @@ from unitmem.kernel.files import PROC_ROOT, parse_natural, parse_pressure, why_u
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
-    """Bytes by key of /proc/meminfo; its `kB` are kibibytes, and lines without a unit are left out."""
+    """Return the bytes by key of /proc/meminfo, whose `kB` is 1024 bytes; lines without a unit are left out."""
     values = {}
     for line in text.splitlines():
         key, _, rest = line.partition(":")
@@ -41,10 +41,10 @@ class Host:
 
 
 def read_host(proc: Path = PROC_ROOT) -> Host:
-    """The machine's memory now.
+    """Read the machine's memory.
 
     Raises:
-        UnsupportedSystemError: /proc/meminfo has no MemTotal, so that no limit could be known.
+        UnsupportedSystemError: /proc/meminfo has no MemTotal, on which every limit depends.
     """
     unknown = {}
     try:

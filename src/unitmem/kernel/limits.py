@@ -1,4 +1,4 @@
-"""The limits on the way from a cgroup up to the root, and the room that they leave.
+"""The limits of a cgroup and its ancestors, and the headroom that they leave.
 
 Reference: Documentation/admin-guide/cgroup-v2.rst.
 """
@@ -13,7 +13,7 @@ from unitmem.kernel.host import Host
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What one cgroup on the way up to the root allows and uses, in bytes; None limits nothing."""
+    """The limits and the usage of one cgroup on the way up to the root, in bytes; a limit of None is no limit."""
 
     path: str
     max: int | None = None
@@ -23,28 +23,28 @@ class Level:
 
     @property
     def workingset(self) -> int | None:
-        """`current − inactive_file`: what is left after the cheapest reclaim."""
+        """`current − inactive_file`: the usage after the cheapest reclaim."""
         if self.current is None or self.inactive_file is None:
             return None
         return max(0, self.current - self.inactive_file)
 
 
 def tightest_limit(levels: Sequence[Level], total: int) -> tuple[int, str]:
-    """Return (bytes, whose): the least memory.max from the unit up, or the machine's `total` as that of `host`."""
+    """Return (bytes, owner): the least memory.max from the unit up, or the machine's `total`, whose owner is `host`."""
     limits = [(level.max, level.path) for level in levels if level.max is not None]
     return min([*limits, (total, "host")], key=lambda limit: limit[0])
 
 
 def tightest_high(levels: Sequence[Level]) -> int | None:
-    """The least memory.high from the unit up; None when there is none."""
+    """Return the least memory.high from the unit up; None when there is none."""
     return min((level.high for level in levels if level.high is not None), default=None)
 
 
 def headroom(levels: Sequence[Level], host: Host) -> int | None:
-    """Bytes the unit can still allocate before a limit above it, or the machine, is met; at least 0.
+    """Return the bytes that the unit can still allocate below every limit and in the machine; at least 0.
 
     Usage is counted without inactive page cache, which the kernel drops before it refuses memory: a
-    service that has read many files is not out of memory. None when a part of it is unknown.
+    service that has read many files is not out of memory. None when a part of the sum is unknown.
     """
     if host.available is None:
         return None

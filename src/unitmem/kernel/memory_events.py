@@ -1,4 +1,4 @@
-"""A wait for memory.events of many cgroups at once."""
+"""Waiting for memory.events of many cgroups at once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from unitmem.kernel.cgroup import Cgroup
 
 
 class MemoryEvents:
-    """Wakes its owner when memory.events of one of many cgroups changes: a limit was hit, an OOM kill.
+    """A file descriptor that becomes readable when memory.events of one of many cgroups changes.
 
-    The kernel reports such a change as POLLPRI on the file; an epoll of those files is itself a
-    file descriptor that becomes readable. A spike shorter than the tick is noticed this way.
+    The kernel reports a change (a limit was reached, an OOM kill) as POLLPRI on the file; an epoll of those files
+    is itself pollable. So spikes that are shorter than the interval are noticed.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class MemoryEvents:
         """Watch `cgroup`, unless it has no such file: the root, or a unit without accounting.
 
         Raises:
-            OSError: there is no room for a further descriptor.
+            OSError: too many files are open.
         """
         try:
             descriptor = cgroup.open_file("memory.events")
@@ -51,13 +51,13 @@ class MemoryEvents:
         self._files[cgroup.inode] = descriptor
 
     def remove(self, cgroup: Cgroup) -> None:
-        """Watch `cgroup` no longer."""
+        """Stop watching `cgroup`."""
         descriptor = self._files.pop(cgroup.inode, None)
         if descriptor is not None:
             os.close(descriptor)  # which takes it out of the epoll as well
 
     def acknowledge(self) -> None:
-        """Take note of what has happened, so that only what comes next wakes again."""
+        """Acknowledge the changes so far, so that only later ones wake again."""
         for descriptor, _ in self._epoll.poll(0):
             try:
                 os.pread(descriptor, 4096, 0)

@@ -1,7 +1,7 @@
-"""Which process is meant, settled once by a pidfd: of a pid, of a child, or one that was passed on.
+"""Opening a pidfd of the process that is meant: by its pid, as a child, or from another pidfd.
 
-Reference: pidfd_open(2), proc_pid_fdinfo(5), waitid(2). A pid is a number that the next process may
-have; a pidfd is of one process for ever.
+Reference: pidfd_open(2), proc_pid_fdinfo(5), waitid(2). A pid may be
+reused by another process; a pidfd always refers to the same one.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from unitmem.kernel.process import PinnedProcess, ProcessGoneError, ProcessHidde
 
 
 class Child(Protocol):
-    """What `subprocess.Popen` and asyncio's `Process` have in common."""
+    """The attributes that `subprocess.Popen` and asyncio's `Process` have in common."""
 
     pid: int
     returncode: Any
 
 
 def open_process(process: int | Child | None, pidfd: int | None) -> int:
-    """Return a pidfd of the process that a program names: by its pid, as its child, or by a pidfd of its own.
+    """Return a pidfd of the process that the caller names: by pid, as a child, or by a pidfd of the caller's.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: the argument is none of these.
         ProcessGoneError, ProcessLookupError, ValueError, OSError: as the functions below.
     """
     if pidfd is not None:
@@ -47,11 +47,11 @@ def _number(value: object, name: str) -> int:
 
 
 def open_pid(pid: int) -> int:
-    """A pidfd of the process that has `pid` now.
+    """Return a pidfd of the process that has `pid` now.
 
     Raises:
-        ValueError: no process can have it, or it is PID 1, which can't be ended, or a thread's.
-        ProcessLookupError: none has it.
+        ValueError: it is not a possible pid, it is a thread's, or it is PID 1, which can't be ended.
+        ProcessLookupError: no process has it.
         OSError: there are too many open files.
     """
     if pid <= 0:
@@ -68,13 +68,12 @@ def open_pid(pid: int) -> int:
 
 
 def open_child(child: Child) -> int:
-    """A pidfd of a child of this program.
+    """Return a pidfd of a child of this program.
 
-    Its pid is its own until somebody waits for it, so that after that it is not opened: whoever has it
-    then is another.
+    Its pid is its own until the child is waited for; after that, another process may have it, so it isn't opened.
 
     Raises:
-        ProcessGoneError: it has ended.
+        ProcessGoneError: it has ended, and was waited for.
         OSError: there are too many open files.
     """
     if child.returncode is not None:
@@ -90,10 +89,10 @@ def open_child(child: Child) -> int:
 
 
 def duplicate(pidfd: int) -> int:
-    """A pidfd of the same process as `pidfd`.
+    """Return a pidfd of the same process as `pidfd`.
 
     Raises:
-        ValueError: it is none, or of PID 1.
+        ValueError: it is not a pidfd, or it is that of PID 1.
         OSError: it isn't open, or there are too many open files.
     """
     twin = os.dup(pidfd)
@@ -104,18 +103,18 @@ def duplicate(pidfd: int) -> int:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether its process has ended, every thread of it; a zombie has."""
+    """Return whether all threads of the process have ended; a zombie has ended."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def pin(pidfd: int, proc: Path = PROC_ROOT) -> PinnedProcess:
-    """Its process in /proc.
+    """Return the process of a pidfd, opened in /proc.
 
     Raises:
         ProcessGoneError: it has ended, and was waited for.
-        PermissionError: it is hidden from this user (hidepid), or lives in a namespace that /proc doesn't show.
+        PermissionError: it is hidden from this user (hidepid), or in a pid namespace that /proc doesn't show.
         UnsupportedSystemError: there is no /proc.
         OSError: there are too many open files.
     """
@@ -145,7 +144,7 @@ def pin(pidfd: int, proc: Path = PROC_ROOT) -> PinnedProcess:
 
 
 def _is_child(pidfd: int) -> bool:
-    """Whether its process is a child of this program that nobody has waited for."""
+    """Return whether the process of a pidfd is a child of this program that wasn't waited for yet."""
     try:
         # it asks, and leaves the answer for the one who waits
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -155,7 +154,7 @@ def _is_child(pidfd: int) -> bool:
 
 
 def _pid_of(pidfd: int) -> int | None:
-    """The pid that it has in /proc; None once it was waited for, 0 if /proc shows another namespace."""
+    """Return the process's pid in /proc; None once it was waited for, 0 if /proc shows another pid namespace."""
     text = _fdinfo(pidfd)
     if text is None:
         raise UnsupportedSystemError("/proc is not mounted")

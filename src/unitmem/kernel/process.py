@@ -1,4 +1,4 @@
-"""One process's memory: RSS from statm, PSS, USS and SwapPss from smaps_rollup, and who it is.
+"""One process: its identity, RSS from statm, and PSS, USS and SwapPss from smaps_rollup.
 
 Reference: proc_pid_statm(5), proc_pid_smaps(5), Documentation/filesystems/proc.rst. Reading
 smaps_rollup walks the target's page tables under its mmap_lock: some 15 ms a GiB, during which the
@@ -35,39 +35,39 @@ _COMMAND_SHOWN = 1 << 12  # bytes of a command line, which may be megabytes, and
 
 
 class ProcessGoneError(Exception):
-    """The process ended, or is a zombie, whose memory is already given back."""
+    """The process ended, or is a zombie, whose memory is already freed."""
 
 
 class ProcessHiddenError(Exception):
-    """The process runs, and /proc doesn't show it to this user (mount option hidepid)."""
+    """The process runs, but /proc hides it from this user (mount option hidepid)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process at one instant; bytes, and None for what was not or could not be read."""
+    """One process at one instant; sizes in bytes, None where they were not or could not be read."""
 
     pid: int
     start_time: int
-    """Clock ticks since boot at which it started: with the pid, its identity."""
+    """The start time in clock ticks since boot; with the pid, it identifies the process."""
     name: str
-    """`comm`: at most 15 bytes, and any bytes the process likes."""
+    """`comm`: at most 15 bytes, of any value, chosen by the process."""
     command: str = ""
-    """The command line, with spaces between the arguments; empty for what has none, and until `with_command` reads it."""
+    """The command line, with spaces between the arguments; empty if it has none, and until `with_command` reads it."""
     rss: int | None = None
     pss: int | None = None
     uss: int | None = None
     swap_pss: int | None = None
     unknown: str | None = None
-    """Why the sizes from smaps_rollup are missing although they were asked for."""
+    """The reason for which sizes from smaps_rollup are missing although they were asked for."""
 
     @property
     def label(self) -> str:
-        """`pid 123 (name)`, fit for one line of a log whatever the process calls itself."""
+        """`pid 123 (name)`, with the name escaped so that it is printable on one line."""
         return f"pid {self.pid} ({printable(self.name) or '?'})"
 
     @property
     def pss_at_most(self) -> int | None:
-        """An upper bound of PSS from RSS alone, with room for the pages statm has not counted yet."""
+        """An upper bound of PSS from RSS, with a margin for pages that statm has not counted yet."""
         if self.pss is not None:
             return self.pss
         if self.rss is None:
@@ -87,24 +87,24 @@ class Stat:
     start_time: int
     """Clock ticks since boot."""
     parent: int = 0
-    """The parent's pid; 0 if that is none that shows here."""
+    """The parent's pid; 0 if it has none in this pid namespace."""
     threads: int = 0
-    """How many threads have not ended, and the main thread in any case."""
+    """The number of threads that have not ended; the main thread always counts."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is no more than an entry for its parent to ask after.
+        """Whether it is a zombie: only an exit status for its parent.
 
-        A main thread that ends before the others shows as a zombie too, while the process lives.
+        A main thread that ends before the others is shown as a zombie too, while the process lives.
         """
         return self.state in "ZX" and self.threads <= 1
 
 
 def parse_stat(text: str) -> Stat:
-    """What unitmem needs of /proc/PID/stat.
+    """Parse /proc/PID/stat.
 
-    The name stands in parentheses and may itself hold parentheses, spaces and newlines, so it ends
-    at the *last* closing one.
+    The name is in parentheses and may itself contain parentheses, spaces and newlines, so it ends at the
+    *last* closing one.
 
     Raises:
         ValueError: not of that form.
@@ -123,7 +123,7 @@ def parse_stat(text: str) -> Stat:
 
 
 def parse_statm(text: str) -> int:
-    """Resident bytes of /proc/PID/statm.
+    """Return the resident bytes in /proc/PID/statm.
 
     Raises:
         ValueError: not of that form.
@@ -141,10 +141,10 @@ _PSS_LINE = re.compile(rb"^Pss: +(\d{1,18}) kB$", re.MULTILINE)
 
 
 def parse_smaps_rollup(text: str) -> dict[str, int]:
-    """Bytes by key (`Rss`, `Pss`, `Private_Dirty`, …) of smaps_rollup, or the sums of a whole smaps.
+    """Return bytes by key (`Rss`, `Pss`, `Private_Dirty`, …) of smaps_rollup, or their sums over a whole smaps.
 
     Raises:
-        ValueError: no Pss in it that is a number of kB, as in a zombie's.
+        ValueError: it has no Pss in kB, as that of a zombie.
     """
     sizes: dict[str, int] = {}
     for key, size in _SIZE_LINE.findall(text):
@@ -155,7 +155,7 @@ def parse_smaps_rollup(text: str) -> dict[str, int]:
 
 
 def parse_cmdline(data: bytes) -> str:
-    """The arguments of /proc/PID/cmdline with spaces between them, safe to print on one line."""
+    """Return the arguments in /proc/PID/cmdline with spaces between them, printable on one line."""
     return printable(data.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace"))
 
 
@@ -163,20 +163,20 @@ def parse_cmdline(data: bytes) -> str:
 
 
 class PinnedProcess:
-    """A process held by its directory in /proc: whatever becomes of its pid, nobody else is read or signalled.
+    """A process identified by its open directory in /proc: no other process is read or signalled if the pid is reused.
 
-    An open directory of /proc stays that of the process it was opened for. Once that has been waited
-    for, all that is in it is gone, also when the pid is in use again. The kernel takes it as a pidfd
-    too (pidfd_send_signal(2)).
+    The directory stays that of the process it was opened for. Once that has been waited for, the files in it
+    can't be read any more, even if the pid is in use again. The kernel also accepts it as a pidfd
+    (pidfd_send_signal(2)).
 
     Raises:
-        ProcessGoneError: there is none of that pid, or it is hidden as if it were not there (hidepid=2).
-        ProcessHiddenError: it may not be looked at (hidepid=1).
+        ProcessGoneError: no process has that pid, or it is hidden as if it didn't exist (hidepid=2).
+        ProcessHiddenError: it may not be read (hidepid=1).
     """
 
     def __init__(self, pid: int, proc: Path = PROC_ROOT) -> None:
         self.pid = pid
-        """As /proc has it, which may have been mounted for another pid namespace than this program's."""
+        """The pid in /proc, which may be mounted for another pid namespace than this program's."""
         try:
             self._directory = os.open(f"{proc}/{pid}", os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, ProcessLookupError):
@@ -194,16 +194,16 @@ class PinnedProcess:
         os.close(self._directory)
 
     def duplicate(self) -> PinnedProcess:
-        """The same process in a descriptor of its own."""
+        """Return the same process with a descriptor of its own."""
         twin = object.__new__(PinnedProcess)
         twin.pid, twin._directory = self.pid, os.dup(self._directory)
         return twin
 
     def read_stat(self) -> Stat:
-        """Who it is, and whether it lives.
+        """Read /proc/PID/stat.
 
         Raises:
-            ProcessGoneError: it has ended, and was waited for; a zombie still has a `Stat`.
+            ProcessGoneError: it has ended, and was waited for; a zombie still has one.
             OSError: it can't be read.
         """
         try:
@@ -212,10 +212,10 @@ class PinnedProcess:
             raise ProcessGoneError(self.pid) from None
 
     def read_command(self) -> str:
-        """Its command line, or the start of a long one.
+        """Return the command line, or the beginning of a long one.
 
         Raises:
-            OSError: what the kernel says, ESRCH or ENOENT if it has ended.
+            OSError: of the kernel: ESRCH or ENOENT if it has ended.
         """
         file = os.open("cmdline", os.O_RDONLY, dir_fd=self._directory)
         try:
@@ -224,15 +224,15 @@ class PinnedProcess:
             os.close(file)
 
     def read_rss(self) -> int:
-        """Its RSS in bytes; 0 of a zombie.
+        """Return RSS in bytes; 0 for a zombie.
 
         Raises:
-            ProcessGoneError, OSError: what the kernel says; either if it has ended.
+            ProcessGoneError, OSError: either if it has ended.
         """
         return parse_statm(self._read("statm")) or parse_statm(self._read(self._living_thread() + "statm"))
 
     def read_pss(self) -> int:
-        """Its PSS in bytes, and nothing else of smaps_rollup.
+        """Return PSS in bytes, the only field of smaps_rollup that is parsed.
 
         Raises:
             ProcessGoneError, OSError, ValueError: as `read_sizes`.
@@ -241,13 +241,12 @@ class PinnedProcess:
         return int(found[1]) * 1024 if found else self.read_sizes()["Pss"]
 
     def read_sizes(self) -> dict[str, int]:
-        """What smaps_rollup says, in bytes.
+        """Return bytes by key of smaps_rollup.
 
         Raises:
             ProcessGoneError: it has ended, and was waited for.
-            OSError: what the kernel says: ESRCH if it has ended or is just in exec, EACCES if it takes
-                more rights.
-            ValueError: not of that form.
+            OSError: of the kernel: ESRCH if it has ended or is in exec, EACCES if more rights are needed.
+            ValueError: the file has no Pss in kB.
         """
         try:
             text = self._read("smaps_rollup")
@@ -258,10 +257,10 @@ class PinnedProcess:
         return parse_smaps_rollup(text)
 
     def list_children(self) -> list[int]:
-        """The pids of its children, of those too that were handed to it as the reaper of orphans.
+        """Return the pids of its children, including orphans that it adopted as a subreaper.
 
         Raises:
-            OSError: what the kernel says; ENOENT also if it lacks CONFIG_PROC_CHILDREN.
+            OSError: of the kernel: ENOENT also if it lacks CONFIG_PROC_CHILDREN.
         """
         children: list[int] = []
         for thread in self._threads():
@@ -271,7 +270,7 @@ class PinnedProcess:
         return children
 
     def send_signal(self, number: int) -> None:
-        """Signal it; a zombie takes any signal, and nothing comes of it.
+        """Send a signal; a zombie accepts any signal, without effect.
 
         Raises:
             ProcessGoneError: it has ended, and was waited for.
@@ -283,7 +282,7 @@ class PinnedProcess:
             raise ProcessGoneError(self.pid) from None
 
     def _living_thread(self) -> str:
-        """Where the memory shows if the main thread has ended before others: at the first of these; else nowhere."""
+        """Return `task/TID/` of the first living thread if the main thread has ended, else an empty string."""
         if self.read_stat().state != "Z":
             return ""
         for thread in self._threads():
@@ -316,11 +315,11 @@ class PinnedProcess:
 
 
 def read_process(pid: int, proc: Path = PROC_ROOT) -> Process:
-    """Who `pid` is, and its RSS: what is cheap to read.
+    """Return the process `pid` with its RSS: all that is cheap to read.
 
     Raises:
-        ProcessGoneError: it ended, or is a zombie; or it is hidden as if it were not there (hidepid=2).
-        ProcessHiddenError: it may not be looked at (hidepid=1).
+        ProcessGoneError: it ended, or is a zombie; or it is hidden as if it didn't exist (hidepid=2).
+        ProcessHiddenError: it may not be read (hidepid=1).
     """
     with PinnedProcess(pid, proc) as pinned:
         try:
@@ -335,7 +334,7 @@ def read_process(pid: int, proc: Path = PROC_ROOT) -> Process:
 
 
 def with_command(process: Process, proc: Path = PROC_ROOT) -> Process:
-    """`process` with its command line; as it is where that can't be read, or it is another process by now."""
+    """Return `process` with its command line; unchanged where that can't be read, or the pid was reused."""
     try:
         with PinnedProcess(process.pid, proc) as pinned:
             return replace(process, command=pinned.read_command()) if _is(pinned, process) else process
@@ -344,26 +343,26 @@ def with_command(process: Process, proc: Path = PROC_ROOT) -> Process:
 
 
 def with_pss(process: Process, proc: Path = PROC_ROOT) -> Process:
-    """`process` with PSS, USS and SwapPss; where they can't be read, with the reason in `unknown`.
+    """Return `process` with PSS, USS and SwapPss; where they can't be read, with the reason in `unknown`.
 
     Raises:
-        ProcessGoneError: it ended, became a zombie, or its pid is another process by now.
+        ProcessGoneError: it ended, became a zombie, or its pid was reused.
     """
     try:
         pinned = PinnedProcess(process.pid, proc)
     except ProcessHiddenError:
         return replace(process, unknown=_reason(PermissionError(errno.EACCES, "")))
     with pinned:
-        weighed = weigh(pinned, process)
+        measured = measure_pss(pinned, process)
         # what was opened by its pid may be the next owner's
         with suppress(OSError):
             if not _is(pinned, process):
                 raise ProcessGoneError(process.pid)
-        return weighed
+        return measured
 
 
-def weigh(pinned: PinnedProcess, process: Process) -> Process:
-    """Return `process`, which is the pinned one, with PSS, USS and SwapPss; where they can't be read, with the reason.
+def measure_pss(pinned: PinnedProcess, process: Process) -> Process:
+    """Return `process`, which is `pinned`, with PSS, USS and SwapPss, or with the reason in `unknown`.
 
     Raises:
         ProcessGoneError: it ended, or became a zombie.
@@ -388,9 +387,9 @@ def weigh(pinned: PinnedProcess, process: Process) -> Process:
 
 
 def is_alive(process: Process, proc: Path = PROC_ROOT) -> bool:
-    """Whether it still runs, as the same process and not as a zombie or as its pid's next owner.
+    """Return whether `process` still runs, is no zombie, and still has its pid.
 
-    It counts as running where that can't be read: nobody is to be told that it ended.
+    It counts as running where that can't be read, so that no end is reported that wasn't seen.
     """
     try:
         with PinnedProcess(process.pid, proc) as pinned:
@@ -410,15 +409,15 @@ def _is(pinned: PinnedProcess, process: Process) -> bool:
 
 
 def send_signal(process: Process, number: signal.Signals, still_meant: Callable[[], bool]) -> None:
-    """Signal `process` while it is pinned, so that it can't reach another one that has its pid by now.
+    """Send a signal to `process` through a pinned directory, so that it can't reach another process with its pid.
 
     Args:
-        process: whom, by pid and start time.
+        process: the process, by pid and start time.
         number: the signal.
-        still_meant: asked last, while the process is pinned; a false answer counts as gone.
+        still_meant: called last, while the process is pinned; False counts as gone.
 
     Raises:
-        ProcessGoneError: it ended, or is no longer the one that was meant.
+        ProcessGoneError: it ended, or is no longer meant.
         OSError: it may not be signalled.
     """
     with PinnedProcess(process.pid) as pinned:

@@ -1,8 +1,8 @@
-"""A process, alone or with all that descends from it: their memory together, and signals that leave none out.
+"""A process, alone or with all its descendants: their memory, and signals to all of them.
 
-Reference: proc_tid_children(5), pid_namespaces(7). A descendant stays in the tree once it was seen,
-also when its parent ends and it is handed to another. What is started and let go of between two
-looks is not seen.
+Reference: proc_tid_children(5), pid_namespaces(7). A descendant that was seen stays in the
+tree, even when its parent ends and another process adopts it. A process that is started and orphaned
+between two looks is not seen.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from unitmem.kernel.process import (
     ProcessGoneError,
     ProcessHiddenError,
     Stat,
+    measure_pss,
     parse_stat,
     send_signal,
-    weigh,
     with_pss,
 )
 
@@ -35,17 +35,17 @@ _FREEZING = 0.1  # seconds within which what was stopped is expected to stand st
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Whom a signal has reached."""
+    """The processes that a signal reached, and those that it didn't."""
 
     reached: tuple[Process, ...]
     refused: tuple[tuple[Process, OSError], ...]
-    """Those that live and could not be signalled, and why."""
+    """The living processes that could not be signalled, with the errors."""
 
 
 class ProcessTree:
-    """`root`, and with `whole` all its descendants.
+    """The process `root`, and with `whole` all its descendants.
 
-    To be used by one thread, but for `is_over`.
+    For one thread; `is_over` may be called by any.
 
     Raises:
         ProcessGoneError: it has ended, and was waited for.
@@ -63,9 +63,9 @@ class ProcessTree:
         self._lists_children = os.path.exists(f"{proc}/{root.pid}/task/{root.pid}/children")  # noqa: PTH110
 
     def look(self) -> list[Process]:
-        """Those that live, with their RSS, which is None where it can't be read; the root comes first.
+        """Return the living processes, the root first, with RSS, or None where it can't be read.
 
-        The root alone is given in any case: whether it lives is for its pidfd to say.
+        Without `whole`, the root is returned in any case: its pidfd shows whether it lives.
         """
         if self._whole:
             return [process for process, _ in self._walk()]
@@ -74,36 +74,36 @@ class ProcessTree:
         except (OSError, ValueError, ProcessGoneError):
             return [self.root]
 
-    def weigh(self, processes: Sequence[Process]) -> list[Process]:
-        """Those of `processes` that still live, with PSS, or with the reason in `unknown`."""
-        weighed = []
+    def measure_pss(self, processes: Sequence[Process]) -> list[Process]:
+        """Return those of `processes` that still live, with PSS, or with the reason in `unknown`."""
+        measured = []
         for process in processes:
             try:
-                weighed.append(self._weigh(process))
+                measured.append(self._measure_pss(process))
             except ProcessGoneError:
                 continue
             except OSError as error:
-                weighed.append(replace(process, unknown=reason_of(error)))
-        return weighed
+                measured.append(replace(process, unknown=reason_of(error)))
+        return measured
 
-    def _weigh(self, process: Process) -> Process:
+    def _measure_pss(self, process: Process) -> Process:
         if not self._is_root(process):
             return with_pss(process, self._proc)
         # which is the most common case, and should cost the least
         with suppress(OSError, ValueError):
             return replace(process, pss=self._pinned.read_pss())
-        return weigh(self._pinned, process)
+        return measure_pss(self._pinned, process)
 
     def is_over(self) -> bool:
-        """Whether none that was seen so far lives; any thread may ask."""
+        """Return whether all processes that were seen so far have ended; for any thread."""
         return not any(self._lives(process) for process in self._known)
 
     def send_signal(self, number: signal.Signals) -> Delivery:
-        """Signal each once; this program itself, if it belongs to them, is the last."""
+        """Send a signal to each process once; this program, if it is one of them, is the last."""
         return self._send(self.look(), number)
 
     def kill(self) -> Delivery:
-        """SIGKILL to each, who are all stopped first: what has a parent that is killed could slip away."""
+        """Send SIGKILL to each process; all are stopped first, since children of a killed parent could escape."""
         if self._whole:
             self._freeze()
         return self._send(self.look(), signal.SIGKILL)
@@ -111,9 +111,9 @@ class ProcessTree:
     # --- who belongs to it -------------------------------------------------------------------------
 
     def _walk(self) -> list[tuple[Process, Stat | None]]:
-        """Return everyone that lives, with what /proc says of them; None where it can't be read.
+        """Return the living processes, each with its stat, or None where it can't be read.
 
-        One whose children can't all be read says so in `unknown`: those are not in the list.
+        If not all children of a process can be read, its `unknown` says so; they are missing from the list.
         """
         family = None if self._lists_children else _children_by_parent(self._proc)
         found: dict[int, tuple[Process, Stat | None]] = {}
@@ -144,7 +144,7 @@ class ProcessTree:
         return list(found.values())
 
     def _child(self, pid: int, parent: PinnedProcess) -> Process | None:
-        """Return the child `pid` of `parent`; None if it has ended, or is another's by now.
+        """Return the child `pid` of `parent`; None if it has ended, or has another parent by now.
 
         Raises:
             OSError, ValueError, ProcessHiddenError: it can't be read.
@@ -160,7 +160,7 @@ class ProcessTree:
             return None
 
     def _lives(self, process: Process) -> bool:
-        """Whether `process` lives, or can't be told not to."""
+        """Return whether `process` lives; True where that can't be read."""
         try:
             with self._pin(process) as pinned:
                 stat = pinned.read_stat()
@@ -184,7 +184,7 @@ class ProcessTree:
     # --- signals -----------------------------------------------------------------------------------
 
     def _freeze(self) -> None:
-        """Stop all of them, until no further one turns up and each stands still, or for a moment."""
+        """Send SIGSTOP to all of them until no new one appears and each is stopped, at most for `_FREEZING` seconds."""
         deadline = time.monotonic() + _FREEZING
         stopped: set[tuple[int, int]] = set()
         while True:

@@ -15,11 +15,11 @@ from unitmem.kernel.process import (
 
 
 def read_processes(cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
-    """Return every process of `cgroup` with its RSS; one that /proc hides from us is there, and unknown.
+    """Return every process of `cgroup` with its RSS; one that /proc hides is included, with the reason in `unknown`.
 
     Raises:
-        CgroupGoneError: the unit stopped, or was started anew.
-        OSError: not all of them can be listed; says why.
+        CgroupGoneError: the unit stopped, or was started again.
+        OSError: not all of them can be listed.
     """
     processes = []
     missing = set()

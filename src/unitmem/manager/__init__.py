@@ -1,1 +1,1 @@
-"""The service manager over D-Bus, and the units that it runs; only here is pystemd imported and the bus spoken."""
+"""The service manager over D-Bus, and the units that it runs; only here is pystemd imported."""

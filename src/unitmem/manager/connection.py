@@ -1,4 +1,4 @@
-"""The connection to the service manager: lost when nobody answers, and made anew with growing pauses."""
+"""The connection of a watch to its manager: dropped without an answer, and renewed with growing pauses."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from unitmem.manager.systemd import Manager
 from unitmem.unit import ManagerKind
 
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
-"""Seconds between attempts to reach a manager that is away: doubled each time, up to the last."""
+"""The first and the longest pause between attempts to connect, in seconds; it doubles each time."""
 
 
 class Connection:
-    """What a watch has of its manager.
+    """The connection of a watch to its manager.
 
     Args:
         manager: connected, and not followed yet.
-        selector: what the manager's signals are to wake.
-        on_lost: is given the sentence that says so, once for each time that the manager is lost.
-        on_return: likewise, once the manager answers again.
+        selector: the selector that the manager's signals wake.
+        on_lost: called with a message each time that the manager is lost.
+        on_return: called with a message when the manager answers again.
         renewed: called each time that a connection is made: signals were missed before.
-        connect: makes one.
+        connect: makes a connection.
 
     Raises:
         BusError: the manager can't be followed.
@@ -38,9 +38,9 @@ class Connection:
         connect: Callable[[ManagerKind], Manager] = Manager,
     ) -> None:
         self.manager: Manager | None = None
-        """None while it is out of reach."""
+        """The manager; None while it is out of reach."""
         self.retry_at = 0.0
-        """When it is to be tried again, while it is out of reach."""
+        """The time of the next attempt, while the manager is out of reach."""
         self._kind = manager.kind
         self._selector = selector
         self._on_lost = on_lost
@@ -57,13 +57,13 @@ class Connection:
             self.manager.close()
 
     def reach(self, now: float) -> Manager | None:
-        """The manager, as `answering`; where it is out of reach, it is tried again when that is due."""
+        """Return the manager as `answering` does; if it is out of reach and an attempt is due, connect first."""
         if self.manager is None and now >= self.retry_at:
             self.renew(now)
         return self.answering(now)
 
     def answering(self, now: float) -> Manager | None:
-        """The manager, unless it doesn't answer at all: it would cost each further call a timeout too."""
+        """Return the manager; drop it and return None if its last call got no answer, and a ping gets none either."""
         if self.manager is not None and self.manager.lost is not None:
             try:
                 self.manager.ping()  # that one call may just have taken too long
@@ -72,7 +72,7 @@ class Connection:
         return self.manager
 
     def lose(self, error: BusError, now: float) -> None:
-        """Let go of a manager that doesn't answer."""
+        """Drop a manager that doesn't answer, and schedule the next attempt."""
         if self.manager is not None:
             self._selector.unregister(self._bus)
             self.manager.close()
@@ -83,7 +83,7 @@ class Connection:
         self._try_later(now)
 
     def renew(self, now: float) -> None:
-        """Try to reach it."""
+        """Try to connect to the manager."""
         manager = None
         try:
             manager = self._connect(self._kind)
@@ -94,7 +94,7 @@ class Connection:
             self._try_later(now)
 
     def confirm(self) -> bool:
-        """Take note that the manager has answered all that it was asked; whether that is news."""
+        """Register that the manager answered every call; return whether it was lost before."""
         if self._is_known_to_answer:
             return False
         self._is_known_to_answer = True

@@ -1,4 +1,4 @@
-"""D-Bus values and errors as pystemd gives them, in unitmem's own terms."""
+"""Conversion of D-Bus values and errors between pystemd and unitmem."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ NAME_BY_CLASS = {
 
 
 def variants(values: Iterable[tuple[str, str, Any]]) -> list[Any]:
-    """(name, signature, value) of properties as `a(sv)`, in the way pystemd's messages are built."""
+    """Return properties, each (name, signature, value), as an `a(sv)` in the form of pystemd's messages."""
     message: list[Any] = [(ord("a"), b"(sv)")]
     for name, signature, value in values:
         message += [(ord("r"), b"sv"), (ord("s"), name.encode()), (ord("v"), signature.encode())]
@@ -101,7 +101,7 @@ def error_name(error: DBusBaseError) -> str | None:
 
 
 def describe(error: Exception) -> str:
-    """The manager's own words, or the meaning of the number where the words are pystemd's."""
+    """Return the manager's message, or the meaning of the error number where the message is pystemd's own."""
     message = text_of(getattr(error, "err_message", "") or "")
     number = getattr(error, "errno", None)
     if isinstance(number, int) and number and message in EMPTY_WORDS:

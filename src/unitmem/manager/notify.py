@@ -1,4 +1,4 @@
-"""The daemon's own ties to its manager: sd_notify(3) and its watchdog."""
+"""The daemon's messages to its own manager: sd_notify(3), and the watchdog."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pystemd import daemon as sd_daemon
 
 
 def notify(**states: str | int) -> None:
-    """sd_notify(3): `ready=1`, `status="…"`, `watchdog=1`. Without a manager that listens, nothing happens."""
+    """Send a message of sd_notify(3): `ready=1`, `status="…"`, `watchdog=1`; do nothing without $NOTIFY_SOCKET."""
     sd_daemon.notify(False, **states)
 
 
 def watchdog_interval() -> float | None:
-    """Seconds within which the manager wants to hear `watchdog=1`; None when it doesn't watch us."""
+    """Return the seconds within which the manager expects `watchdog=1`; None without a watchdog."""
     usec = sd_daemon.watchdog_enabled(False)
     return usec / 1_000_000 if usec else None

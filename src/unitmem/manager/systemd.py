@@ -1,4 +1,4 @@
-"""The service manager over D-Bus: list, describe, follow, stop and signal units. The one user of pystemd.
+"""The service manager over D-Bus: list, describe, follow, stop and signal units.
 
 Reference: org.freedesktop.systemd1(5). Properties are read one by one, since pystemd's `Unit.load()`
 introspects: that takes 2.4 ms and 1.25 MiB for each unit, and one property 55 µs. Every call blocks
@@ -52,7 +52,7 @@ _BUS = b"org.freedesktop.DBus"
 _BUS_PATH = b"/org/freedesktop/DBus"
 
 COMMAND_END_WAIT = 5.0
-"""Seconds that a command has for its end once its time is up."""
+"""Seconds that a command has to end after its timeout, before SIGKILL."""
 
 _INFINITY = 2**64 - 1
 _CALL_TIMEOUT = "5s"
@@ -77,19 +77,19 @@ _DEFERRED = frozenset(
 
 
 class Change(StrEnum):
-    """What a signal of the manager says has happened."""
+    """The changes that the manager's signals report."""
 
     APPEARED = "UnitNew"
     VANISHED = "UnitRemoved"
     JOB_QUEUED = "JobNew"
     JOB_DONE = "JobRemoved"
     RELOADED = "Reloading"
-    """The manager has read its files anew; whatever was known about units may be stale."""
+    """The manager has reloaded its unit files; all that was known about units may be stale."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitChange:
-    """One signal: what happened, and to which unit (None for RELOADED)."""
+    """One signal of the manager: the change, and its unit (None for RELOADED)."""
 
     change: Change
     unit: str | None
@@ -98,7 +98,7 @@ class UnitChange:
 class Manager:
     """A connection to one service manager: the machine's, or the calling user's.
 
-    Not for threads. A connection that was lost stays lost: open another one.
+    For one thread. A connection that was lost stays lost: open another one.
 
     Raises:
         BusError: the bus can't be reached.
@@ -123,7 +123,7 @@ class Manager:
             ) from None
         self._open = True
         self.lost: BusLostError | None = None
-        """How the last call failed, if that was for want of an answer: others may have to wait in vain too."""
+        """The error of the last call, if it got no answer: further calls may time out as well."""
         self._signals: deque[tuple[bytes, bytes, Any]] = deque()
         self._owner: bytes | None = None
         self._reloading = False
@@ -143,7 +143,7 @@ class Manager:
     # --- asking ---
 
     def list_units(self) -> list[Unit]:
-        """Every loaded unit, without what only `describe` fetches. Costly for PID 1: not for every tick.
+        """Return every loaded unit, without the fields that only `describe` reads. Costly for PID 1.
 
         Raises:
             BusError: no answer.
@@ -161,10 +161,10 @@ class Manager:
         ]
 
     def describe(self, name: str) -> Unit:
-        """The unit `name` (or the one that it is an alias of), with its cgroup, processes and invocation.
+        """Return the unit `name` (or the one that it is an alias of), with its cgroup, processes and invocation.
 
-        Only a loaded unit is described, as every one that runs is. To ask for properties of another
-        makes the manager load it, tell everybody, and unload it again, for each property anew.
+        Only a loaded unit is described; every running one is loaded. Reading a property of another unit would
+        make the manager load it, signal that, and unload it again, for each property.
 
         Raises:
             NoSuchUnitError: no unit of that name is loaded.
@@ -199,7 +199,7 @@ class Manager:
         )
 
     def dependents(self, name: str) -> dict[str, tuple[str, ...]]:
-        """The units that stop with `name`, and those that start it, by each property of it that names some.
+        """Return the units that stop with `name`, and those that start it, by the property of `name` that lists them.
 
         Raises:
             NoSuchUnitError: no unit of that name is loaded.
@@ -211,7 +211,7 @@ class Manager:
         return {relation: tuple(sorted(map(text_of, units))) for relation, units in found.items() if units}
 
     def ping(self) -> None:
-        """Find out whether the manager answers at all.
+        """Return if the manager answers.
 
         Raises:
             BusLostError: it doesn't.
@@ -243,7 +243,7 @@ class Manager:
         self._call(_MANAGER_PATH, _MANAGER, "Subscribe")
 
     def fileno(self) -> int:
-        """Readable when a signal has come; drain with `changes()` before every wait as well.
+        """Return the descriptor that is readable when a signal has arrived; call `changes()` before each wait as well.
 
         Raises:
             BusLostError: the connection is closed.
@@ -254,7 +254,7 @@ class Manager:
         return descriptor
 
     def changes(self) -> list[UnitChange]:
-        """What happened since the last call, in order. Also takes what arrived during other calls.
+        """Return the changes since the last call, in order, including those that arrived during other calls.
 
         Raises:
             BusLostError: the connection is dead.
@@ -284,10 +284,10 @@ class Manager:
         return happened
 
     def _understand(self, change: Change, body: Any) -> Iterator[UnitChange]:
-        """What a signal means, if anything.
+        """Yield the change that a signal reports, if any.
 
-        A manager that reads its files anew tells of every unit that it is removed and that it is
-        new; none of them is. It is done when it says so, and answers to nothing before that.
+        During a reload the manager signals that every unit is removed and that it is new, which isn't so; and it
+        answers no call until it has signalled the end of the reload.
         """
         if change is Change.RELOADED:
             self._reloading = bool(body)
@@ -304,8 +304,8 @@ class Manager:
 
         Args:
             name: the unit.
-            invocation_id: the run of it that is meant. The manager itself then refuses when the
-                unit was started anew meanwhile. None addresses whatever runs under that name.
+            invocation_id: the invocation that is meant: the manager refuses if another one runs by now. None means
+                whatever runs under that name.
 
         Raises:
             InvocationGoneError: that run is over, or there is no such unit.
@@ -347,14 +347,14 @@ class Manager:
             self._act(name, _invocation_path(invocation_id), _UNIT, "Restart", "s", "replace")
 
     def freeze_unit(self, name: str, invocation_id: str | None) -> None:
-        """Stop every process of the unit where it stands; returns when the kernel has, or is still at it.
+        """Freeze every process of the unit; return when the kernel is done, or the call has timed out.
 
         Args and errors are those of `stop_unit`.
         """
         self._act_on_run(name, invocation_id, "Freeze")
 
     def thaw_unit(self, name: str, invocation_id: str | None) -> None:
-        """Let a frozen unit go on. Args and errors are those of `stop_unit`."""
+        """Thaw a frozen unit. Args and errors are those of `stop_unit`."""
         self._act_on_run(name, invocation_id, "Thaw")
 
     def _act_on_run(self, name: str, invocation_id: str | None, method: str) -> None:
@@ -370,7 +370,7 @@ class Manager:
             self.ping()
 
     def size_properties(self, name: str, properties: Iterable[str]) -> dict[str, int | None]:
-        """Bytes of each of `properties`, such as MemoryHigh; None is infinity.
+        """Return the value of each of `properties`, such as MemoryHigh, in bytes; None is infinity.
 
         Raises:
             NoSuchUnitError: no unit of that name is loaded.
@@ -387,7 +387,7 @@ class Manager:
     ) -> None:
         """Set properties at run time, as `systemctl set-property --runtime` does; None is infinity.
 
-        Args and errors are those of `stop_unit`; without an invocation it is the unit by its name.
+        Args and errors are those of `stop_unit`; without an invocation, the unit is addressed by its name.
         """
         values = [(prop, "t", _INFINITY if size is None else size) for prop, size in sizes.items()]
         if invocation_id is None:
@@ -431,12 +431,12 @@ class Manager:
         self._send(_MANAGER_PATH, _MANAGER, "StartTransientUnit", [*head, *variants(values), *no_other_units])
 
     def command_result(self, name: str) -> str | None:
-        """What became of a command that `start_command` started, as Result= has it: `success`, `timeout`, …
+        """Return Result= of a command that `start_command` started: `success`, `timeout`, …; None until it has ended.
 
-        None while it runs, and until it has begun to. Once it is told, it is forgotten.
+        Then the unit is released, so that a result is returned only once.
 
         Raises:
-            NoSuchUnitError: it is forgotten: the connection by which it was started is gone.
+            NoSuchUnitError: the unit is no longer loaded: the connection that started it is closed.
             BusLostError: no answer.
             BusError: refused.
         """
@@ -462,14 +462,14 @@ class Manager:
     # --- the wire ---
 
     def _connection(self) -> Any:
-        """The bus, unless it is closed: libsystemd would read freed memory."""
+        """Return the bus; raise an error if it is closed, since libsystemd would read freed memory."""
         if not self._open:
             raise self._lost("it was closed")
         return self._bus
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[Any]:
-        """The bus for one call, which no signal interrupts, and whose errors become ours."""
+        """Yield the bus for one call, with signals deferred, and pystemd's errors turned into unitmem's."""
         bus = self._connection()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _DEFERRED)
         try:
@@ -481,10 +481,10 @@ class Manager:
 
     @contextmanager
     def _loaded(self, name: str) -> Iterator[bytes]:
-        """The object path of a unit, and that it is loaded as long as it is asked about.
+        """Yield the object path of a loaded unit.
 
         Raises:
-            NoSuchUnitError: no unit of that name is loaded, or no longer.
+            NoSuchUnitError: no unit of that name is loaded; also from calls within the block.
         """
         if not is_unit_name(name):
             raise _no_such_unit(name)
@@ -508,7 +508,7 @@ class Manager:
             return bus.get_property(_SERVICE, path, interface, name.encode(), signature.encode())
 
     def _name_owner(self) -> bytes:
-        """The unique bus name that the manager has now."""
+        """Return the unique bus name that the manager has now."""
         arguments = apply_signature(b"s", [_SERVICE])
         with self._asking("GetNameOwner") as bus:
             return bytes(bus.call_method(_BUS, _BUS_PATH, _BUS, b"GetNameOwner", arguments).body)
@@ -543,11 +543,11 @@ def _no_such_unit(name: str) -> NoSuchUnitError:
 
 
 class _NotFoundError(BusError):
-    """What the call was about does not exist."""
+    """The object of the call doesn't exist."""
 
 
 def _invocation_path(invocation_id: str) -> bytes:
-    """An object path that means a unit only while it runs under that ID (manager.c of systemd)."""
+    """Return an object path that refers to a unit only during that invocation (manager.c of systemd)."""
     return bytes(path_encode(_UNIT_PATH, invocation_id.encode()))
 
 

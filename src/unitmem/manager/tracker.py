@@ -1,9 +1,8 @@
-"""Which of the governed units there are, and their open cgroups: one listing, then the manager's signals.
+"""The governed units and their open cgroups, kept up to date by one listing and then the manager's signals.
 
-A listing costs PID 1 dearly on a big machine, so it is asked for at the start, after the manager has
-reloaded, and after the bus was away. In between, signals say which unit to look at again. A unit
-that is being started has its cgroup before its job is done, and a slow start may leak too: while a
-job runs, its unit is looked at on every update.
+A listing is costly for PID 1 on a big machine, so it is made at the start, after the manager has reloaded, and
+after the bus was away. In between, signals say which unit to describe again. A unit that is being started has
+its cgroup before its job is done, and may leak by then: while a job runs, its unit is described at every update.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ _IN_TRANSITION = frozenset({"activating", "deactivating", "reloading", "maintena
 
 @dataclass(slots=True)
 class Tracked:
-    """One unit with its open cgroup, if it has one now."""
+    """A unit with its open cgroup, if it has one now."""
 
     unit: Unit
     cgroup: Cgroup | None = None
     protected: str | None = None
-    """Why no policy may touch it without naming it, if so."""
+    """The reason for which a policy must name it exactly to touch it; None if it isn't protected."""
 
 
 class Tracker:
     """The units that `governs` accepts, kept up to date.
 
     Args:
-        governs: whether the unit of that name is of interest.
+        governs: whether a policy governs the unit of that name.
         own_cgroup: the cgroup path of this process, whose unit and slices are protected.
         root: where cgroup v2 is mounted.
         names: units of interest that are named exactly: one that isn't listed may be an alias.
@@ -62,11 +61,11 @@ class Tracker:
         self._stale: set[str] = set()
         self._must_list = True
         self.refusal: str | None = None
-        """Why units can't be listed, if the manager refuses that."""
+        """The reason for which the manager refuses to list units, if it does."""
         self.is_listed = False
-        """Whether it is known what units there are: before, any may run unseen."""
+        """Whether units were listed: before, any unit may run unseen."""
         self.unopened: dict[str, str] = {}
-        """Units whose cgroup can't be opened, so that nothing of them is seen, with the reasons."""
+        """Units whose cgroup can't be opened, which are therefore unseen, with the reasons."""
 
     def close(self) -> None:
         for tracked in self._units.values():
@@ -82,18 +81,18 @@ class Tracker:
         self._must_list = True
 
     def resume(self) -> None:
-        """Trust nothing that was known of units: signals were missed."""
+        """List the units anew at the next update, since signals were missed."""
         self._must_list = True
 
     def update(self, manager: Manager, alive: Callable[[], None] = lambda: None) -> None:
-        """Learn what has happened to units since the last call.
+        """Update the units by the manager's signals since the last call.
 
         Args:
-            manager: to be asked.
-            alive: called now and then, since to describe all units of a big machine takes long.
+            manager: the connected manager.
+            alive: called before each unit, since describing all units of a big machine takes long.
 
         Raises:
-            BusLostError: the manager can't be asked; what was known stays, and `resume` is due.
+            BusLostError: no answer; the units stay as they were, and `resume` is due.
         """
         for change in manager.changes():
             name = change.unit
@@ -134,7 +133,7 @@ class Tracker:
                     self._stale.discard(name)
 
     def present(self) -> list[tuple[Tracked, Cgroup]]:
-        """Every governed unit that has a cgroup now, by name, with that cgroup."""
+        """Return every governed unit that has an open cgroup, with that cgroup, in the order of names."""
         return [
             (tracked, tracked.cgroup)
             for _, tracked in sorted(self._units.items())
@@ -142,14 +141,14 @@ class Tracker:
         ]
 
     def unseen(self) -> frozenset[str]:
-        """The units that may run although they are not among those that are present."""
+        """Return the units that may run although they are not `present`."""
         return frozenset((self._stale - self._units.keys()) | self.unopened.keys())
 
     def find(self, name: str) -> Tracked | None:
         return self._units.get(name)
 
     def mark_gone(self, name: str) -> None:
-        """The cgroup of that unit was found to be removed: look again what has become of the unit."""
+        """Close the cgroup of that unit, which was found removed, and describe the unit again at the next update."""
         tracked = self._units.get(name)
         if tracked is not None:
             self._let_go(tracked)
@@ -203,7 +202,7 @@ class Tracker:
         tracked.protected = protection(unit, self._own_cgroup, tuple(self._core.items()))
 
     def _bind(self, tracked: Tracked) -> None:
-        """Hold the cgroup that the unit has now open, unless it is the one that is held already."""
+        """Open the unit's cgroup, unless the one that is open is still the unit's."""
         path = tracked.unit.control_group
         held = tracked.cgroup
         if held is not None and held.path == path and held.exists():
@@ -222,7 +221,7 @@ class Tracker:
             self.unopened[tracked.unit.name] = str(error)
 
     def _note_core(self, unit: Unit) -> None:
-        """Remember where a core unit runs: every slice around it is protected with it."""
+        """Note the cgroup of a core unit: every slice around it is protected as well."""
         if matches(unit.name, CORE_UNITS):
             self._place_core(unit.name, unit.control_group)
 
@@ -255,10 +254,10 @@ class Tracker:
 
 @contextmanager
 def _refusals_ignored() -> Iterator[None]:
-    """Go on where the manager refuses to answer: what is due stays due, and is asked for again next time.
+    """Ignore refusals of the manager: the unit stays stale, and is described again next time.
 
     Raises:
-        BusLostError: there is nobody to answer.
+        BusLostError: no answer.
     """
     try:
         yield

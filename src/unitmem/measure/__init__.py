@@ -1,1 +1,1 @@
-"""Measures of units and of the host, and samples of them; only here are the names of measures defined."""
+"""Measures of units, processes and the host, and samples of them; only here are the names of measures defined."""

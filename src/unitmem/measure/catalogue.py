@@ -1,4 +1,4 @@
-"""Every measure by name: what kind of number it is, the files it comes from, its formula, and what is true of it.
+"""Every measure by name, with its dimension, scope, source files, formula and traits.
 
 A measure is one entry here. Conditions, tables, metrics, the history and warnings take what they need from it.
 """
@@ -16,7 +16,7 @@ from unitmem.kernel.limits import headroom, tightest_high, tightest_limit
 
 
 class Dimension(StrEnum):
-    """What kind of number a measure is, and so what it can be compared with."""
+    """The dimension of a measure: what it can be compared with."""
 
     SIZE = "size"
     PERCENT = "percent"
@@ -28,7 +28,7 @@ class Dimension(StrEnum):
 
 
 class Scope(Enum):
-    """What a measure is a number of."""
+    """The scope of a measure: a unit, its processes, the largest of them, or the host."""
 
     UNIT = "unit"
     PROCESSES = "the unit's processes, summed"
@@ -37,43 +37,43 @@ class Scope(Enum):
 
 
 class Trait(Flag):
-    """What is true of a measure besides its value."""
+    """The properties of a measure besides its value."""
 
     NONE = 0
     GROWS = auto()
-    """Its slope says how fast the unit's use grows."""
+    """Its slope is a growth of the unit's memory."""
     BOUNDED = auto()
-    """A memory.max on the unit's path, or the machine's size, bounds it from above."""
+    """It can't be above the memory.max of the unit and its ancestors, nor above the machine's size."""
     CACHE = auto()
-    """Reading files alone drives it up, in a healthy unit as well."""
+    """It includes page cache, which a healthy unit fills up by reading files."""
     SCARCE = auto()
-    """It is low, rather than high, when memory is short."""
+    """It is low when memory is short."""
     FIXED = auto()
-    """It doesn't change with what the unit uses."""
+    """It doesn't depend on the unit's usage."""
     LIMIT = auto()
     """It is a limit, or the room below one."""
     COSTLY = auto()
-    """The kernel walks page tables to tell it."""
+    """The kernel walks page tables to compute it."""
     RECORDED = auto()
-    """The history keeps it whether or not a condition needs it."""
+    """The history always records it, even if no condition needs it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A number that has a name in policies, tables and JSON."""
+    """A number with a name, which is the same in policies, tables and JSON."""
 
     name: str
     dimension: Dimension
     scope: Scope
     source: str
-    """The kernel's files it is read from, separated by commas."""
+    """The kernel's files that it is read from, separated by commas."""
     formula: str
-    """How it comes from there, in one line."""
+    """The formula as text, on one line."""
     value: Callable[[CgroupReading, Host], float | None] | None = None
-    """The formula as code, of a unit's or the host's measure; None where a part of it is unknown."""
+    """The formula as code, for measures of a unit or the host; it returns None where a part is unknown."""
     traits: Trait = Trait.NONE
     absent: str | None = None
-    """Why it is unknown where all its files can be read."""
+    """The reason for which it is unknown where all its files can be read."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Measure:
 
     @property
     def size(self) -> str:
-        """The size of a process that a measure of processes is about: `pss` of `process.pss`."""
+        """The size that a measure of processes is about: `pss` of `process.pss`."""
         return self.name.removeprefix("process.")
 
 
@@ -93,14 +93,14 @@ _NO_LIMIT = "the unit has no limit of its own"
 
 
 def _counter(name: str, file: str, formula: str, traits: Trait, absent: str | None = None) -> Measure:
-    """A measure that a file of one value holds."""
+    """Return a measure that is the value of a one-value file."""
     return Measure(
         name, _SIZE, Scope.UNIT, file, formula, lambda unit, _: unit.counters.get(file), traits, absent
     )
 
 
 def _stat(key: str, traits: Trait) -> Measure:
-    """A measure that is a line of memory.stat."""
+    """Return a measure that is a line of memory.stat."""
     return Measure(key, _SIZE, Scope.UNIT, _STAT, key, lambda unit, _: unit.stat.get(key), traits)
 
 
@@ -275,7 +275,7 @@ def _kernel(stat: Mapping[str, int]) -> int | None:
 
 
 def _unreclaimable(stat: Mapping[str, int]) -> int | None:
-    """Bytes that no reclaim gives back without swap: anonymous memory, tmpfs, and what the kernel pins."""
+    """Return the bytes that can't be reclaimed without swap: anonymous memory, tmpfs, some kernel memory."""
     kernel = _kernel(stat)
     if kernel is None or not {"anon", "shmem", "slab_reclaimable"} <= stat.keys():
         return None
@@ -295,12 +295,12 @@ CGROUP_MEASURES = _of_scope(Scope.UNIT)
 PROCESS_MEASURES = _of_scope(Scope.PROCESSES, Scope.LARGEST)
 HOST_MEASURES = _of_scope(Scope.HOST)
 UNIT_NAMES = tuple(name for name, measure in MEASURES.items() if measure.scope is not Scope.HOST)
-"""What can be known of a unit."""
+"""The names of all measures of units."""
 PROCESS_NAMES = frozenset(measure.name for measure in PROCESS_MEASURES)
 COUNTER_FILES = tuple(
     {file: None for measure in CGROUP_MEASURES for file in measure.files if file not in _OTHER_FORMS}
 )
-"""The files of one value that measures come from."""
+"""The one-value files that measures are read from."""
 EVENT_NAMES = tuple(measure.name for measure in CGROUP_MEASURES if measure.dimension is Dimension.COUNT)
 
 

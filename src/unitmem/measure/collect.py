@@ -1,4 +1,4 @@
-"""One unit sampled: its cgroup is read, and its processes where a measure of theirs is asked for."""
+"""Sampling one unit: its cgroup, and its processes where a measure of processes is asked for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unitmem.measure.sample import UnitSample
 from unitmem.unit import Invocation, Unit
 
 _RECORDED = 10
-_WEIGHED_AT_MOST = 1 << 30  # some 15 ms
+_MEASURED_AT_MOST = 1 << 30  # some 15 ms
 
 
 # --- collecting --------------------------------------------------------------------------------
@@ -33,18 +33,18 @@ def collect(
     proc: Path = PROC_ROOT,
     seen: MutableMapping[str, Level] | None = None,
 ) -> UnitSample:
-    """Return a sample of `unit`, read through its open `cgroup`: all that is cheap, and processes if `wanted` asks for them.
+    """Return a sample of `unit`, read through its open `cgroup`; processes are read if `wanted` asks for them.
 
     Args:
         unit: as its manager describes it.
         cgroup: its cgroup, open.
         host: the machine, read in the same tick.
-        wanted: names of measures; PSS and its like are only bounded here, `resolve` reads them.
+        wanted: names of measures; for PSS, USS and SwapPss only bounds are read here, `resolve` reads the values.
         proc: where /proc is.
-        seen: as `Cgroup.read` takes it, for a tick in which many units are sampled.
+        seen: ancestors that were already read, as in `Cgroup.read`.
 
     Raises:
-        CgroupGoneError: the unit stopped, or was started anew.
+        CgroupGoneError: the unit stopped, or was started again.
     """
     reading = cgroup.read(COUNTER_FILES, seen)
     values, unknown = unit_values(reading, host)
@@ -66,9 +66,9 @@ def collect(
 
 
 def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
-    """Return `sample` with PSS, USS and SwapPss of every process of it that still runs.
+    """Return `sample` with PSS, USS and SwapPss of each of its processes that still runs.
 
-    Where none were listed there is nothing to add: it has none, or why they are unknown is there already.
+    A sample without processes is returned unchanged.
     """
     if not sample.processes:
         return sample
@@ -83,10 +83,10 @@ def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
     return _with_processes(sample, processes)
 
 
-def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
-    """Return the largest few processes of a unit, for the record, with command lines, and PSS unless that takes long to read.
+def measure_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
+    """Return the largest few processes of a unit with command lines, and with PSS unless reading it takes long.
 
-    What `sample` has of them is taken as it is.
+    Values that `sample` already has are not read again.
     """
     try:
         processes = sample.processes or tuple(read_processes(cgroup, proc))
@@ -94,16 +94,16 @@ def weigh_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) ->
         return []
     by_size = sorted(processes, key=lambda process: process.pss or process.rss or 0, reverse=True)
     largest = [with_command(process, proc) for process in by_size[:_RECORDED]]
-    if sum(process.rss or 0 for process in largest) > _WEIGHED_AT_MOST:
+    if sum(process.rss or 0 for process in largest) > _MEASURED_AT_MOST:
         return largest
-    weighed = []
+    measured = []
     for process in largest:
         try:
             known = process.pss is not None or process.unknown is not None
-            weighed.append(process if known else with_pss(process, proc))
+            measured.append(process if known else with_pss(process, proc))
         except ProcessGoneError:
             continue
-    return weighed
+    return measured
 
 
 def _without_processes(sample: UnitSample, reason: str) -> UnitSample:

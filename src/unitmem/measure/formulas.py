@@ -1,4 +1,4 @@
-"""The value of every measure, of what was read; what has none, with the reason."""
+"""Computing the value of every measure from readings, or the reason for which it is unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unitmem.measure.sample import NOT_READ, HostSample
 
 
 def unit_values(reading: CgroupReading, host: Host) -> tuple[dict[str, float], dict[str, str]]:
-    """Return (values, unknown) of every measure that comes from a unit's cgroup."""
+    """Return (values, unknown) of every measure that is read from a unit's cgroup."""
     values: dict[str, float] = {}
     unknown: dict[str, str] = {}
     for measure in CGROUP_MEASURES:
@@ -44,8 +44,8 @@ def process_values(
 ) -> tuple[dict[str, float], dict[str, str], dict[str, int]]:
     """Return (values, unknown, at_most) of the sums over all processes of a unit, and of the largest of them.
 
-    A sum that lacks one process is no sum: one that can't be read makes the measure unknown. Without any
-    process all are 0, so `processes` is never a list that could not be made.
+    One process that can't be read makes a sum unknown. Without any process, all are 0: so a list of processes that
+    could not be read must not be passed as an empty one.
     """
     values: dict[str, float] = {}
     unknown: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """A sample: the measures of units and of the host at one instant.
 
-What is known is in `values`; what isn't is in `unknown` with the reason, and never in both.
+A measure is either in `values`, or in `unknown` with the reason, never in both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NOT_READ = "not read"
 
 
 class _Size:
-    """An attribute that gives the value of the size measure of its name."""
+    """A descriptor for the value of the size measure with the attribute's name."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
@@ -42,7 +42,7 @@ class HostSample:
     """The machine at one instant."""
 
     values: Mapping[str, float] = field(default_factory=dict)
-    """What is known, by the measure's whole name (`host.available`): bytes or percent."""
+    """The known values, by the measure's full name (`host.available`): bytes or percent."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Why a measure is missing."""
 
@@ -53,7 +53,7 @@ class HostSample:
 
 
 NO_HOST = HostSample()
-"""A machine of which nothing is known."""
+"""A host sample without any known value."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,15 +66,15 @@ class UnitSample:
 
     unit: Unit
     invocation: Invocation | None = None
-    """None for a unit that has no cgroup now, of which nothing can be measured."""
+    """The invocation; None for a unit that has no cgroup now, so that nothing can be measured."""
     protected: str | None = None
-    """Why no policy may touch it without naming it under `unprotect:`."""
+    """The reason for which a policy must name it under `unprotect:` to touch it; None if it isn't protected."""
     values: Mapping[str, float] = field(default_factory=dict)
-    """What is known, by measure: bytes (int), percent (float) or counts since the unit's start (int)."""
+    """The known values, by measure: bytes (int), percent (float) or counts since the unit's start (int)."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Why a measure is missing."""
     at_most: Mapping[str, int] = field(default_factory=dict)
-    """Upper bounds of measures not read, since reading is costly: PSS is never more than RSS."""
+    """Upper bounds of measures that were not read because that is costly: PSS is never more than RSS."""
     processes: tuple[Process, ...] = ()
     levels: tuple[Level, ...] = ()
     """The limits of its cgroup and of each ancestor."""
@@ -123,24 +123,24 @@ class UnitSample:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All units that matter, and the machine, at one instant of the monotonic clock."""
+    """The units that were asked for, and the machine, at one instant."""
 
     at: float
     """Seconds of `time.monotonic()`."""
     units: Mapping[str, UnitSample] = field(default_factory=dict)
-    """By name."""
+    """The samples of units, by name."""
     host: HostSample = NO_HOST
     unseen: frozenset[str] = frozenset()
-    """Units that may run although they are not in `units`: not described yet, or their cgroup can't be opened."""
+    """Units that may run but are not in `units`: they are not described yet, or their cgroup can't be opened."""
     is_complete: bool = True
-    """Whether it is known what other units there are; where it isn't, any of them may run."""
+    """Whether all units that run are known; if not, any unit that is missing here may run."""
 
     def is_unseen(self, unit: str) -> bool:
-        """Whether the unit of that name may run although it is not in `units`."""
+        """Return whether the unit of that name may run although it is not in `units`."""
         return not self.is_complete or unit in self.unseen
 
     def limit_set_by(self, unit: UnitSample) -> str | None:
-        """Return the path of the cgroup whose limit is the tightest for `unit`, or `host`; None if it isn't known."""
+        """Return the path of the cgroup that sets the tightest limit of `unit`, or `host`; None if it isn't known."""
         total = self.host.total
         if total is None or unit.invocation is None:
             return None

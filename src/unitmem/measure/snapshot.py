@@ -1,7 +1,7 @@
-"""A sample of the units that somebody names, taken in one look: the manager lists and describes, the kernel is read.
+"""Taking one sample of the units that patterns name: the manager lists and describes them, the kernel's files are read.
 
-For a caller that looks now and then. A watch, which looks again and again, follows the manager
-instead (`manager.tracker`), because listing units is dear to PID 1.
+For single samples. A watch follows the manager's signals instead (`manager.tracker`), because listing units is
+costly for PID 1.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, complete_name, is_glob,
 _NO_CGROUP = "the unit has no cgroup now"
 
 
-class Manager(Protocol):
-    """What is asked of a service manager; `systemd.Manager` answers it."""
+class UnitSource(Protocol):
+    """The methods of a service manager that `take_sample` calls; `systemd.Manager` has them."""
 
     def list_units(self) -> list[Unit]: ...
 
@@ -37,7 +37,7 @@ class Manager(Protocol):
 
 
 def take_sample(
-    manager: Manager,
+    manager: UnitSource,
     patterns: Sequence[str] = (),
     *,
     wanted: Collection[str] = (),
@@ -49,7 +49,7 @@ def take_sample(
     """Sample every unit that `patterns` mean; one that stops meanwhile is left out.
 
     Args:
-        manager: whose units.
+        manager: the manager of the units.
         patterns: names and shell globs, completed as systemctl does (`ssh` is `ssh.service`). A name
             means that unit, whatever its state. A glob means the loaded units that match and have a
             cgroup. None at all means every unit with a cgroup except slices, which are sums of the others.
@@ -109,10 +109,9 @@ def sample_units(
     cgroups: Path = CGROUP_ROOT,
     proc: Path = PROC_ROOT,
 ) -> Sample:
-    """Sample each of `units` as the kernel's files have it now, without a word to the manager.
+    """Sample each of `units` from the kernel's files alone, without a call to the manager.
 
-    For a view that looks every other second. A unit that has stopped is left out; one that was
-    started anew at its old place is there again.
+    A unit that has stopped is left out; one that was started again in the same cgroup is included.
 
     Raises:
         UnsupportedSystemError: the host can't be read.
@@ -123,12 +122,12 @@ def sample_units(
 
 
 def is_present(unit: Unit) -> bool:
-    """Whether `unit`, as listed, is more than a name that others mention; one whose file was deleted may still run."""
+    """Return whether a listed unit exists: it is loaded, or still runs without a file."""
     return unit.load_state != "not-found" or unit.active_state != "inactive"
 
 
 class Sampler:
-    """One look at the kernel's files, in which the host and each slice are read once.
+    """One reading of the kernel's files, in which the host and each slice are read once.
 
     Args:
         wanted: names of measures.
@@ -148,11 +147,11 @@ class Sampler:
         self._seen: dict[str, Level] = {}
 
     def sample(self, units: Mapping[str, UnitSample]) -> Sample:
-        """Return the sample of `units`, which were read in this look, and of the host."""
+        """Return a sample of `units`, which were read by this sampler, and of the host."""
         return Sample(self._at, units, host_values(self._host))
 
     def at(self, unit: Unit) -> UnitSample | None:
-        """Sample `unit`; None if it stopped since it was described."""
+        """Sample `unit`; return None if it stopped since it was described."""
         if unit.control_group is None:
             return _unknown(unit, _NO_CGROUP)
         try:
@@ -167,7 +166,7 @@ class Sampler:
         """Sample `unit` through its open `cgroup`, with the command lines of the processes that are read.
 
         Raises:
-            CgroupGoneError: it stopped, or was started anew.
+            CgroupGoneError: it stopped, or was started again.
             OSError: its files can't be read.
         """
         sample = collect(unit, cgroup, self._host, self._wanted, self._proc, self._seen)
@@ -186,10 +185,10 @@ def _described(names: Collection[str], describe: Callable[[str], Unit]) -> Itera
             continue
 
 
-def _without_cgroup(unit: Unit, manager: Manager) -> UnitSample | None:
-    """Return `unit` whose cgroup isn't there, if it runs all the same; None if it stopped since it was described.
+def _without_cgroup(unit: Unit, manager: UnitSource) -> UnitSample | None:
+    """Return a sample of `unit`, whose cgroup doesn't exist, without measures; None if it has stopped by now.
 
-    The manager names a cgroup for a socket, say, that it makes only once the unit has a process.
+    For a socket, for instance, the manager names a cgroup that it creates only for the unit's first process.
     """
     try:
         if replace(manager.describe(unit.name), aliases=unit.aliases) != unit:

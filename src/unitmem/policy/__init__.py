@@ -1,1 +1,1 @@
-"""Policies, and what they decide about a sample; only here is it decided. Pure: no clock, no files, no bus."""
+"""Policies, and their decisions about a sample; only here is it decided. Pure: no clock, no files, no bus."""

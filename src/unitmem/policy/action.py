@@ -1,6 +1,6 @@
-"""What is known of every action: its words, its keys, and what it does to a unit.
+"""The base of all actions: keys, wording, and effect on a unit, as data.
 
-The reader of policy files, their JSON Schema, the linter, the journal and `explain` go by it.
+The reader of policy files, their JSON Schema, the linter, the journal and `explain` use it.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from unitmem.unit import CGROUP_KINDS
 
 
 class Action:
-    """What a step does: a dataclass whose fields are its keys in a policy file, each with a `Key` that describes it."""
+    """The action of a step: a dataclass whose fields are its keys in a policy file, each annotated with its `Key`."""
 
     __slots__ = ()
 
     keyword: ClassVar[str]
-    """What it is called in a policy file."""
+    """Its name in a policy file."""
     severity: ClassVar[int]
-    """How harsh it is for the unit, compared with the others."""
+    """A rank: the higher, the harsher for the unit."""
     acts: ClassVar[bool] = True
-    """Whether it does anything: if not, it costs no budget, and no unit is protected from it."""
+    """Whether it does more than log: if not, it costs no budget, and is allowed on protected units."""
     ends_the_unit: ClassVar[bool] = False
-    """Whether it ends the invocation that it is done to, so that nothing more is to be done to that."""
+    """Whether it ends the invocation, so that no other action follows on that."""
     sends: ClassVar[Signals | None] = None
-    """The signal by which it ends the unit; None where that is a job of the manager."""
+    """The signal that ends the unit; None where a job of the manager does."""
     is_repeatable: ClassVar[bool] = False
-    """Whether to do it again in the same episode means anything, as `repeat` has it."""
+    """Whether a step with this action may have `repeat`."""
 
     meaning: ClassVar[str] = ""
-    """A sentence that an editor shows, where its keys don't say it."""
+    """The description that an editor shows."""
     example: ClassVar[str] = ""
-    """It with its keys, as a policy file has it."""
+    """An example with its keys, as in a policy file."""
     question: ClassVar[str] = ""
-    """What to say to its keyword alone; empty where that is enough."""
+    """The message where only its keyword is given; empty where that is enough."""
     is_flat: ClassVar[bool] = False
-    """Whether its keys stand beside its keyword, which is one of them, and not inside of it."""
+    """Whether its keys stand beside its keyword, rather than in a mapping below it."""
 
     verb: ClassVar[str]
     gerund: ClassVar[str]
@@ -50,51 +50,51 @@ class Action:
 
     @property
     def name(self) -> str:
-        """One word for it, as journal fields and statistics have it."""
+        """The one word for it in journal fields and metrics."""
         return self.keyword
 
     @property
     def object(self) -> str:
-        """What follows the verb."""
+        """The words that follow the verb."""
         return "it"
 
     @property
     def terms(self) -> str:
-        """For how long, and what then, to follow the object; nothing where there is nothing to say."""
+        """The words for its timeout and last resort, which follow the object; may be empty."""
         return ""
 
     @property
     def noun(self) -> str:
-        """What it is, to follow `no` and to precede `failed`."""
+        """The noun for it, as in `no stop` and `stop failed`."""
         return self.name
 
     @property
     def kinds(self) -> tuple[frozenset[str], str]:
-        """(kinds, why no others): which kinds of unit it can be done to."""
+        """(kinds, reason): the kinds of unit that it can be done to, and why no others."""
         return CGROUP_KINDS, ""
 
     @property
     def is_harmless_twice(self) -> bool:
-        """Whether the manager may be asked again for what it may have done already, its answer being lost."""
+        """Whether it may be requested again when the manager's answer was lost."""
         return True  # it is asked of one run of the unit, or is the same a second time
 
     @classmethod
     def own_keys(cls) -> tuple[Key, ...]:
-        """What may be written for it."""
+        """Return its keys in a policy file."""
         return _keys_of(cls)  # type: ignore[arg-type] # mypy looks at the hash of its instances
 
     @classmethod
     def main_key(cls) -> Key | None:
-        """The key whose value may stand for the whole."""
+        """Return the key whose value may be written in place of the whole mapping; None if there is none."""
         return next((key for key in cls.own_keys() if key.is_required), None)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """The action with the values that were given, by key."""
+        """Return the action with the given values, by key."""
         return cls(**{key.field: given[key.name] for key in cls.own_keys() if key.name in given})
 
     def mistakes(self, given: Container[str]) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - for those that have some
-        """(key, message): what can't be meant so, though each value is well written; no key means the whole.
+        """Yield (key, message) for each wrong combination of valid values; an empty key means the whole action.
 
         Args:
             given: the keys that were written.

@@ -1,6 +1,6 @@
-"""The actions: what each takes, how harsh it is, which units it suits, and how it is put into words.
+"""The actions as data: keys, severity, kinds of unit, and wording.
 
-All that is known of an action is here, but for how it is performed: that is its module in `act`.
+How an action is performed and verified is in its module in `act`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ DEFAULT_END_TIMEOUT = 10.0  # for what needs no more than the kernel, or a handl
 DEFAULT_RECLAIM_TIMEOUT = 30.0
 DEFAULT_RUN_TIMEOUT = 60.0
 END_WAIT = 10.0
-"""Seconds within which what was killed is expected to be gone, and the kernel to have done as it was told."""
+"""Seconds within which killed processes are expected to be gone, and writes to cgroupfs to take effect."""
 
 # After these a process is expected to end; what handles them takes some time for it
 ENDING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT})
 
 
 class Target(StrEnum):
-    """Whom of a unit a signal goes to."""
+    """The processes of a unit that a signal is sent to."""
 
     MAIN = "main"
     """The main process of a service."""
     CONTROL = "control"
-    """The process of ExecStartPre=, ExecReload= and the like, while there is one."""
+    """The process of ExecStartPre=, ExecReload= and the like, if one runs."""
     ALL = "all"
     """Every process of the unit."""
     LARGEST = "largest"
-    """The one process that is largest by the measure that breached; by PSS where none was a process's."""
+    """The largest process by the measure that breached; by PSS where that is not a measure of processes."""
 
 
 class LastResort(StrEnum):
-    """What to do when an action was not enough."""
+    """What to do when an action has not had its effect in time."""
 
     KILL = "kill"
 
@@ -61,7 +61,7 @@ _LastResort = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Log(Action):
-    """Say so, and do nothing."""
+    """Log the decision, and do nothing."""
 
     keyword = "log"
     severity = 0
@@ -72,7 +72,7 @@ class Log(Action):
 
 @dataclass(frozen=True, slots=True)
 class Thaw(Action):
-    """Let a frozen unit go on."""
+    """Thaw a frozen unit."""
 
     timeout: _Timeout = DEFAULT_END_TIMEOUT
 
@@ -84,7 +84,7 @@ class Thaw(Action):
 
 @dataclass(frozen=True, slots=True)
 class Reclaim(Action):
-    """Have the kernel take so much memory back from the unit, as memory.reclaim of cgroup v2 does."""
+    """Have the kernel reclaim memory of the unit, by memory.reclaim of cgroup v2."""
 
     size: Annotated[
         int,
@@ -120,10 +120,10 @@ def _settable(name: str, *, may_be_none: bool = True) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class SetProperties(Action):
-    """Set properties of the unit at run time, and set them back when the episode ends."""
+    """Set properties of the unit at run time; they are set back when the episode ends."""
 
     properties: tuple[tuple[str, int | None], ...]
-    """Each a name, such as MemoryHigh, and bytes; None is `infinity`."""
+    """(name, bytes) pairs, such as MemoryHigh and its value; None is `infinity`."""
 
     keyword = "set"
     severity = 3
@@ -149,7 +149,7 @@ class SetProperties(Action):
 
     @classmethod
     def own_keys(cls) -> tuple[Key, ...]:
-        """Sizes that the kernel enforces and that systemd can put back."""
+        """Return the properties that may be set: sizes that the kernel enforces and systemd can set back."""
         return (
             _settable("MemoryMin"),
             _settable("MemoryLow"),
@@ -177,11 +177,11 @@ class Signal(Action):
     timeout: Annotated[float, Key("timeout", _TIMEOUT, "How long a process may take to end.")] = (
         DEFAULT_END_TIMEOUT
     )
-    """Seconds until a process that the signal should end counts as unimpressed."""
+    """Seconds until the signal counts as failed if a process that it should end still runs."""
     otherwise: Annotated[
         LastResort | None, Key("else", Choice(LastResort), "What to do then, to the same process.")
     ] = None
-    """What then, to the same processes."""
+    """What to do then to the same processes."""
 
     keyword = "signal"
     severity = 4
@@ -246,7 +246,7 @@ class Run(Action):
             "A program by its absolute path, and its arguments; there is no shell.",
         ),
     ]
-    """The program, by its absolute path, and its arguments."""
+    """The absolute path of the program, and its arguments."""
     timeout: Annotated[float, Key("timeout", _TIMEOUT, "When it is killed.")] = DEFAULT_RUN_TIMEOUT
     """Seconds until it is killed."""
 
@@ -279,7 +279,7 @@ class Run(Action):
 
 @dataclass(frozen=True, slots=True)
 class Freeze(Action):
-    """Stop every process of the unit where it stands."""
+    """Freeze every process of the unit."""
 
     timeout: _Timeout = DEFAULT_END_TIMEOUT
 
@@ -291,11 +291,11 @@ class Freeze(Action):
 
 @dataclass(frozen=True, slots=True)
 class Restart(Action):
-    """Restart the unit through its manager, and see that another run of it is up."""
+    """Restart the unit through its manager, and verify that a new run is active."""
 
     timeout: _Timeout = DEFAULT_STOP_TIMEOUT
     otherwise: _LastResort = None
-    """What then, to what is left of the old run."""
+    """What to do then to what is left of the old run."""
 
     keyword = "restart"
     severity = 6
@@ -318,12 +318,12 @@ class Restart(Action):
 
 @dataclass(frozen=True, slots=True)
 class Stop(Action):
-    """Stop the unit through its manager, and see that it stops."""
+    """Stop the unit through its manager, and verify that it has stopped."""
 
     timeout: _Timeout = DEFAULT_STOP_TIMEOUT
     """Seconds until it counts as failed."""
     otherwise: _LastResort = None
-    """What then; None leaves the unit to systemd's own timeout."""
+    """What to do then; None leaves the unit to systemd's own timeout."""
 
     keyword = "stop"
     severity = 6
@@ -342,7 +342,7 @@ class Stop(Action):
 
 @dataclass(frozen=True, slots=True)
 class Kill(Action):
-    """SIGKILL every process of the unit at once, and see that it is gone."""
+    """Send SIGKILL to every process of the unit at once, and verify that they are gone."""
 
     timeout: _Timeout = DEFAULT_END_TIMEOUT
 
@@ -364,11 +364,11 @@ ACTIONS: Mapping[str, type[Action]] = MappingProxyType(
         for action in (Log, Thaw, Reclaim, SetProperties, Signal, Run, Freeze, Restart, Stop, Kill)
     }
 )
-"""All there are by keyword, from mild to harsh."""
+"""Every action by keyword, from mild to harsh."""
 
 
 def spell_property(name: str, value: int | None) -> str:
-    """`MemoryHigh=512M`, as a unit file has it."""
+    """Return a property as in a unit file: `MemoryHigh=512M`."""
     return f"{name}={'infinity' if value is None else spell_size(value)}"
 
 

@@ -1,8 +1,8 @@
-"""What a condition is, and whether it holds: comparisons of measures, joined by and, or and not.
+"""Conditions, and judging them: comparisons of measures, joined by and, or and not.
 
-The answer has three values: what can't be known is None, and None never counts as true. Facts come
-as bounds, because some are dear to read exactly and a bound is often enough: PSS is never more than RSS.
-`expression` reads conditions from text.
+The truth has three values: it is None where a number is unknown, and None never counts as true. Facts are
+bounds, because some are costly to read exactly and a bound is often enough: PSS is never more than RSS.
+`policyfile.expression` reads conditions from text.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from unitmem.text import format_percent, format_rate, format_size, format_span, 
 
 
 class Derivation(StrEnum):
-    """What a comparison makes of its measure over a span of time, where it isn't the measure as it is."""
+    """What is derived from a measure over a span of time before it is compared."""
 
     INCREASE = "increase"
-    """`events.oom_kill > 0 in 10min`: how much it has risen."""
+    """`events.oom_kill > 0 in 10min`: its increase."""
     GROWTH = "growth"
     """`growth(anon, 10min) > 5M/min`: its slope, robust against single spikes."""
     ETA = "eta"
-    """`eta(limit, 10min) < 5min`: when unreclaimable memory will meet it, at its slope over the span."""
+    """`eta(limit, 10min) < 5min`: the time until unreclaimable memory reaches it, at its slope over the span."""
 
 
 ETA_USAGE = "unreclaimable"
-"""The measure that `eta` follows: what the kernel can't take back is what meets a limit for good."""
+"""The measure that `eta` follows: only memory that the kernel can't reclaim stays at a limit."""
 ETA_TARGETS = ("limit", "high")
 
 _DERIVED_DIMENSION = {
@@ -43,7 +43,7 @@ _DERIVED_DIMENSION = {
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`measure operator threshold`, the threshold in the dimension of what is compared or a share of `of`."""
+    """`measure operator threshold`; the threshold is in the dimension of what is compared, or a percentage of `of`."""
 
     measure: str
     operator: str
@@ -51,7 +51,7 @@ class Comparison:
     """Bytes, percent, a count, bytes a second, or seconds; with `of`, a percentage of that measure."""
     of: str | None = None
     span: float | None = None
-    """Seconds that the derivation looks at; None without one."""
+    """Seconds over which the derivation is taken; None without one."""
     derivation: Derivation | None = None
 
     @property
@@ -62,7 +62,7 @@ class Comparison:
 
     @property
     def subject(self) -> str:
-        """What is compared, as policies spell it: `anon`, `growth(anon, 10min)`."""
+        """The left side, as in a policy: `anon`, `growth(anon, 10min)`."""
         if self.span is None or self.derivation in (None, Derivation.INCREASE):
             return self.measure
         return f"{self.derivation}({self.measure}, {format_span(self.span, accuracy=0.001)})"
@@ -73,7 +73,7 @@ class Comparison:
 
     @property
     def spelled_threshold(self) -> str:
-        """The threshold so that it is read back exactly, whatever digits the policy gave: `1.2G`, `62.55%`."""
+        """The threshold as text that is read back exactly: `1.2G`, `62.55%`."""
         number = f"{self.threshold:.15g}"
         if self.of is not None:
             return f"{number}%"
@@ -91,7 +91,7 @@ class Comparison:
 
     @property
     def spelled_span(self) -> str:
-        """` in 10min`, or nothing."""
+        """` in 10min` for an increase, else empty."""
         if self.span is None or self.derivation is not Derivation.INCREASE:
             return ""
         return f" in {format_span(self.span, accuracy=0.001)}"
@@ -128,7 +128,7 @@ Condition = Comparison | Not | All | AnyOf
 
 
 def comparisons(condition: Condition) -> Iterator[Comparison]:
-    """Every comparison in `condition`, from left to right."""
+    """Yield every comparison in `condition`, from left to right."""
     match condition:
         case Comparison():
             yield condition
@@ -140,7 +140,7 @@ def comparisons(condition: Condition) -> Iterator[Comparison]:
 
 
 def measures_of(condition: Condition) -> frozenset[str]:
-    """The name of every measure that `condition` needs."""
+    """Return the name of every measure that `condition` needs."""
     names = set()
     for comparison in comparisons(condition):
         names |= {comparison.measure, comparison.of}
@@ -150,7 +150,7 @@ def measures_of(condition: Condition) -> frozenset[str]:
 
 
 def format_value(value: float, dimension: Dimension) -> str:
-    """A measure's value for people: `512.0M`, `40.0%`, `3`."""
+    """Return a measure's value as text for people: `512.0M`, `40.0%`, `3`."""
     match dimension:
         case Dimension.SIZE:
             return format_size(int(value))
@@ -168,40 +168,40 @@ def format_value(value: float, dimension: Dimension) -> str:
 
 
 class Bounds(NamedTuple):
-    """What is known of a number: it is at least `low` and at most `high`; known exactly, both are it."""
+    """Bounds of a number: at least `low`, at most `high`; they are equal where it is known exactly."""
 
     low: float
     high: float
 
 
 class Facts(Protocol):
-    """Where a condition's numbers come from."""
+    """The numbers that a condition is judged by."""
 
     def bounds(self, measure: str) -> Bounds | None:
-        """What is known of `measure`; None when nothing is."""
+        """Return bounds of `measure`; None where it is unknown."""
 
     def derived(self, measure: str, derivation: Derivation, span: float) -> Bounds | None:
-        """What is known of what `derivation` makes of `measure` over `span` seconds; None when nothing is."""
+        """Return bounds of the derivation of `measure` over `span` seconds; None where it is unknown."""
 
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
-        """The reason for which `measure`, or what is derived from it, is not known exactly."""
+        """Return the reason for which `measure`, or what is derived from it, is not known exactly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How one comparison came out, with the numbers that made it so."""
+    """The result of one comparison, with the numbers that it is based on."""
 
     comparison: Comparison
     truth: bool | None
     value: float | None
-    """The measure, where it is known exactly."""
+    """The compared value, where it is known exactly."""
     threshold: float | None
-    """What it was compared with, in the measure's dimension."""
+    """The threshold, in the dimension of the value."""
     unknown: Mapping[str, str]
-    """Measures that were needed and not known, with the reasons."""
+    """Measures that are needed and unknown, with the reasons."""
 
     def __str__(self) -> str:
-        """`workingset 450.1M > 435.2M (85% of limit)`, the numbers as they were."""
+        """Return the comparison with its numbers: `workingset 450.1M > 435.2M (85% of limit)`."""
         comparison = self.comparison
         if self.unknown:
             return "; ".join(f"{name} is unknown ({reason})" for name, reason in self.unknown.items())
@@ -218,14 +218,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a condition holds, and the comparisons that decide it."""
+    """The truth of a condition, and the comparisons that decide it."""
 
     truth: bool | None
     findings: tuple[Finding, ...]
 
 
 def judge(condition: Condition, facts: Facts) -> Verdict:
-    """Whether `condition` holds by `facts`: True, False, or None where what is known doesn't decide it."""
+    """Judge `condition` by `facts`: its truth is None where the known bounds don't decide it."""
     match condition:
         case Comparison():
             finding = _compare(condition, facts)
@@ -240,7 +240,7 @@ def judge(condition: Condition, facts: Facts) -> Verdict:
 
 
 def _join(verdicts: list[Verdict], *, decisive: bool) -> Verdict:
-    """One `decisive` verdict decides, however unknown the others are; without one, all must be known."""
+    """Return `decisive` if one verdict is, whatever the others are; else its opposite if all are known, else None."""
     truth = None if any(verdict.truth is None for verdict in verdicts) else not decisive
     if any(verdict.truth is decisive for verdict in verdicts):
         truth = decisive

@@ -1,4 +1,4 @@
-"""Decisions and outcomes as values, and what stands in the way of a decision."""
+"""Decisions, obstacles, outcomes and overrides as values."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from unitmem.unit import Invocation
 
 
 class Result(StrEnum):
-    """What became of a decision."""
+    """The result of a decision."""
 
     VERIFIED = "verified"
-    """Performed, and seen to have had its effect."""
+    """It was performed, and its effect was verified."""
     FAILED = "failed"
-    """Not performed, or without its effect."""
+    """It was not performed, or had no effect in time."""
     GONE = "gone"
-    """The invocation or process that it was meant for had ended by then; nothing was done."""
+    """The invocation or process had ended before; nothing was done."""
     OBSERVED = "observed"
     """It would have been performed, but the policy only observes."""
     REFUSED = "refused"
-    """Performing it is not allowed: see its refusal."""
+    """An obstacle forbids it: see its refusal."""
 
 
 class Obstacle(StrEnum):
-    """Why what is due is not done."""
+    """Why a step that is due doesn't act."""
 
     PROTECTED = "protected"
     COOLING_DOWN = "cooling down"
@@ -44,21 +44,21 @@ class Obstacle(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An obstacle in the way of one decision, with what makes it one."""
+    """The obstacle of one decision, with the reason."""
 
     obstacle: Obstacle
     reason: str
-    """To follow `since`."""
+    """The reason, a clause that follows `since`."""
     until: float | None = None
-    """When it passes at the earliest, by the clock of the sample; None if it doesn't."""
+    """The earliest end of the obstacle, by the clock of the sample; None if it doesn't end by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Do this to that invocation, because of these findings. A value: performing it comes later."""
+    """A value: do this action to this invocation, because of these findings."""
 
     at: float
-    """When, by the monotonic clock of the sample."""
+    """The time of the sample, by the monotonic clock."""
     policy: str
     step: int
     """The step's index in its policy; `step_number` counts from 1."""
@@ -67,14 +67,14 @@ class Decision:
     held: float
     """Seconds for which the condition has held."""
     hold: float
-    """Seconds that the step asks for."""
+    """Seconds of the step's `for`."""
     findings: tuple[Finding, ...]
     """The comparisons that made the condition true, with their numbers."""
     observe: bool = False
     refusal: Refusal | None = None
-    """Why it must not be performed; None if it may be."""
+    """The obstacle; None if it may be performed."""
     victim: Process | None = None
-    """The process that was measured to be the largest, where the findings speak of one."""
+    """The largest process, where a finding is about a measure of processes."""
 
     @property
     def unit(self) -> str:
@@ -92,29 +92,29 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a decision."""
+    """The outcome of a decision: its result, and what was done and seen."""
 
     decision: Decision
     result: Result
     detail: str
-    """What was done and seen, to follow the unit's name in a sentence."""
+    """What was done and seen, a clause that follows the unit's name."""
     at: float
     again: bool = False
-    """Whether it is worth another try while the condition holds."""
+    """Whether the step may fire again while the condition holds."""
     untried: bool = False
-    """Whether nothing was so much as asked for: that costs no budget."""
+    """Whether no action was attempted, so that it costs no budget."""
     process: Process | None = None
     """The one process that was signalled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Properties that a policy has set, and what they were before: to be set back when its episode ends."""
+    """The former values of properties that a policy has set, to be set back when its episode ends."""
 
     policy: str
     unit: str
     former: Mapping[str, int | None] = field(hash=False)
-    """Bytes by property; None was infinity."""
+    """Bytes by property; None is infinity."""
 
 
 # Of what is told about a decision, the three that `explain` reads back
@@ -124,7 +124,7 @@ STEP_FIELD = "UNITMEM_STEP"
 
 
 def environment_of(decision: Decision) -> dict[str, str]:
-    """The decision as variables: for journal fields, and for the environment of a `run`."""
+    """Return the variables of a decision, for journal fields and for the environment of a `run`."""
     first = decision.findings[0] if decision.findings else None
     variables = {
         UNIT_FIELD: decision.unit,

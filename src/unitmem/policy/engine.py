@@ -12,11 +12,12 @@ is in one of three phases:
                          +-- no longer --> IDLE      +-- `repeat` later, still holding: fires again
 
 The episode begins with the first step that fires. It ends when `clear` holds (without one: when no
-step's condition holds), or with the invocation: another run of the unit starts from nothing. One that can't
-be seen, as its manager doesn't tell or its cgroup can't be opened, may run on, and so does its episode. What is
+step's condition holds), or with the invocation: another run of the unit has a new ladder. An invocation that is
+unseen, as the manager doesn't answer or its cgroup can't be opened, may go on, and so does its episode. What is
 unknown neither fires a step, nor ends an episode, nor counts as held. While `clear` holds, no step does.
 
-A step that is due may be withheld, and then stays as it is, which is told once for each reason:
+A step that is due may be withheld by an obstacle: its phase stays, and a decision with a refusal is made once
+for each obstacle:
 
     cooling down    no episode begins within `cooldown` of the last one's end
     out of budget   `actions` were decided within `per`: the policy's for this unit, or the file's for all
@@ -25,8 +26,8 @@ Cooldowns and budgets belong to the unit's name, and outlive its runs. A step th
 protected unit fires with a refusal instead of an action. Logging is no action: it costs no budget and
 protection does not forbid it.
 
-Once an action is decided that ends the unit, nothing more is judged or decided for that invocation. If
-an action turns out to have failed, `rearm` puts its step back to where it can fire, a little later.
+Once an action is decided that ends the unit, nothing more is judged or decided for that invocation. If an
+action fails, `rearm` puts its step back to a phase from which it can fire again after a pause.
 
 No clock, no files, no bus: time is an argument, and performing a decision is another module's job.
 """
@@ -45,8 +46,8 @@ from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import (
-    Key,
     Ladder,
+    LadderKey,
     Phase,
     State,
     StepState,
@@ -67,13 +68,13 @@ def evaluate(
     now: float,
     budget: Budget | None = None,
 ) -> tuple[State, tuple[Decision, ...]]:
-    """What to do about `sample`, and the state for the next tick.
+    """Return the state for the next tick, and the decisions about `sample`.
 
     Args:
-        policies: in the order of their file, which is the order of their decisions. Of a `PolicyFile`, its
-            budget holds as well.
-        sample: every governed unit that has a cgroup; one that is not in it has ended, unless it is unseen:
-            then its episode goes on.
+        policies: in the order of their file, which is the order of their decisions. The budget of a `PolicyFile`
+            is used unless `budget` is given.
+        sample: every governed unit that has a cgroup; the episode of one that is missing ends, unless it is
+            unseen.
         state: what the last call returned; `State()` at first.
         now: seconds of a monotonic clock, never less than at the last call.
         budget: for all policies and units together.
@@ -85,16 +86,16 @@ def evaluate(
     for policy in policies:
         for unit in sample.units.values():
             if unit.invocation is not None and policy.governs(unit.unit):
-                tick.climb(policy, unit, unit.invocation)
-    tick.let_go_of_the_gone()
+                tick.advance_ladder(policy, unit, unit.invocation)
+    tick.end_missing()
     return tick.state(), tuple(tick.decisions)
 
 
 def is_undecided(
     policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
 ) -> bool:
-    """Whether reading what is costly (PSS and its like) would decide a condition that bounds leave open."""
-    facts = UnitFacts(unit, state.trails.get(unit.name), now, host)
+    """Return whether a condition that bounds leave open depends on a costly measure (PSS, USS, SwapPss)."""
+    facts = UnitFacts(unit, state.trends.get(unit.name), now, host)
     for policy in policies:
         if not policy.governs(unit.unit):
             continue
@@ -116,7 +117,7 @@ def is_undecided(
 
 
 class _Tick:
-    """One call of `evaluate`: the state that it was given, and the one that grows."""
+    """One call of `evaluate`: the state before it, and the state that it builds."""
 
     def __init__(
         self,
@@ -135,13 +136,13 @@ class _Tick:
         self.ending = frozenset(
             run for run in state.ending if run in present or self.sample.is_unseen(run.unit)
         )
-        self.ladders: dict[Key, Ladder] = {}
+        self.ladders: dict[LadderKey, Ladder] = {}
         self.cooling = {key: until for key, until in state.cooling.items() if until > now}
         self.spent = dict(state.spent)
         self.spent_in_all = dict(state.spent_in_all)
         self.budgets = {policy.name: policy.budget for policy in policies}
         self.cooldowns = {policy.name: policy.cooldown for policy in policies}
-        self.trails = {}
+        self.trends = {}
         for name, unit in sample.units.items():
             wanted = [
                 comparison
@@ -150,8 +151,8 @@ class _Tick:
                 for condition in policy.conditions
                 for comparison in comparisons(condition)
             ]
-            if (trail := extend(state.trails.get(name), unit, wanted, now)) is not None:
-                self.trails[name] = trail
+            if (trend := extend(state.trends.get(name), unit, wanted, now)) is not None:
+                self.trends[name] = trend
 
     def state(self) -> State:
         spent = {key: counted(self.budgets.get(key[0]), times, self.now) for key, times in self.spent.items()}
@@ -161,12 +162,12 @@ class _Tick:
             self.cooling,
             {key: times for key, times in spent.items() if times},
             {mode: times for mode, times in in_all.items() if times},
-            self.trails,
+            self.trends,
             self.ending,
         )
 
-    def climb(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
-        """The new phases of one ladder, and the decisions of the steps that fire now."""
+    def advance_ladder(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
+        """Advance one policy's ladder for one invocation: its phases, and the decisions of steps that are due."""
         key = policy.name, invocation.unit
         ladder = self.before.ladders.get(key)
         if ladder is None or ladder.invocation != invocation:
@@ -178,8 +179,8 @@ class _Tick:
             ladder = self._judge(policy, key, ladder, unit)
         self.ladders[key] = ladder
 
-    def let_go_of_the_gone(self) -> None:
-        """End the episodes of what is gone; of what can't be seen now, nothing is known to hold."""
+    def end_missing(self) -> None:
+        """End the episodes of units that are missing in the sample; keep those of unseen units, with timers reset."""
         for key, ladder in self.before.ladders.items():
             if key in self.ladders:
                 continue
@@ -188,8 +189,8 @@ class _Tick:
             else:
                 self._end_episode(key, ladder)
 
-    def _judge(self, policy: Policy, key: Key, ladder: Ladder, unit: UnitSample) -> Ladder:
-        facts = UnitFacts(unit, self.trails.get(unit.name), self.now, self.sample.host)
+    def _judge(self, policy: Policy, key: LadderKey, ladder: Ladder, unit: UnitSample) -> Ladder:
+        facts = UnitFacts(unit, self.trends.get(unit.name), self.now, self.sample.host)
         verdicts = [judge(step.when, facts) for step in policy.steps]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)
@@ -243,7 +244,7 @@ class _Tick:
         )
 
     def _refusal(self, policy: Policy, action: Action, unit: UnitSample) -> Refusal | None:
-        """What is in the way of `action` now, what withholds whole episodes first."""
+        """Return the obstacle to `action`, if there is one; a cooldown, which withholds whole episodes, comes first."""
         key = policy.name, unit.unit.name
         logs = not action.acts
         # before protection: a refusal fires, and so would begin an episode within the cooldown.
@@ -270,7 +271,7 @@ class _Tick:
         left = format_span(until - self.now)
         return Refusal(obstacle, f"{whose} of {budget} is spent for another {left}", until)
 
-    def _fire(self, key: Key, decision: Decision) -> None:
+    def _fire(self, key: LadderKey, decision: Decision) -> None:
         self.decisions.append(decision)
         if decision.refusal is not None or not decision.action.acts:
             return
@@ -280,14 +281,14 @@ class _Tick:
         if decision.acts and decision.action.ends_the_unit:
             self.ending |= {decision.invocation}
 
-    def _end_episode(self, key: Key, ladder: Ladder) -> None:
+    def _end_episode(self, key: LadderKey, ladder: Ladder) -> None:
         cooldown = self.cooldowns.get(key[0], 0.0)
         if ladder.episode_since is not None and cooldown > 0:
             self.cooling[key] = max(self.now + cooldown, self.cooling.get(key, self.now))
 
 
 def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tuple[StepState, bool]:
-    """The step's state after `verdict`, and whether it is due to fire."""
+    """Return the step's state after `verdict`, and whether it is due to fire."""
     if verdict.truth is not True:
         # a fired step stays fired to the episode's end; its own clock starts over
         phase = Phase.FIRED if before.phase is Phase.FIRED else Phase.IDLE
@@ -306,7 +307,7 @@ def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tup
 
 
 def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | None:
-    """The largest process by the measure that breached; None where the action or the findings name none."""
+    """Return the largest process by the measure that breached, for a `signal` to the largest; None otherwise."""
     if not isinstance(action, Signal) or action.to is not Target.LARGEST:
         return None
     for finding in verdict.findings:

@@ -1,4 +1,4 @@
-"""What a policy says, as JSON takes it: the same for policies that mean the same, in any version that knows them."""
+"""A policy's content as a JSON document: equal for policies that mean the same, in every version that knows them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Fingerprint = Mapping[str, Any]
 
 @lru_cache(maxsize=256)
 def fingerprint(policy: Policy) -> Fingerprint:
-    """Everything about `policy` that is not the default, except for where it stands in its file.
+    """Return all fields of `policy` that are not the default, except for its place in the file.
 
-    So a field that a later version adds changes nothing, as long as nobody uses it. Names of fields and of actions are
-    kept on disk: where one is renamed, its name here has to stay.
+    So a field that a later version adds changes nothing unless it is used. Names of fields and actions are stored
+    on disk: where one is renamed in the code, its name in the fingerprint must stay.
     """
     return _differences(policy)
 

@@ -1,6 +1,6 @@
-"""Keys of the policy language as values: what is written for each, and what it means.
+"""The keys of the policy language as data: the value that each takes, and its meaning.
 
-The reader of policy files and their JSON Schema both go by these.
+The reader of policy files and their JSON Schema both use these.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum, StrEnum, auto
 from typing import Any
 
 MORE_THAN_NONE = math.ulp(0.0)
-"""For the least value of what can't be zero."""
+"""The least value of a span or size that can't be zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Span:
     least: float = 0.0
     most: float = math.inf
     refusal: str = ""
-    """What is wrong with less or more; `{value}` stands for what was written."""
+    """The message for a value that is less or more; `{value}` stands for what was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Size:
 
     least: int = 0
     refusal: str = ""
-    """What is wrong with less."""
+    """The message for a value that is less."""
     or_infinity: bool = False
-    """Whether `infinity` may be written, too."""
+    """Whether `infinity` may be written as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of some words."""
+    """One word of an enumeration."""
 
     of: type[StrEnum]
 
 
 class Syntax(Enum):
-    """Text with rules of its own."""
+    """Text with a syntax of its own."""
 
     POLICY_NAME = auto()
     UNIT_PATTERN = auto()
@@ -65,7 +65,7 @@ class Syntax(Enum):
 
 
 class Part(Enum):
-    """What has keys of its own."""
+    """A part of a policy file that has keys of its own."""
 
     POLICY = auto()
     STEP = auto()
@@ -75,11 +75,11 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list that isn't empty."""
+    """A list of one item or more."""
 
     of: Syntax | Part
     item: str = ""
-    """What each is, for an editor."""
+    """The description of an item, for an editor."""
 
 
 Value = Span | Size | Count | Choice | Syntax | Part | Items
@@ -92,13 +92,13 @@ class Key:
     name: str
     value: Value
     meaning: str
-    """Sentences that an editor shows."""
+    """The description, for an editor."""
     default: Any = None
-    """What its absence means; None where that is no value that could be written."""
+    """The value if the key is missing; None where that can't be written."""
     is_required: bool = False
     examples: tuple[str, ...] = ()
     field: str = ""
-    """What an action calls it, where that is another name."""
+    """The field of the action, where its name differs from the key."""
 
 
 def names(keys: Sequence[Key]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a policy is: a ladder of steps over a set of units, each step a condition, a span and an action."""
+"""Policies: a ladder of steps over a set of units, each step a condition, a span and an action."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT_INTERVAL = 2.0
 
 
 class Mode(StrEnum):
-    """Whether a policy's actions are performed, or only told."""
+    """The mode of a policy: its actions are performed, or only logged."""
 
     ACT = "act"
     OBSERVE = "observe"
@@ -23,7 +23,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """At most so many actions in a span; logging is no action."""
+    """A limit on the number of actions within a span; `log` doesn't count."""
 
     actions: int
     per: float
@@ -35,26 +35,26 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """When the condition has held for so long, do that; once an episode, or every so often."""
+    """A condition, how long it has to hold, and the action; it fires once an episode, or repeatedly."""
 
     when: Condition
     action: Action
     hold: float = 0.0
-    """Seconds for which the condition has to hold, at every tick."""
+    """Seconds for which the condition has to hold at every tick: the step's `for`."""
     repeat: float | None = None
-    """Seconds after which it fires again in the same episode, while the condition holds; None is never."""
+    """Seconds after which it fires again in the same episode while the condition holds; None is never."""
     line: int | None = field(default=None, compare=False)
-    """Where in its file it stands, counted from 1; a step that has moved is still the same."""
+    """Its line in the file, from 1; not compared, since a step that was moved is still the same."""
 
 
 def step_number(index: int) -> int:
-    """How people, journal fields and labels count the step at `index` of its policy: from 1."""
+    """Return the number of the step at `index` as users see it: from 1."""
     return index + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named ladder over the units that match."""
+    """A named ladder of steps over the units that match."""
 
     name: str
     units: tuple[str, ...]
@@ -63,13 +63,13 @@ class Policy:
     unprotect: frozenset[str] = frozenset()
     mode: Mode = Mode.ACT
     clear: Condition | None = None
-    """What ends an episode; None means that no step's condition holds."""
+    """The condition that ends an episode; None: it ends when no step's condition holds."""
     cooldown: float = 0.0
     """Seconds after an episode in which no new one begins."""
     budget: Budget | None = None
-    """For each unit on its own."""
+    """The budget of each unit."""
     line: int | None = field(default=None, compare=False)
-    """Where in its file it stands, counted from 1; one that has only moved is still the same."""
+    """Its line in the file, from 1; not compared, since a policy that was moved is still the same."""
 
     def governs(self, unit: Unit) -> bool:
         """Whether `unit` is one of this policy's, by its name or by an alias."""
@@ -82,20 +82,20 @@ class Policy:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Every condition it judges: those of its steps, then what ends an episode."""
+        """Its conditions: those of the steps, then `clear`."""
         steps = tuple(step.when for step in self.steps)
         return steps if self.clear is None else (*steps, self.clear)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
-    """All that one policy file says."""
+    """The content of one policy file."""
 
     policies: tuple[Policy, ...]
     interval: float = DEFAULT_INTERVAL
     """Seconds between two ticks."""
     budget: Budget | None = None
-    """For all policies and units together."""
+    """The budget of all policies and units together."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -111,12 +111,12 @@ class PolicyFile:
 
 
 def observing(file: PolicyFile) -> PolicyFile:
-    """`file` with nothing performed, whatever its policies' modes say."""
+    """Return `file` with all policies in observe mode."""
     return replace(file, policies=tuple(replace(policy, mode=Mode.OBSERVE) for policy in file.policies))
 
 
 def wanted_measures(policies: Iterable[Policy]) -> frozenset[str]:
-    """Every measure that some condition of `policies` needs."""
+    """Return every measure that some condition of `policies` needs."""
     return frozenset(
         name for policy in policies for condition in policy.conditions for name in measures_of(condition)
     )

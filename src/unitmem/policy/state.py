@@ -1,4 +1,4 @@
-"""What the engine remembers from one tick to the next, and how that changes between ticks."""
+"""The engine's state from one tick to the next, and its changes between ticks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TypeVar
 from unitmem.policy.decision import Decision, Refusal
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
-from unitmem.policy.trends import Trail
+from unitmem.policy.trends import Trend
 from unitmem.unit import Invocation
 
 _T = TypeVar("_T")
 
 RETRY_AFTER = 10.0
-"""Seconds before a decision whose action failed is made again, while its condition still holds."""
+"""Seconds until a step whose action failed may fire again."""
 RETRY_UNTRIED_AFTER = 300.0
-"""The same where there was nobody to ask for the action."""
+"""Seconds until a step whose action could not be attempted may fire again."""
 
 
 class Phase(StrEnum):
-    """Where a step stands; see the module's docstring."""
+    """The phase of a step; see `engine`."""
 
     IDLE = "idle"
     HOLDING = "holding"
@@ -31,19 +31,19 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """Where one step of one ladder stands."""
+    """The state of one step of one ladder."""
 
     phase: Phase = Phase.IDLE
     since: float | None = None
-    """From when its condition has held without a break; None while it doesn't."""
+    """The time from which its condition has held without a break; None while it doesn't hold."""
     fired_at: float | None = None
-    """When it last fired in this episode."""
+    """The time when it last fired in this episode."""
     not_before: float | None = None
-    """A failed action is not tried again before this time."""
+    """The time before which it doesn't fire again, after its action failed."""
     withheld: Refusal | None = None
-    """Why it doesn't fire although it is due."""
+    """The obstacle, while it is due and doesn't fire."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """Measures without which its condition can't be judged, with the reasons."""
+    """The unknown measures because of which its condition can't be judged, with the reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,39 +53,39 @@ class Ladder:
     invocation: Invocation
     steps: tuple[StepState, ...]
     episode_since: float | None = None
-    """When the open episode began; None between episodes."""
+    """The time when the open episode began; None between episodes."""
 
 
-Key = tuple[str, str]
-"""A policy's name and a unit's."""
+LadderKey = tuple[str, str]
+"""The names of a policy and a unit."""
 EVERY_UNIT = "*"
-"""In place of a unit's name: where it isn't known which one a cooldown is for."""
+"""Stands for a unit's name where it isn't known which unit a cooldown is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that `evaluate` remembers from one tick to the next."""
+    """The state that `evaluate` takes and returns."""
 
-    ladders: Mapping[Key, Ladder] = field(default_factory=dict)
-    cooling: Mapping[Key, float] = field(default_factory=dict)
-    """Until when no episode begins."""
-    spent: Mapping[Key, tuple[float, ...]] = field(default_factory=dict)
-    """When actions were decided, within their policy's budget."""
+    ladders: Mapping[LadderKey, Ladder] = field(default_factory=dict)
+    cooling: Mapping[LadderKey, float] = field(default_factory=dict)
+    """The times until which no episode begins."""
+    spent: Mapping[LadderKey, tuple[float, ...]] = field(default_factory=dict)
+    """The times when actions were decided, as far as their policy's budget counts them."""
     spent_in_all: Mapping[Mode, tuple[float, ...]] = field(default_factory=dict)
-    """The same for the file's budget; what only observes must not take from what acts."""
-    trails: Mapping[str, Trail] = field(default_factory=dict)
-    """By unit."""
+    """The same for the file's budget, by mode: policies that observe don't use up the budget of those that act."""
+    trends: Mapping[str, Trend] = field(default_factory=dict)
+    """The trend of each unit, by name."""
     ending: frozenset[Invocation] = frozenset()
-    """Invocations that an action under way is to end."""
+    """Invocations that an action under way will end."""
 
 
 def rearm(state: State, decision: Decision, now: float, *, untried: bool = False) -> State:
-    """`state` after the action of `decision` has failed: it may be decided again, a little later.
+    """Return `state` after the action of `decision` has failed: its step may fire again after a pause.
 
-    What was `untried` is given back to the budgets, and waits for longer, or for `retry_all`.
+    An `untried` action is given back to the budgets; its pause is longer, and `retry_all` ends it.
 
-    While a unit is ending no policy judges it, so what held before then has to hold anew. That is spared
-    to an action that failed at once, before any tick was missed.
+    While a unit is ending no policy judges it, so conditions have to hold anew afterwards; unless the action failed
+    at once, before any tick was missed.
     """
     invocation = decision.invocation
     was_ending = decision.action.ends_the_unit and invocation in state.ending
@@ -114,7 +114,7 @@ def rearm(state: State, decision: Decision, now: float, *, untried: bool = False
 
 
 def retry_all(state: State) -> State:
-    """`state` where what has failed may be decided again at once: what was in the way of it is gone."""
+    """Return `state` without the pauses after failed actions, as the manager answers again."""
     return replace(
         state,
         ladders={
@@ -124,8 +124,8 @@ def retry_all(state: State) -> State:
     )
 
 
-def lapse(state: State, key: Key, steps: Collection[int]) -> State:
-    """`state` as if those steps had not fired in this episode: what they did has been undone."""
+def lapse(state: State, key: LadderKey, steps: Collection[int]) -> State:
+    """Return `state` as if those steps had not fired in this episode, since their effect was undone."""
     ladder = state.ladders.get(key)
     if ladder is None:
         return state
@@ -134,41 +134,40 @@ def lapse(state: State, key: Key, steps: Collection[int]) -> State:
 
 
 def step_state(ladder: Ladder | None, index: int) -> StepState:
-    """Where the step at `index` stands; idle where nothing is remembered of it."""
+    """Return the state of the step at `index`; idle where the ladder has none."""
     return StepState() if ladder is None or index >= len(ladder.steps) else ladder.steps[index]
 
 
-def is_open(state: State, key: Key) -> bool:
-    """Whether that policy has an open episode for that unit."""
+def is_open(state: State, key: LadderKey) -> bool:
+    """Return whether that policy has an open episode for that unit."""
     ladder = state.ladders.get(key)
     return ladder is not None and ladder.episode_since is not None
 
 
-def cools_until(cooling: Mapping[Key, float], key: Key) -> float | None:
-    """Until when no episode of `key` begins; None if one may begin now."""
+def cools_until(cooling: Mapping[LadderKey, float], key: LadderKey) -> float | None:
+    """Return the time until which no episode of `key` begins; None if it has no cooldown."""
     return max((cooling[each] for each in (key, (key[0], EVERY_UNIT)) if each in cooling), default=None)
 
 
 def carry_over(state: State, old: Sequence[Policy], new: Sequence[Policy], now: float) -> State:
-    """`state` under a reloaded file: `resume`, where the policies that it was made under are at hand."""
+    """Return `state` under a reloaded file: `resume` with the fingerprints of the old policies."""
     return resume(state, {policy.name: fingerprint(policy) for policy in old}, new, now)
 
 
 def resume(
     state: State, former: Mapping[str, Fingerprint | None], policies: Sequence[Policy], now: float
 ) -> State:
-    """`state` under `policies`, after a reload as after a restart: those that read as before go on, changed ones start anew.
+    """Return `state` under `policies`, after a reload or a restart: unchanged policies go on, changed ones start anew.
 
-    Cooldowns and budgets stay with the policy's name: to edit a file must not refill them, and an
-    episode that an edit cuts short has a cooldown like any other. What was only observed counts for
-    nothing once the policy acts.
+    Cooldowns and budgets stay with the policy's name: editing a file must not refill them, and an episode that an
+    edit ends has a cooldown like any other. They are dropped where the policy's mode has changed.
 
     Args:
-        state: of the ladders of changed policies, only that they are open counts.
-        former: what each policy said that `state` was made under; None, or none at all, where that isn't known: then
-            it counts as changed, but for its mode.
+        state: the state before; of the ladders of changed policies, only open episodes matter.
+        former: the fingerprint of each policy that `state` was made under; where it is missing or None, the policy
+            counts as changed, with an unchanged mode.
         policies: those in force from now on.
-        now: by the clock of `state`.
+        now: seconds of the clock of `state`.
     """
     after = {policy.name: policy for policy in policies}
     kept = {name for name, policy in after.items() if former.get(name) == fingerprint(policy)}
@@ -185,42 +184,42 @@ def resume(
     )
 
 
-def cooldown_left(state: State, key: Key, now: float) -> float | None:
-    """Seconds for which no episode begins yet; None where one may begin."""
+def cooldown_left(state: State, key: LadderKey, now: float) -> float | None:
+    """Return the seconds for which no episode begins yet; None where one may begin."""
     until = cools_until(state.cooling, key)
     return None if until is None or until <= now else until - now
 
 
-def cooling_absent(state: State, present: Collection[str], now: float) -> list[tuple[Key, float]]:
-    """The cooldowns, by `cooldown_left`, of units that are not `present`."""
+def cooling_absent(state: State, present: Collection[str], now: float) -> list[tuple[LadderKey, float]]:
+    """Return (key, seconds left) of the cooldowns of units that are not `present`."""
     left = [(key, cooldown_left(state, key, now)) for key in sorted(state.cooling) if key[1] not in present]
     return [(key, seconds) for key, seconds in left if seconds is not None]
 
 
 def counted(budget: Budget | None, spent: Sequence[float], now: float) -> tuple[float, ...]:
-    """Those of the times `spent` that count against `budget` still."""
+    """Return those of the times `spent` that `budget` still counts."""
     return () if budget is None else tuple(at for at in spent if at > now - budget.per)
 
 
 def _mode(said: Fingerprint | None) -> Mode | None:
-    """The mode of a policy that said so; None where it isn't one that is known."""
+    """Return the mode in a fingerprint; None where it is unknown."""
     mode = None if said is None else said.get("mode", Mode.ACT)
     return Mode(mode) if mode in list(Mode) else None
 
 
 def budget_left(budget: Budget, spent: Sequence[float], now: float) -> int:
-    """How many actions may still be decided, after those at the times `spent`."""
+    """Return how many actions may still be decided after those at the times `spent`."""
     return max(0, budget.actions - len(counted(budget, spent, now)))
 
 
 def unit_budget_left(policy: Policy, state: State, unit: str, now: float) -> int | None:
-    """What is left of the budget of `policy` for `unit`; None where it has none."""
+    """Return how many actions the budget of `policy` leaves for `unit`; None without a budget."""
     spent = state.spent.get((policy.name, unit), ())
     return None if policy.budget is None else budget_left(policy.budget, spent, now)
 
 
 def file_budget_left(file: PolicyFile, state: State, now: float) -> int | None:
-    """What is left of the file's budget for policies that act; None where it has none."""
+    """Return how many actions the file's budget leaves for policies that act; None without a budget."""
     spent = state.spent_in_all.get(Mode.ACT, ())
     return None if file.budget is None else budget_left(file.budget, spent, now)
 
@@ -233,6 +232,6 @@ def _given_back(spent: Mapping[_T, tuple[float, ...]], key: _T, at: float) -> Ma
 
 
 def unjudged(step: StepState) -> StepState:
-    """`step` after a time in which nobody looked: it has fired if it had, and nothing is known to hold."""
+    """Return `step` after a time in which it wasn't judged: it is still fired if it was, and its timer starts anew."""
     phase = Phase.FIRED if step.phase is Phase.FIRED else Phase.IDLE
     return replace(step, phase=phase, since=None, withheld=None, unknown={})

@@ -1,6 +1,6 @@
-"""What a unit's measures did over time, as far as conditions ask: counts of events, and slopes.
+"""The trend of a unit's measures, as far as conditions ask for it: counts of events, and points for slopes.
 
-Each trail is kept no longer and no denser than its conditions need: only changes of counts, and a
+Each trend is kept no longer and no denser than its conditions need: only changes of counts, and a
 bounded number of points for a slope. A slope is the median of the slopes between all pairs of points
 (Theil and Sen): up to a quarter of the points may be spikes, and it hardly moves.
 """
@@ -18,18 +18,18 @@ from unitmem.policy.condition import ETA_USAGE, Bounds, Comparison, Derivation
 from unitmem.unit import Invocation
 
 NOT_YET_WATCHED = "not watched for that long yet"
-"""Why what is derived from a span of time is unknown at first: it passes on its own."""
+"""The reason for which a derivation over a span is unknown at first; it passes by itself."""
 
 POINTS_A_SPAN = 32
-"""How many points at most within a span a slope is taken from: some 500 pairs, some 50 µs."""
+"""The most points within a span that a slope is taken from: some 500 pairs, some 50 µs."""
 MIN_POINTS = 5
-"""Of four points, one spike at an end is in half of the pairs, and moves the median."""
+"""The least points for a slope: of four, one spike at an end is in half of the pairs, and moves the median."""
 MAX_EXCESS = 0.5
-"""How much longer than its span, as a share of it, a slope may look back for its first point."""
+"""The share of its span by which the first point of a slope may be older than the span."""
 
 RESOLUTION = 1 / 64
-"""How far apart remembered counts may lie, as a share of how long ago they were: a throttled unit's change a
-hundred times a second. What lies between two is counted with what came before it."""
+"""The least distance of kept counts, as a share of their age: a throttled unit's change a hundred times a second.
+Events between two of them are counted with those before."""
 _THIN_EVERY = 64
 
 Counts = tuple[tuple[float, Mapping[str, float]], ...]
@@ -41,8 +41,8 @@ Slope = tuple[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
-    """What is remembered of one invocation."""
+class Trend:
+    """The counts and points of one invocation."""
 
     invocation: Invocation
     events: Counts = ()
@@ -50,10 +50,10 @@ class Trail:
     points: Mapping[Slope, Points] = field(default_factory=dict)
 
 
-def extend(trail: Trail | None, unit: UnitSample, wanted: Iterable[Comparison], now: float) -> Trail | None:
-    """`trail` with what `unit` shows `now`, and without what no comparison in `wanted` needs any longer.
+def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], now: float) -> Trend | None:
+    """Return `trend` with the values of `unit` added, and without what no comparison in `wanted` needs any longer.
 
-    None where there is nothing to remember.
+    None if no comparison needs one.
     """
     if unit.invocation is None:
         return None
@@ -69,15 +69,15 @@ def extend(trail: Trail | None, unit: UnitSample, wanted: Iterable[Comparison], 
                 slopes.add((ETA_USAGE, span))
     if not counted and not slopes:
         return None
-    if trail is None or trail.invocation != unit.invocation:
-        trail = Trail(unit.invocation)
-    events = _with_counts(trail.events, unit, max(counted), now) if counted else ()
-    points = {slope: _with_point(trail.points.get(slope, ()), unit, slope, now) for slope in slopes}
-    return Trail(unit.invocation, events, points)
+    if trend is None or trend.invocation != unit.invocation:
+        trend = Trend(unit.invocation)
+    events = _with_counts(trend.events, unit, max(counted), now) if counted else ()
+    points = {slope: _with_point(trend.points.get(slope, ()), unit, slope, now) for slope in slopes}
+    return Trend(unit.invocation, events, points)
 
 
 def slope_of(points: Points) -> float | None:
-    """The median slope between any two of `points`, in units a second; None of too few."""
+    """Return the median slope of all pairs of `points`, in units a second; None for fewer than `MIN_POINTS`."""
     if len(points) < MIN_POINTS:
         return None
     if all(value == points[0][1] for _, value in points):  # as of most units, at a fiftieth of the cost
@@ -89,7 +89,7 @@ def slope_of(points: Points) -> float | None:
 
 
 def eta_of(unit: UnitSample, target: str, slope: float | None) -> float | None:
-    """Seconds until unreclaimable memory of `unit` meets `target` at this slope; infinite while it doesn't grow."""
+    """Return the seconds until unreclaimable memory of `unit` meets `target` at this slope; infinite while it doesn't grow."""
     limit, used = unit.values.get(target), unit.values.get(ETA_USAGE)
     if limit is None or used is None or slope is None:
         return None
@@ -99,12 +99,12 @@ def eta_of(unit: UnitSample, target: str, slope: float | None) -> float | None:
 
 
 class UnitFacts:
-    """What samples of a unit and of the host and the trail before them say, for `condition.judge`."""
+    """The facts for `condition.judge`: a sample of a unit and of the host, and the unit's trend."""
 
-    def __init__(self, unit: UnitSample, trail: Trail | None, now: float, host: HostSample = NO_HOST) -> None:
+    def __init__(self, unit: UnitSample, trend: Trend | None, now: float, host: HostSample = NO_HOST) -> None:
         self._unit = unit
         self._host = host
-        self._trail = trail if trail is not None and trail.invocation == unit.invocation else None
+        self._trend = trend if trend is not None and trend.invocation == unit.invocation else None
         self._now = now
 
     def bounds(self, measure: str) -> Bounds | None:
@@ -135,21 +135,21 @@ class UnitFacts:
         return NOT_YET_WATCHED
 
     def _increase(self, measure: str, span: float) -> Bounds | None:
-        """How many events within the last `span` seconds; at most all since the cgroup was made."""
+        """Return bounds of the number of events within the last `span` seconds; at most all since the cgroup was made."""
         total = self._unit.values.get(measure)
-        if total is None or self._trail is None:
+        if total is None or self._trend is None:
             return None
         start = self._now - span
-        before = [counts for at, counts in self._trail.events if at <= start]
+        before = [counts for at, counts in self._trend.events if at <= start]
         if before and measure in before[-1]:
             return Bounds(total - before[-1][measure], total - before[-1][measure])
         # not known as the span began: what was counted since is in it, what came before that may be
-        after = [counts[measure] for at, counts in self._trail.events if at > start and measure in counts]
+        after = [counts[measure] for at, counts in self._trend.events if at > start and measure in counts]
         known = [counts[measure] for counts in before if measure in counts]
         return Bounds(total - (after[0] if after else total), total - (known[-1] if known else 0))
 
     def slope(self, measure: str, span: float) -> float | None:
-        """The slope of `measure` in bytes a second, over as much of the span as was watched; None of too few points."""
+        """Return the slope of `measure` in bytes a second, over as much of the span as was watched; None of too few points."""
         value = self._unit.values.get(measure)
         points = self._points(measure, span)
         if value is None or not points:
@@ -159,12 +159,12 @@ class UnitFacts:
         return slope_of(points)
 
     def _growth(self, measure: str, span: float) -> float | None:
-        """The slope of `measure` once it was watched for the whole span."""
+        """Return the slope of `measure` once it was watched for the whole span."""
         points = self._points(measure, span)
         return self.slope(measure, span) if points and points[0][0] <= self._now - span else None
 
     def _points(self, measure: str, span: float) -> Points:
-        return () if self._trail is None else self._trail.points.get((measure, span), ())
+        return () if self._trend is None else self._trend.points.get((measure, span), ())
 
 
 def _exactly(value: float | None) -> Bounds | None:
@@ -184,7 +184,7 @@ def _with_counts(events: Counts, unit: UnitSample, span: float, now: float) -> C
 
 
 def _thinned(events: Counts, now: float) -> Counts:
-    """`events` without those between two that are close together for how long ago they were."""
+    """Return `events` without those that are closer to the one before than `RESOLUTION` allows at their age."""
     kept = [events[0]]
     for event, later in pairwise(events[1:]):
         if later[0] - kept[-1][0] > (now - kept[-1][0]) * RESOLUTION:

@@ -1,1 +1,1 @@
-"""The policy language, its reader and its schema; only here is YAML read."""
+"""The policy language, its reader and its JSON Schema; only here is YAML read."""

@@ -1,4 +1,4 @@
-"""The `do` of a step: YAML nodes to actions, or what to write instead."""
+"""The `do` of a step: from YAML nodes to actions, or to messages that say what to write instead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXAMPLE = f"write log, {Signal.example}, {Stop.example} or another; {_ACTIONS}"
 
 
 class ActionReader(ValueReader):
-    """Reads actions. A method returns None where it has reported a problem."""
+    """A reader of actions. A method returns None where it has reported a problem."""
 
     def action(self, node: yaml.Node) -> Action | None:
         if isinstance(node, yaml.ScalarNode):
@@ -51,7 +51,7 @@ class ActionReader(ValueReader):
         return None if inside is None else self.action_of(action, inside[keyword])
 
     def action_of(self, action: type[Action], node: yaml.Node) -> Action | None:
-        """The action that `node` has the keys of, or the value that may stand for them."""
+        """Return the action whose keys, or main value, are in `node`."""
         main = action.main_key()
         if main is not None and not isinstance(node, yaml.MappingNode):
             value = self.value(node, main.value, action.keyword)

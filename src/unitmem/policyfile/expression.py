@@ -1,4 +1,4 @@
-"""The language of `when`: text to conditions, or the column of the mistake and what to write instead.
+"""The language of `when`: from text to conditions, or to the column of a mistake and what to write instead.
 
     condition   = all { "or" all } ; all = term { "and" term }
     term        = "not" term | "(" condition ")" | comparison
@@ -30,12 +30,12 @@ from unitmem.text import (
 )
 
 DEFAULT_ETA_SPAN = 600.0
-"""Seconds over which `eta(limit)` takes its slope where it names no span."""
+"""The span of `eta(limit)` where none is written, in seconds."""
 MIN_SLOPE_SPAN, MAX_SLOPE_SPAN = 1.0, 7 * 86400.0
 
 
 class ConditionError(ValueError):
-    """A condition that can't be read: `column` counts from 0 within it, `str()` says what to write instead."""
+    """A condition that can't be parsed: `column` counts from 0 within it, `str()` says what to write instead."""
 
     def __init__(self, message: str, column: int) -> None:
         super().__init__(message)
@@ -63,10 +63,10 @@ class _Token(NamedTuple):
 
 
 def parse_condition(text: str) -> Condition:
-    """The condition that `text` spells.
+    """Parse a condition.
 
     Raises:
-        ConditionError: with the column and what to write instead.
+        ConditionError: `text` is not a condition.
     """
     parser = _Parser(text)
     condition = parser.any_of()
@@ -105,7 +105,7 @@ def _odd_character(character: str) -> str:
 
 
 class _Parser:
-    """Recursive descent over the tokens of one condition."""
+    """A recursive descent parser of one condition."""
 
     def __init__(self, text: str) -> None:
         self._tokens = list(_tokens(text))
@@ -180,7 +180,7 @@ class _Parser:
         )
 
     def subject(self) -> _Subject:
-        """What is compared: a measure, or `growth(…)` or `eta(…)` of one."""
+        """Parse the left side of a comparison: a measure, or `growth(…)` or `eta(…)` of one."""
         name = self.token
         if name.kind == "word" and name.text in _DERIVED_FORM:
             derivation = Derivation(name.text)
@@ -297,7 +297,7 @@ class _Parser:
         return parse_rate(f"{quantity}/{unit.text}")
 
     def quantity(self) -> str:
-        """The text of one quantity, of one term or more: `512M`, `1G 512M`."""
+        """Return the text of one quantity, which has one term or more: `512M`, `1G 512M`."""
         parts = [self.advance().text]
         while self.token.kind == "quantity":
             parts.append(self.advance().text)
@@ -335,7 +335,7 @@ class _Parser:
         return float(quantity)
 
     def span_of_count(self, subject: _Subject) -> float | None:
-        """The span after `in`, which counts of events have and nothing else; None for the rest."""
+        """Parse the span after `in`, which only counts of events have; return None for other subjects."""
         is_count = subject.dimension is Dimension.COUNT
         if self.token.kind != "in":
             if is_count:
@@ -358,7 +358,7 @@ class _Parser:
 
 
 class _Subject(NamedTuple):
-    """What stands left of the operator."""
+    """The left side of a comparison."""
 
     measure: str
     derivation: Derivation | None = None

@@ -1,6 +1,6 @@
-"""The policy language but for conditions: the keys of each part of a file, from which reader and JSON Schema come.
+"""The keys of each part of a policy file, by which the reader and the JSON Schema are made.
 
-The keys of an action are those of its class in `policy.actions`.
+The keys of an action are in its class in `policy.actions`; conditions are in `expression`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""YAML's nodes to values, each mistake with its place: what is common to all parts of a policy file.
+"""From YAML nodes to values, with the place of each mistake; shared by all parts of a policy file.
 
-Nodes rather than values, since they know their line and column, show a key given twice, and leave
-`512M`, `on` and `10:30` as they were written.
+Nodes are read rather than values, since they have line and column, show duplicate keys, and leave `512M`, `on`
+and `10:30` as they were written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 class PolicyProblemsError(PolicyFileError):
-    """Everything that is wrong with one policy file, a line each."""
+    """All mistakes of one policy file, one a line."""
 
     def __init__(self, path: str, problems: Sequence[Problem]) -> None:
         found = tuple(sorted(set(problems)))  # an alias repeats what is wrong with its anchor
@@ -41,7 +41,7 @@ class PolicyProblemsError(PolicyFileError):
 
 
 class NodeReader:
-    """Reads single values, lists and mappings. A method returns None where it has reported a problem."""
+    """A reader of single values, lists and mappings. A method returns None where it has reported a problem."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -94,7 +94,7 @@ class NodeReader:
         return None
 
     def items(self, node: yaml.Node | None, key: str, read: Callable[[yaml.Node], _T | None]) -> list[_T]:
-        """What `read` makes of each item of a list that must not be empty."""
+        """Return what `read` returns for each item of a list, without None; an empty list is a mistake."""
         if node is None:
             return []
         if not isinstance(node, yaml.SequenceNode):
@@ -110,7 +110,7 @@ class NodeReader:
     def keys(
         self, node: yaml.Node, allowed: Sequence[str], required: Iterable[str], what: str
     ) -> dict[str, yaml.Node] | None:
-        """The values of a mapping by key; None (and a problem) where it isn't a mapping at all."""
+        """Return the nodes of a mapping's values by key; None (and a problem) where it isn't a mapping."""
         if not isinstance(node, yaml.MappingNode):
             self.problem(node, f"{what} is a mapping with the keys {quoted(allowed)}")
             return None
@@ -152,9 +152,9 @@ class NodeReader:
 
 
 def beyond_policies(data: bytes | str) -> Problem | None:
-    """Where `data` uses of YAML what no policy needs, and what could harm or mislead its reader.
+    """Return the first use of YAML that no policy needs, and that could harm or mislead; None if there is none.
 
-    Deep nesting, since composing recurses, in C until the process dies; a crowd of aliases; tags.
+    That is deep nesting, since composing recurses, in C until the process dies; many aliases; tags.
     """
     depth = aliases = 0
     for event in yaml.parse(data, Loader=LOADER):
@@ -186,12 +186,12 @@ def problem_at(node: yaml.Node, message: str, column: int | None = None) -> Prob
 
 
 def is_plain(node: yaml.Node) -> bool:
-    """Whether a scalar stands without quotes; the C parser gives its style as `''` or None."""
+    """Return whether a scalar is written without quotes; its style is then `''` or None."""
     return isinstance(node, yaml.ScalarNode) and not node.style
 
 
 def column_within(node: yaml.Node, offset: int) -> int:
-    """The column in the file of the character `offset` of a scalar, where that can be told; else its start."""
+    """Return the column in the file of the character `offset` of a scalar, if known; else that of its start."""
     start, end = node.start_mark, node.end_mark
     quotes = 0 if is_plain(node) else 1
     is_verbatim = start.line == end.line and end.column - start.column == len(node.value) + 2 * quotes
@@ -199,7 +199,7 @@ def column_within(node: yaml.Node, offset: int) -> int:
 
 
 def yaml_problem(error: yaml.YAMLError, data: bytes | str) -> Problem:
-    """What YAML itself refused, with a hint for the traps that its syntax sets."""
+    """Return YAML's syntax error as a problem, with advice for common mistakes."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return _unreadable_character(error, data)
@@ -227,7 +227,7 @@ def yaml_problem(error: yaml.YAMLError, data: bytes | str) -> Problem:
 
 
 def _unreadable_character(error: yaml.YAMLError, data: bytes | str) -> Problem:
-    """Where `data` is no text; its reader counts bytes."""
+    """Return the place where `data` is not text, by the byte offset in `error`."""
     raw = data if isinstance(data, bytes) else data.encode(errors="replace")
     before = raw[: getattr(error, "position", 0)]
     column = len(before.rpartition(b"\n")[2].decode(errors="replace")) + 1
@@ -275,5 +275,5 @@ def _yaml_hint(what: str, context: str, line: str, column: int) -> str | None:
 
 
 def called(what: str) -> str:
-    """A key as a key, and the rest as it reads."""
+    """Return a single word between backticks, as a key; other text unchanged."""
     return what if " " in what else f"`{what}`"

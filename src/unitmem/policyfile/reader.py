@@ -1,8 +1,4 @@
-"""A policy file: YAML to policies, or every mistake in it with its place and what to write instead.
-
-Works on YAML's nodes rather than on values: nodes know their line and column, show a key given twice,
-and leave `512M`, `on` and `10:30` as they were written.
-"""
+"""Policy files: from YAML to policies, or to every mistake with its place and what to write instead."""
 
 from __future__ import annotations
 
@@ -41,34 +37,34 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 Keys = tuple[str | int, ...]
-"""The way to a part of a file: `("policies", 0, "steps", 1, "when")`."""
+"""The keys and indices that lead to a part of a file: `("policies", 0, "steps", 1, "when")`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A policy file that may run, and what looks odd in it all the same."""
+    """A policy file without mistakes, and its warnings."""
 
     file: PolicyFile
     doubts: tuple[Problem, ...]
-    """Every warning, also those that a comment silences."""
+    """Every warning, including those that a comment silences."""
     ignores: tuple[Ignore, ...] = ()
     places: Mapping[Keys, tuple[int, int]] = field(default_factory=dict)
     """The line and column of each part, from 1."""
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """Those that no comment silences."""
+        """The warnings that no comment silences."""
         return tuple(doubt for doubt in self.doubts if not is_silenced(doubt, self.ignores))
 
     def place(self, *keys: str | int) -> tuple[int, int]:
-        """The line and column of a part; where that isn't in the file, of what it would be in."""
+        """Return the line and column of a part; if it isn't in the file, those of the part that would contain it."""
         while keys and keys not in self.places:
             keys = keys[:-1]
         return self.places.get(keys, (1, 1))
 
 
 def is_silenced(doubt: Problem, ignores: Iterable[Ignore]) -> bool:
-    """Whether one of the comments is about `doubt`."""
+    """Return whether one of the comments silences `doubt`."""
     return any(ignore.silences(doubt.line, doubt.code) for ignore in ignores)
 
 
@@ -82,10 +78,11 @@ def load_policies(path: str | PathLike[str]) -> PolicyFile:
 
 
 def load(path: Path) -> Checked:
-    """The policies in the file `path`.
+    """Read the policy file `path`.
 
     Raises:
-        PolicyFileError: it can't be read, or (PolicyProblemsError) has mistakes, all of which are told.
+        PolicyFileError: it can't be read.
+        PolicyProblemsError: it has mistakes, all of which are in the error.
     """
     try:
         with path.open("rb") as stream:
@@ -99,10 +96,10 @@ def load(path: Path) -> Checked:
 
 
 def parse(data: bytes | str, path: str = "<policy>") -> Checked:
-    """The policies in the YAML text `data`; `path` is for messages.
+    """Parse the YAML text `data` of a policy file; `path` is for messages.
 
     Raises:
-        PolicyProblemsError: as `load` does.
+        PolicyProblemsError: it has mistakes.
     """
     if len(data) > MAX_FILE_SIZE:
         raise PolicyProblemsError(
@@ -127,7 +124,7 @@ def parse(data: bytes | str, path: str = "<policy>") -> Checked:
 
 
 def _places(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, tuple[int, int]]]:
-    """The place of every part of a file, as deep as policies name their parts."""
+    """Yield the place of every part of a file, down to the parts of steps."""
     yield keys, (node.start_mark.line + 1, node.start_mark.column + 1)
     if len(keys) == _DEEPEST_PART:
         return
@@ -140,7 +137,7 @@ def _places(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, tuple[int, int]
 
 
 class _Reader(ActionReader):
-    """Nodes to policies. A method returns None where it has reported a problem, and reading goes on."""
+    """A reader of policies. A method returns None where it has reported a problem, and reading goes on."""
 
     def part(self, node: yaml.Node, part: Part) -> Policy | Step | Action | Budget | None:
         match part:
@@ -232,7 +229,7 @@ class _Reader(ActionReader):
         steps_node: yaml.Node | None,
         steps: Sequence[Step],
     ) -> None:
-        """Refuse actions that none of the kinds of unit that are meant can take."""
+        """Report actions that can't be done to any of the kinds of unit that the patterns match."""
         kinds = {pattern.rpartition(".")[2] for pattern in units}
         if not isinstance(steps_node, yaml.SequenceNode) or any(is_glob(kind) for kind in kinds):
             return
@@ -244,7 +241,7 @@ class _Reader(ActionReader):
                 self.problem(node, f"{what}, and this policy's units are of the kind {quoted(sorted(kinds))}")
 
     def ticks(self, interval: float) -> None:
-        """Refuse slopes over a span in which there are too few ticks."""
+        """Report slopes over spans that have too few ticks."""
         least = MIN_TICKS_A_SLOPE * interval
         for node, comparison in self.slopes:
             if comparison.span is not None and comparison.span < least:

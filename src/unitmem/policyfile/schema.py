@@ -1,7 +1,6 @@
-"""JSON Schema (draft 2020-12) of policy files, so that editors complete and underline.
+"""JSON Schema (draft 2020-12) of policy files, for completion and errors in editors.
 
-It says what a schema can say. `config` is the judge, and knows more: conditions as a whole, keys
-given twice, names that repeat.
+`reader` checks more than a schema can: whole conditions, duplicate keys, duplicate names.
 """
 
 from __future__ import annotations
@@ -33,28 +32,28 @@ Schema = dict[str, Any]
 # [0-9] rather than \d, which is any script's digits to some and ASCII's to others
 _SPAN_TERM = rf"[0-9]+(\.[0-9]+)?\s*({'|'.join(sorted(SPAN_UNITS, key=len, reverse=True))})"
 SPAN = rf"^\s*{_SPAN_TERM}(\s*{_SPAN_TERM})*\s*$"
-"""As `quantity.parse_span` takes it."""
+"""A pattern for what `text.parse_span` reads."""
 
 _KINDS = "|".join(sorted(CGROUP_KINDS))
 UNIT_NAME = rf"^(?![^@]*@\.[a-z]+$)[A-Za-z0-9:_\\-]{UNIT_CHARACTER}*\.({_KINDS})$"
-"""A name with its kind, and no template's."""
+"""A unit name with its kind, other than a template's."""
 _ODD_KIND = rf"\.(?!({_KINDS})$)[^.*?\[\]!]*$"
 UNIT_PATTERN = rf"{UNIT_NAME}|^(?=.*[*?\[])(?!.*{_ODD_KIND}){UNIT_GLOB.pattern}$"
-"""A name with its kind, or a glob that can match one."""
+"""A unit name with its kind, or a glob that can match one."""
 
 _SIZE_TERM = rf"[0-9]+(\.[0-9]+)?\s*[{''.join(SIZE_UNITS)}]"
 SIZE = rf"^\s*{_SIZE_TERM}(\s*{_SIZE_TERM})*\s*$"
-"""As `quantity.parse_size` takes it."""
+"""A pattern for what `text.parse_size` reads."""
 
 _MEASURE = "|".join(map(re.escape, MEASURES))
 _GROWTH = rf"growth\s*\(\s*({'|'.join(with_trait(Trait.GROWS))})\s*,[^)]+\)"
 _ETA = rf"eta\s*\(\s*({'|'.join(ETA_TARGETS)})\s*(,[^)]+)?\)"
 CONDITION = rf"(^|[\s(])({_MEASURE}|{_GROWTH}|{_ETA})\s*[<>]=?\s*[0-9]"
-"""Not a grammar: any comparison of a measure, somewhere."""
+"""A pattern that finds any comparison of a measure; it is not the grammar."""
 
 
 def policy_file_schema() -> Schema:
-    """The schema of a whole file, as JSON takes it."""
+    """Return the schema of a policy file, as a JSON document."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "unitmem policy file",
@@ -80,12 +79,12 @@ def _key(key: Key) -> Schema:
 
 
 def _span(seconds: float) -> str:
-    """As it is written: even none has its unit."""
+    """Return a span as text, with a unit even if it is 0."""
     return format_span(seconds) if seconds else "0s"
 
 
 def _value(value: Value, meaning: str) -> Schema:
-    """What may be written, with what it means in words."""
+    """Return the schema of a value, with its description."""
     match value:
         case Span():
             return _text(f"{meaning} A span of systemd.time(7), such as 30s or 1min 30s.", SPAN)
@@ -140,7 +139,7 @@ def _syntax(syntax: Syntax, meaning: str) -> Schema:
 
 
 def _action(action: type[Action]) -> Schema:
-    """An action with its keys: beside its keyword or inside of it, where one value may stand for them."""
+    """Return the schema of an action with its keys, beside its keyword or in a mapping or single value below it."""
     block = _object(action.own_keys())
     if action.is_flat:
         return block
@@ -165,7 +164,7 @@ def _text(description: str, pattern: str) -> Schema:
 
 
 def _any_case(names: Iterable[str]) -> str:
-    """A pattern for `names`, with and without SIG, in any case: the regular expressions here have no flags."""
+    """Return a pattern for the signals `names`, with and without SIG, in any case: schema patterns have no flags."""
 
     def spell(name: str) -> str:
         return "".join(f"[{c}{c.lower()}]" if c.isalpha() else c for c in name)

@@ -1,4 +1,4 @@
-"""Single values of the policy language, and mappings of them, each read as its `Key` has it."""
+"""Reading single values of the policy language, and mappings of them, as their `Key`s describe."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SIGNALS = {number.name.removeprefix("SIG"): number for number in signal.Signals
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A mapping that was read."""
+    """The content of a mapping."""
 
     nodes: Mapping[str, yaml.Node]
-    """Of the keys that were written, in their order."""
+    """The nodes of the keys that were written, in their order."""
     values: Mapping[str, Any]
-    """Of every key; its default where it was not written, or could not be read."""
+    """The value of every key; its default where it was not written, or could not be read."""
     failed: frozenset[str]
-    """Keys that could not be read, or that are missing; that is reported."""
+    """Keys that could not be read, or that are required and missing; both are reported."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -43,12 +43,12 @@ class Block:
 
 
 class ValueReader(NodeReader):
-    """Reads what keys describe. A method returns None where it has reported a problem."""
+    """A reader of the values that keys describe. A method returns None where it has reported a problem."""
 
     def __init__(self) -> None:
         super().__init__()
         self.slopes: list[tuple[yaml.Node, Comparison]] = []
-        """Comparisons of slopes: the file's interval has to leave them some ticks."""
+        """The comparisons of slopes, whose spans are checked against the file's interval later."""
 
     def part(self, node: yaml.Node, part: Part) -> Any:
         raise NotImplementedError
@@ -56,13 +56,13 @@ class ValueReader(NodeReader):
     def block(
         self, node: yaml.Node, keys: Sequence[Key], what: str, label: str | None = None
     ) -> Block | None:
-        """The values of a mapping; None where it isn't one.
+        """Read a mapping; return None where `node` isn't one.
 
         Args:
-            node: what should be a mapping.
-            keys: those that it may have.
-            what: what it is.
-            label: what the key that is required is called in messages, if not by its name.
+            node: the node of the mapping.
+            keys: the keys that it may have.
+            what: the name of the mapping in messages.
+            label: the name of the required key in messages, if not its own.
         """
         nodes = self.keys(node, names(keys), required(keys), what)
         if nodes is None:
@@ -79,7 +79,7 @@ class ValueReader(NodeReader):
         return Block(nodes, values, frozenset(failed))
 
     def value(self, node: yaml.Node, value: Value, label: str) -> Any:
-        """What `node` holds, which messages call by `label`."""
+        """Return the value of `node`, which messages call `label`; None where it is wrong."""
         match value:
             case Span(least, most, refusal):
                 span = self.span(node, label)
@@ -251,7 +251,7 @@ class ValueReader(NodeReader):
         return tuple(words)
 
     def is_one_step_split(self, node: yaml.Node) -> bool:
-        """Whether each item has one key of a step, as where each key has its own `- `."""
+        """Return whether the keys of one step are each written as an item, with its own `- `; report it if so."""
         if not isinstance(node, yaml.SequenceNode):
             return False
         given = [_keys_of(item) for item in node.value]
@@ -263,7 +263,7 @@ class ValueReader(NodeReader):
 
 
 def never_true(comparison: Comparison) -> tuple[Code, str] | None:
-    """The kind of mistake, and why `comparison` can't be true of any unit; None if it can."""
+    """Return (code, reason) if `comparison` can't be true of any unit; None if it can."""
     falls = comparison.derivation is Derivation.GROWTH  # a slope may be negative
     if comparison.operator == "<" and comparison.threshold == 0 and not falls:
         return Code.NEVER_TRUE, "nothing is less than 0"

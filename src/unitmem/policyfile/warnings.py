@@ -1,10 +1,10 @@
-"""What a policy file may be warned about, by code, and the comments in it that silence a warning.
+"""The codes of warnings about policy files, and the comments in a file that silence them.
 
     # unitmem: ignore=no-hold
     do: stop  # unitmem: ignore=no-hold,restart-loop  and words on why, if you like
 
-A comment at the end of a line is about that line; one that stands alone is about the next line that
-says something.
+A comment at the end of a line is about that line; one on a line of its own is about the next line that is
+neither empty nor a comment.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ import yaml
 
 
 class Code(StrEnum):
-    """What a warning is called in `# unitmem: ignore=CODE`; see unitmem.yaml(5)."""
+    """The code of a warning, as in `# unitmem: ignore=CODE`; see unitmem.yaml(5)."""
 
     ABOVE_LIMIT = "above-limit"
-    """A threshold that the unit's limit keeps its memory below."""
+    """A threshold above the unit's limit."""
     ALIAS = "alias"
     """A unit that is named by an alias."""
     CLEAR_NOT_BELOW = "clear-not-below"
-    """The episode would end where a step still fires, or begins to."""
+    """`clear` may hold while a step's condition holds."""
     CORE_UNIT = "core-unit"
-    """Units that must not be touched are among those meant."""
+    """A pattern that matches protected units."""
     LADDER_ORDER = "ladder-order"
-    """A harsher step comes no later than a milder one."""
+    """A harsher step that fires no later than a milder one."""
     MEMORY_HIGH_WITHOUT_SWAP = "memory-high-without-swap"
-    """memory.high stalls a unit whose memory has nowhere to go."""
+    """MemoryHigh= without swap, which can stall the unit."""
     NEVER_TRUE = "never-true"
     """A comparison that no number satisfies."""
     NO_HOLD = "no-hold"
-    """One spike is enough to end the unit."""
+    """An action that ends the unit, in a step without `for`."""
     NO_MATCH = "no-match"
-    """A pattern without a unit."""
+    """A pattern that matches no loaded unit."""
     PAGE_CACHE = "page-cache"
-    """Page cache alone would have the step act."""
+    """A condition that page cache alone can make true."""
     RESTART_LOOP = "restart-loop"
-    """Nothing ends a loop of restarts."""
+    """A restart without cooldown and budget."""
     UNKNOWN_CODE = "unknown-code"
-    """A comment that silences what doesn't exist."""
+    """A comment with a code that doesn't exist."""
     UNPROTECT_UNGOVERNED = "unprotect-ungoverned"
-    """A unit under `unprotect` that is none of the policy's."""
+    """A unit under `unprotect` that the policy doesn't govern."""
     UNQUOTED_PATTERN = "unquoted-pattern"
-    """A glob that YAML may take for something else."""
+    """A glob without quotes, which YAML may misread."""
     UNUSED_IGNORE = "unused-ignore"
     """A comment that silences nothing."""
 
@@ -57,12 +57,12 @@ class Ignore:
     """One comment that silences warnings."""
 
     line: int
-    """Where it begins; lines and columns count from 1."""
+    """The line of the comment; lines and columns count from 1."""
     column: int
     codes: tuple[str, ...]
-    """As they are spelled, which may be wrong."""
+    """The codes as written, which may be wrong."""
     lines: frozenset[int]
-    """The lines that it is about, its own among them."""
+    """The lines that it is about, including its own."""
 
     def silences(self, line: int, code: str | None) -> bool:
         return code in self.codes and line in self.lines
@@ -74,7 +74,7 @@ _MARK = re.compile(
 
 
 def ignores(data: bytes | str, loader: type[yaml.CSafeLoader | yaml.SafeLoader]) -> tuple[Ignore, ...]:
-    """Every comment in `data` that silences warnings; `data` is YAML that `loader` has read before."""
+    """Return every comment in `data` that silences warnings; `data` must be valid YAML."""
     text = _decoded(data)
     lines = text.splitlines()
     marks = [(number, mark) for number, line in enumerate(lines) for mark in _MARK.finditer(line)]
@@ -106,7 +106,7 @@ def _decoded(data: bytes | str) -> str:
 def _scalars(
     text: str, loader: type[yaml.CSafeLoader | yaml.SafeLoader]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Where values begin, and where they end, as (line, column) from 0."""
+    """Return the beginnings and the ends of values, each as (line, column) from 0."""
     tokens = [token for token in yaml.scan(text, Loader=loader) if isinstance(token, yaml.ScalarToken)]
     return (
         [(token.start_mark.line, token.start_mark.column) for token in tokens],
@@ -115,7 +115,7 @@ def _scalars(
 
 
 def _about(lines: list[str], number: int, column: int) -> frozenset[int]:
-    """The lines, from 1, that a comment at `column` of line `number` (from 0) is about."""
+    """Return the lines, from 1, that a comment at `column` of line `number` (both from 0) is about."""
     before = lines[number][:column].lstrip()
     if before and not before.startswith("#"):
         return frozenset({number + 1})

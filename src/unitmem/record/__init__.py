@@ -1,1 +1,1 @@
-"""What outlives a tick: the state and the history; only here are unitmem's own files written."""
+"""The files that outlive a tick: the state and the history; only here are unitmem's own files written."""

@@ -1,4 +1,4 @@
-"""One moment by both clocks: monotonic times of one boot are moved to another by the wall clock."""
+"""Instants by both clocks: the wall clock converts monotonic times of one boot to those of another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """One moment by both clocks, and the boot that the monotonic one counts from."""
+    """An instant by the monotonic and the wall clock, in seconds, with the boot ID."""
 
     monotonic: float
     realtime: float
@@ -26,9 +26,9 @@ class Instant:
         return cls(time.monotonic() if monotonic is None else monotonic, time.time(), boot_id)
 
     def shift_from(self, then: Instant, at_least: float = 0.0) -> float:
-        """What to add to monotonic times of `then` to have them on this clock.
+        """Return the seconds to add to monotonic times of `then` to convert them to this instant's clock.
 
-        Over a reboot the wall clock says how long it was between the two, which is never less than `at_least`.
+        Across a reboot, the time between the two is taken from the wall clock, and is `at_least` that long.
         """
         if then.boot_id == self.boot_id:
             return 0.0

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole."""
+"""Replacing files as a whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def replace_file(path: Path, text: str, *, durable: bool, mode: int = 0o600) -> None:
-    """Write `path` so that a reader, or a crash, finds the old text or the new one and nothing between.
+    """Write `path` so that a reader, or a crash, leaves the old text or the new one, never a part of it.
 
     Args:
         path: the file.
-        text: all that it is to hold.
-        durable: whether that has to be true of a crash of the machine as well, which costs a write to disk.
-        mode: who may read it.
+        text: the whole new content.
+        durable: whether this has to survive a crash of the machine as well, which waits for the disk.
+        mode: the permissions of the file.
     """
     temporary = path.with_name(f".{path.name}.new")
     # a crash may have left one; or someone else made it a link, through which root would write elsewhere

@@ -1,9 +1,9 @@
-"""The history of a daemon: what was read, decided and done, in a bounded SQLite file that `recorder` writes.
+"""Reading the history of a watch: samples and events in a bounded SQLite file that `recorder` writes.
 
-Two tables. `ticks` has the samples, as `replay` needs them; `events` what was decided, withheld, done
-and not known, with its inputs. Readers open it read-only while it is written.
+It has two tables: `ticks` with the samples, for `replay`, and `events` with decisions, obstacles, outcomes and
+unknowns, with their inputs. Readers open it read-only while it is written.
 
-The same samples have a form for data from elsewhere, a JSON object on each line:
+Samples from other sources are read from JSON lines, an object for each sample:
 
     {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}, "unknown": {"pss": "why"}}}}
 
@@ -36,18 +36,18 @@ HOST = "host"
 _OF_HOST = "host."
 _MAGIC = b"SQLite format 3\0"
 _BATCH = 200
-"""Ticks that are read at once: a reader that takes its time must not hold up what the writer has to take back."""
+"""Ticks that are read in one query: a slow reader must not keep the writer's log from being truncated."""
 _MOMENT = 1.0
-"""Seconds that a reboot takes at least, where the wall clock was set back meanwhile."""
+"""The seconds that a reboot counts for at least, even if the wall clock was set back meanwhile."""
 
 
-class Kind(StrEnum):
-    """What an event is."""
+class EventKind(StrEnum):
+    """The kinds of events in a history."""
 
     DECISION = "decision"
-    """Something was decided, or would have been (see its obstacle)."""
+    """A decision, which was withheld if it has an obstacle."""
     OUTCOME = "outcome"
-    """What became of a decision."""
+    """The outcome of a decision."""
     UNKNOWN = "unknown"
     """A condition can't be judged."""
     SET_BACK = "set back"
@@ -56,24 +56,24 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a unit's story."""
+    """An event about a unit."""
 
     at: float
     """Wall clock, in seconds."""
-    kind: Kind
+    kind: EventKind
     unit: str
     message: str
-    """The sentence that the journal has as well."""
+    """The message, as in the journal."""
     run: str | None = None
     """The InvocationID."""
     policy: str | None = None
     step: int | None = None
-    """From 1."""
+    """The number of the step, from 1."""
     action: str | None = None
     result: str | None = None
     obstacle: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """`findings`, `held`, `processes`, and whatever else its kind has."""
+    """`findings`, `held`, `processes`, and others by kind."""
 
 
 class HistoryError(UnitmemError):
@@ -84,7 +84,7 @@ class History:
     """A history, open for reading.
 
     Raises:
-        HistoryError: there is none, or it can't be read.
+        HistoryError: it doesn't exist, or can't be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,7 +106,7 @@ class History:
         self.close()
 
     def events(self, unit: str | None = None, since: float = 0.0) -> list[Event]:
-        """What happened to `unit`, or to every unit, from `since` (wall clock) on, oldest first."""
+        """Return the events of `unit`, or of every unit, from `since` (wall clock) on, oldest first."""
         rows = self._query(
             "SELECT at, kind, unit, message, run, policy, step, action, result, obstacle, detail FROM events"
             " WHERE at >= ? AND (? IS NULL OR unit = ?) ORDER BY id",
@@ -114,13 +114,23 @@ class History:
         )
         return [
             Event(
-                at, Kind(kind), name, message, run, policy, step, action, result, obstacle, json.loads(detail)
+                at,
+                EventKind(kind),
+                name,
+                message,
+                run,
+                policy,
+                step,
+                action,
+                result,
+                obstacle,
+                json.loads(detail),
             )
             for at, kind, name, message, run, policy, step, action, result, obstacle, detail in rows
         ]
 
     def samples(self) -> Iterator[Sample]:
-        """Every sample, oldest first; times are those of the first boot's clock, moved on over reboots by the wall clock."""
+        """Yield every sample, oldest first; times of later boots are converted to the first boot's monotonic clock."""
         moved, then = 0.0, None
         for at, clock, boot, units in self._ticks():
             now = Instant(clock, at, boot)
@@ -130,7 +140,7 @@ class History:
             yield _sample(clock + moved, json.loads(units))
 
     def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
-        """(wall clock, value) of one measure, oldest first."""
+        """Return (wall clock, value) pairs of one measure, oldest first."""
         rows = self._query("SELECT at, units FROM ticks WHERE at BETWEEN ? AND ? ORDER BY id", (since, until))
         found = ((at, json.loads(units).get(unit, {}).get("values", {}).get(measure)) for at, units in rows)
         return [(at, value) for at, value in found if value is not None]
@@ -175,10 +185,10 @@ def _open(path: Path) -> BufferedReader:
 
 
 def find_histories(root: Path) -> list[Path]:
-    """The history of every instance, by name; also of one into whose directory this user may not look.
+    """Return the history of every instance, by name, including those that this user may not read.
 
     Raises:
-        HistoryError: not even the instances can be listed.
+        HistoryError: the instances can't be listed.
     """
     try:
         directories = sorted(entry.path for entry in os.scandir(root) if entry.is_dir())
@@ -200,10 +210,10 @@ def _may_exist(path: Path) -> bool:
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
-    """The samples of a recorded history, or of a file of JSON lines, whichever `path` is.
+    """Yield the samples of a recorded history, or of a file of JSON lines, whichever `path` is.
 
     Raises:
-        HistoryError: neither, or a line that is off, with its number.
+        HistoryError: it is neither, or a line is wrong; the message has its number.
     """
     with _open(path) as stream:
         if not stream.peek(len(_MAGIC)).startswith(_MAGIC):
@@ -234,7 +244,7 @@ def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:
 
 
 def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | None = None) -> Sample:
-    """Return the sample that `document` says, by unit; 0.1 kept the host's measures with each unit."""
+    """Return the sample in `document`, a mapping by unit; version 0.1 had the host's measures in each unit."""
     units = {}
     host = dict(host or document.get(HOST, {}))
     values, unknown = dict(_values(host.get("values", {}))), dict(host.get("unknown", {}))

@@ -1,7 +1,7 @@
-"""The flight recorder: writes the history of a daemon, with the samples, decisions and outcomes of each tick.
+"""The flight recorder: writing the history of a watch, with the samples, decisions and outcomes of each tick.
 
-It writes after the daemon has acted, and never waits for a disk: nothing is synchronised, so a crash of the
-machine may cost the end of the history, or all of it, and a file that is damaged is set aside.
+It writes after the watch has acted, and never waits for a disk: nothing is synchronised, so a crash of the machine
+may lose the end of the history, or all of it; a damaged file is renamed, and a new one is begun.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import Trait, with_trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome
-from unitmem.record.history import FILE_NAME, HOST, Event, Kind
+from unitmem.record.history import FILE_NAME, HOST, Event, EventKind
 
 MAX_BYTES = 64 << 20
 _PRUNE_EVERY = 0.02
-"""Share of the bound that may be written until it is looked at again."""
+"""The share of the size limit that may be written until the size is checked again."""
 _REOPEN_AFTER = 60.0
-"""Seconds until a history that could not be written is tried again."""
+"""Seconds until writing is retried after it failed."""
 
 _ALWAYS = with_trait(Trait.RECORDED)
 _SCHEMA = """
@@ -40,7 +40,7 @@ PRAGMA user_version = 1;
 
 
 class Recorder:
-    """The history of one daemon; it never raises: `trouble` says why nothing is recorded, if so."""
+    """The writer of one watch's history; it never raises: `trouble` says why nothing is recorded, or is None."""
 
     def __init__(self, directory: Path | None, boot_id: str, max_bytes: int = MAX_BYTES) -> None:
         self.trouble: str | None = None
@@ -59,7 +59,7 @@ class Recorder:
             self._database = None
 
     def tick(self, sample: Sample, realtime: float, wanted: Iterable[str]) -> None:
-        """Keep what was read: `wanted` measures, and those that are always recorded."""
+        """Record a sample: the `wanted` measures, and those that are always recorded."""
         if not sample.units:
             return
         kept = (*_ALWAYS, *sorted(set(wanted).difference(_ALWAYS)))
@@ -73,7 +73,7 @@ class Recorder:
         )
 
     def event(self, event: Event, clock: float) -> None:
-        """Keep one line of a unit's story."""
+        """Record an event."""
         self._insert(
             "INSERT INTO events (at, clock, kind, unit, run, policy, step, action, result, obstacle, message,"
             " detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -137,19 +137,19 @@ class Recorder:
             (size,) = database.execute("PRAGMA page_size").fetchone()
             if (used := (pages - free) * size) > self._max_bytes:
                 _delete_oldest(database, "ticks", used, self._max_bytes)
-            (told,) = database.execute(
+            (used_by_events,) = database.execute(
                 "SELECT TOTAL(LENGTH(CAST(detail AS BLOB)) + LENGTH(CAST(message AS BLOB))) FROM events"
             ).fetchone()
-            if told > (room := self._max_bytes / 2):  # samples need some too
-                _delete_oldest(database, "events", told, room)
+            if used_by_events > (room := self._max_bytes / 2):  # samples need some too
+                _delete_oldest(database, "events", used_by_events, room)
 
 
 def decision_event(
     decision: Decision, message: str, realtime: float, processes: Sequence[Process] = ()
 ) -> Event:
-    """`decision` with all its inputs, and the processes of the unit at that moment."""
+    """Return the event of `decision`, with its inputs and the unit's processes at that time."""
     return replace(
-        _event_about(decision, Kind.DECISION, message, realtime),
+        _event_about(decision, EventKind.DECISION, message, realtime),
         result="observed" if decision.observe and decision.refusal is None else None,
         obstacle=None if decision.refusal is None else decision.refusal.obstacle,
         detail={
@@ -179,11 +179,13 @@ def decision_event(
 
 
 def outcome_event(outcome: Outcome, message: str, realtime: float) -> Event:
-    """What became of a decision."""
-    return replace(_event_about(outcome.decision, Kind.OUTCOME, message, realtime), result=outcome.result)
+    """Return the event of an outcome."""
+    return replace(
+        _event_about(outcome.decision, EventKind.OUTCOME, message, realtime), result=outcome.result
+    )
 
 
-def _event_about(decision: Decision, kind: Kind, message: str, realtime: float) -> Event:
+def _event_about(decision: Decision, kind: EventKind, message: str, realtime: float) -> Event:
     return Event(
         at=realtime,
         kind=kind,

@@ -1,23 +1,23 @@
-"""What must outlive the daemon: open episodes, cooldowns, budgets, and the properties to set back.
+"""The state that outlives a watch: open episodes, cooldowns, budgets, and the overrides to undo.
 
-One JSON file in the daemon's state directory, replaced as a whole, so that a crash at any instant leaves
-the old or the new. Before an action is performed it is written to a second one, ahead of the first: that
-one is for a daemon that crashes, so that nothing is done twice, and waits for no disk, which may be what
-the machine is short of; the first one follows when the action is under way, and is for machines that crash.
-Times are kept by the monotonic clock, with the boot they belong to; after a reboot they are moved by the
+It is one JSON file in the watch's state directory, replaced as a whole, so that a crash at any instant leaves
+the old content or the new. Before an action is performed, the state is written to a second file, without waiting
+for the disk, which may be what slows the machine down: this protects against a crash of the watch, so that
+nothing is done twice. The first file is written when the action is under way: this protects against a crash of
+the machine. Times are those of the monotonic clock, with the boot ID; after a reboot they are converted by the
 wall clock.
 
-What was about to fire is not kept: a condition has to hold at every tick, and nobody looked meanwhile.
+Running timers are not saved: a condition has to hold at every tick, and there were none meanwhile.
 
-The file may be of another version, older or newer, and its reader never acts more for that:
+The file may be of another version, older or newer; this never makes the reader act more:
 
-- What is understood counts, whatever `version` says: cooldowns, budgets, and the open episodes of policies that say the
-  same as before (see `fingerprint`). One that doesn't is a changed policy, and `resume` treats it as a reload would.
-- What isn't understood counts as of now: an episode or a cooldown as if the episode had ended now, a budget as if it had
-  been spent now. Where it isn't known which unit or policy it is about, that goes for all of them. It is told once.
-- What was spent in a mode that isn't known was spent acting.
-- So keys may be added, and are passed over by who doesn't know them. Only a new section that restrains what is done takes
-  a higher `version`: a section of such a document that isn't known restrains every policy by its cooldown.
+- Known parts count, whatever `version` is: cooldowns, budgets, and the open episodes of policies with an unchanged
+  fingerprint. Policies with another fingerprint are changed, and `resume` treats them as at a reload.
+- Unknown parts count as of now: an episode or a cooldown as if the episode had ended now, a budget as if it had been
+  spent now. Where the unit or the policy is unknown, this applies to all of them. It is reported once.
+- Actions in an unknown mode count as performed.
+- So keys may be added, and older readers ignore them. Only a new section that restrains actions needs a higher
+  `version`: in such a document, an unknown section restrains every policy for its cooldown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Override
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy
-from unitmem.policy.state import EVERY_UNIT, Key, Ladder, Phase, State, StepState, resume
+from unitmem.policy.state import EVERY_UNIT, Ladder, LadderKey, Phase, State, StepState, resume
 from unitmem.record.clock import Instant
 from unitmem.record.files import replace_file
 from unitmem.unit import Invocation
@@ -60,24 +60,24 @@ _T = TypeVar("_T")
 
 
 class DamagedStateError(Exception):
-    """The file can't be understood; it was set aside, and `str()` says where."""
+    """The file can't be parsed, and was renamed; `str()` has the new name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What is kept."""
+    """The content of the state file."""
 
     state: State = field(default_factory=State)
     overrides: tuple[Override, ...] = ()
     trouble: str | None = None
-    """What could not be understood of it, and what follows; a sentence."""
+    """A sentence on the parts that could not be understood, and the consequences; None if all could."""
 
 
 # --- as JSON ------------------------------------------------------------------------------------
 
 
 def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]:
-    """`remembered` as JSON takes it, without the time; `decode` reads it."""
+    """Return `remembered` as a JSON document, without the time; `decode` is the inverse."""
     state = remembered.state
     acting = {policy.name for policy in policies if policy.mode is Mode.ACT}
     return {
@@ -120,16 +120,16 @@ def decode(
     shift: float = 0.0,
     budget: Budget | None = None,
 ) -> Remembered:
-    """What `encode` made `document` of, as it stands under `policies` now.
+    """Return the state in `document`, as it applies to `policies` now.
 
-    An action that was under way is decided again if its time is over and the unit is still there.
+    An action that was under way is decided again if its timeout is over and the unit still runs.
 
     Args:
-        document: of this version or another; see the module's docstring.
+        document: the document, of this version or another; see the module's docstring.
         policies: those in force from now on.
-        now: by the monotonic clock.
-        shift: what to add to every time in `document` to have it on that clock.
-        budget: the file's, for all policies and units together.
+        now: seconds of the monotonic clock.
+        shift: seconds to add to every time in `document` to convert it to that clock.
+        budget: the policy file's budget, for all policies and units together.
     """
     by_name = {policy.name: policy for policy in policies}
     sections = _Sections(document)
@@ -161,18 +161,18 @@ def decode(
 
 
 class _Sections:
-    """The sections of a document, each a list or a mapping of entries, and which of those aren't understood."""
+    """The sections of a document, each a list or a mapping of entries, and the doubts about them."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
-        self.doubts: list[tuple[str, Key | None]] = []
-        """Each a section, and what it is about; None: nobody knows, so it may be about anything."""
+        self.doubts: list[tuple[str, LadderKey | None]] = []
+        """(section, key) of each entry that isn't understood; a key of None may be any policy and unit."""
         version = document.get("version")
         if not isinstance(version, int) or version > VERSION:
             self.doubts += [(section, None) for section in sorted(document.keys() - _KNOWN)]
 
     def read(self, section: str, parse: Callable[[Any], _T]) -> Iterator[_T]:
-        """What `parse` makes of each entry that it understands."""
+        """Yield what `parse` returns for each entry of a section; entries on which it fails become doubts."""
         found = self._document.get(section)
         if not isinstance(found, list | dict):
             self.doubts.append((section, None))
@@ -184,7 +184,7 @@ class _Sections:
                 self.doubts.append((section, None if isinstance(found, dict) else _about(entry)))
 
 
-def _about(entry: object) -> Key | None:
+def _about(entry: object) -> LadderKey | None:
     match entry:
         case {"policy": str(policy), "unit": str(unit)} | [str(policy), str(unit), *_]:
             return policy, unit
@@ -195,7 +195,7 @@ def _about(entry: object) -> Key | None:
 
 
 def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
-    """For how many seconds what isn't understood of `section` may withhold episodes of `policy`."""
+    """Return the seconds for which a doubt about `section` withholds episodes of `policy`."""
     match section:
         case "spent":
             return 0.0 if policy.budget is None else policy.budget.per
@@ -205,7 +205,7 @@ def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
             return policy.cooldown
 
 
-def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, Key | None]]) -> str | None:
+def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, LadderKey | None]]) -> str | None:
     if not doubts:
         return None
     sections = sorted({section for section, _ in doubts})
@@ -216,11 +216,13 @@ def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, Key | None
     )
 
 
-def _key(policy: object, unit: object) -> Key:
+def _key(policy: object, unit: object) -> LadderKey:
     return str(policy), str(unit)
 
 
-def _ladder(entry: Mapping[str, Any], unchanged: Mapping[str, Policy], shift: float) -> tuple[Key, Ladder]:
+def _ladder(
+    entry: Mapping[str, Any], unchanged: Mapping[str, Policy], shift: float
+) -> tuple[LadderKey, Ladder]:
     key = _key(entry["policy"], entry["unit"])
     policy = unchanged.get(key[0])
     if policy is None:  # that an episode is open is all that counts of it
@@ -275,9 +277,10 @@ _FIELDS_OF_0_1 = {
 
 
 def _former(said: object, policy: Policy | None) -> Fingerprint | None:
-    """The fingerprint that `said` is, or stands for; None where it is of a form that isn't known.
+    """Return the fingerprint in `said`; None where its form is unknown.
 
-    Version 0.1 wrote the `repr` of its classes. It is compared with what 0.1 would have written for `policy`.
+    Version 0.1 wrote the `repr` of its classes: that counts as the fingerprint of `policy` if 0.1 would have written
+    it for `policy`.
     """
     if isinstance(said, dict):
         return said
@@ -310,17 +313,17 @@ def _spelled_by_0_1(value: object) -> str:
 
 
 class Store:
-    """The files of one daemon, below `directory`; without one, nothing is kept."""
+    """The state files of one watch in `directory`; if that is None, nothing is saved."""
 
     def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / FILE_NAME
         self._saved: dict[str, Any] | None = None
 
     def load(self, policies: Sequence[Policy], now: Instant, budget: Budget | None = None) -> Remembered:
-        """What was kept last, as it stands under `policies` and the file's `budget`; nothing where there is no file yet.
+        """Return the saved state, as it applies to `policies` and the file's `budget`; a new one without a file.
 
         Raises:
-            DamagedStateError: nothing of it can be understood, and it was set aside.
+            DamagedStateError: it can't be parsed, and was renamed.
             OSError: it can't be read.
         """
         if self._path is None:
@@ -347,16 +350,16 @@ class Store:
     def save(
         self, remembered: Remembered, policies: Sequence[Policy], now: Instant, *, ahead: bool = False
     ) -> None:
-        """Keep `remembered` in place of what was kept before, if it differs.
+        """Save `remembered` if it differs from what was saved before.
 
         Args:
-            remembered: what to keep.
-            policies: those that it is about.
-            now: the moment it is of.
-            ahead: whether it has to outlive this process only, for now.
+            remembered: the content.
+            policies: the policies that it belongs to.
+            now: the time of the state.
+            ahead: whether to write the second file, which survives a crash of this process only.
 
         Raises:
-            OSError: it can't be written; what was kept before is still there.
+            OSError: it can't be written; the previous file is still there.
         """
         if self._path is None:
             return

@@ -1,1 +1,1 @@
-"""Data to text: tables for people, documents for programs, errors in one voice."""
+"""From data to text: tables for people, documents for programs, and error messages."""

@@ -28,19 +28,19 @@ NOT_ASKED = "not read: it needs --pss"
 
 
 def emit(document: Any) -> None:
-    """Print `document` on stdout: indented, since people read it too, and with escapes where that isn't UTF-8."""
+    """Print `document` on stdout: indented, since people read it too, and with escapes if stdout isn't UTF-8."""
     is_unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     # at once, so that a reader who has gone away is noticed here
     print(json.dumps(document, indent=2, ensure_ascii=not is_unicode), flush=True)  # noqa: T201 - for all verbs
 
 
 def units_document(machine: Sample, units: Sequence[UnitSample]) -> dict[str, Any]:
-    """What `unitmem list --json` prints: `units` of `machine` in their order."""
+    """Return what `unitmem list --json` prints: `units` of `machine` in their order."""
     return {"host": _host(machine.host), "units": [_unit(sample) for sample in units]}
 
 
 def unit_document(machine: Sample, sample: UnitSample) -> dict[str, Any]:
-    """What `unitmem show --json` prints."""
+    """Return what `unitmem show --json` prints."""
     return _unit(sample) | {
         "limit_set_by": machine.limit_set_by(sample),
         "levels": [_level(level) for level in sample.levels],

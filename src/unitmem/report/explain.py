@@ -1,4 +1,4 @@
-"""The page of `unitmem explain`: a unit's story in sentences, with a picture of what led to it."""
+"""The page of `unitmem explain`: what happened to a unit, in sentences, with a picture of the measure before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unitmem.explain.attribution import Cause, Ending
 from unitmem.measure.catalogue import MEASURES
 from unitmem.policy.actions import Log
 from unitmem.policy.condition import format_value
-from unitmem.record.history import Event, Kind
+from unitmem.record.history import Event, EventKind
 from unitmem.report.picture import draw
 from unitmem.report.table import Column, Cut, print_line, print_table
 from unitmem.text import format_size
@@ -26,10 +26,15 @@ Series = Callable[[str, str, float, float], Sequence[tuple[float, float]]]
 """(unit, measure, since, until) -> (wall clock, value)."""
 
 _BEFORE, _AFTER = 120.0, 30.0
-"""Seconds that a picture shows around the events."""
+"""Seconds that a picture shows before and after the events."""
 _GAP = 900.0
-"""Seconds of quiet after which a new chapter begins."""
-_STYLES = {Kind.DECISION: "yellow", Kind.OUTCOME: "green", Kind.UNKNOWN: "dim", Kind.SET_BACK: "dim"}
+"""Seconds without events after which a new group begins."""
+_STYLES = {
+    EventKind.DECISION: "yellow",
+    EventKind.OUTCOME: "green",
+    EventKind.UNKNOWN: "dim",
+    EventKind.SET_BACK: "dim",
+}
 _PROCESSES = 5
 _BY = {
     Cause.OOM_KILLER: "ended by the kernel's OOM killer, not by unitmem",
@@ -45,30 +50,30 @@ _BY = {
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """Everything that is known of one unit."""
+class Explanation:
+    """The events and endings of one unit."""
 
     unit: str
     events: Sequence[Event]
     endings: Sequence[Ending] | None = None
-    """Of its runs, by whoever's hand; None if nobody asked for them."""
+    """The endings of its runs, whatever their cause; None where they were not read."""
 
 
-def print_story(story: Story, series: Series, console: Console, *, otherwise: str) -> None:
-    """Print what happened to a unit, oldest first, in chapters of what happened together; `otherwise` if nothing did."""
-    print_line(console, Text(story.unit, "bold"))
-    if not story.events and not story.endings:
+def print_explanation(explanation: Explanation, series: Series, console: Console, *, otherwise: str) -> None:
+    """Print what happened to a unit, oldest first, in groups of events close in time; `otherwise` if there are none."""
+    print_line(console, Text(explanation.unit, "bold"))
+    if not explanation.events and not explanation.endings:
         print_line(console, f"  {otherwise}")
         return
-    for chapter in _chapters(story):
+    for group in _groups(explanation):
         print_line(console)
-        _print_picture(story.unit, chapter, series, console)
-        for moment in chapter:
-            _print_moment(moment, story.unit, console)
+        _print_picture(explanation.unit, group, series, console)
+        for item in group:
+            _print_item(item, explanation.unit, console)
 
 
-def print_overview(stories: Sequence[Story], console: Console) -> None:
-    """Print a line for each unit: how often something was logged, done, observed only, or withheld, and what was last."""
+def print_overview(explanations: Sequence[Explanation], console: Console) -> None:
+    """Print a line for each unit: counts of decisions logged, done, observed only, and withheld, and the last event."""
     columns = (
         Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=20),
         Column("LAST", is_number=False),
@@ -79,22 +84,22 @@ def print_overview(stories: Sequence[Story], console: Console) -> None:
         Column("WHAT", is_number=False, rank=1),
     )
     rows = []
-    for story in stories:
-        counts = Counter(_fate(event) for event in story.events if event.kind is Kind.DECISION)
-        last = story.events[-1]
+    for explanation in explanations:
+        counts = Counter(_effect(event) for event in explanation.events if event.kind is EventKind.DECISION)
+        last = explanation.events[-1]
         rows.append(
             [
-                Text(story.unit),
+                Text(explanation.unit),
                 Text(_when(last.at)),
-                *(Text(str(counts[fate])) for fate in _Fate),
+                *(Text(str(counts[effect])) for effect in _Effect),
                 Text(f"{last.action or last.kind}{f' {last.result}' if last.result else ''}"),
             ]
         )
     print_table(console, columns, rows)
 
 
-class _Fate(Enum):
-    """What a decision led to, in the order of the columns."""
+class _Effect(Enum):
+    """The kinds of decisions that are counted, in the order of the columns."""
 
     LOGGED = auto()
     DONE = auto()
@@ -102,20 +107,22 @@ class _Fate(Enum):
     WITHHELD = auto()
 
 
-def _fate(decision: Event) -> _Fate:
+def _effect(decision: Event) -> _Effect:
     if decision.obstacle is not None:
-        return _Fate.WITHHELD
+        return _Effect.WITHHELD
     if decision.result is not None:
-        return _Fate.OBSERVED
-    return _Fate.LOGGED if decision.action == Log.keyword else _Fate.DONE
+        return _Effect.OBSERVED
+    return _Effect.LOGGED if decision.action == Log.keyword else _Effect.DONE
 
 
-def story_document(story: Story) -> dict[str, Any]:
-    """The same as JSON takes it."""
+def explanation_document(explanation: Explanation) -> dict[str, Any]:
+    """Return what `unitmem explain --json` prints about a unit."""
     return {
-        "unit": story.unit,
-        "events": [_event_document(event) for event in story.events],
-        "endings": None if story.endings is None else [_ending_document(ending) for ending in story.endings],
+        "unit": explanation.unit,
+        "events": [_event_document(event) for event in explanation.events],
+        "endings": None
+        if explanation.endings is None
+        else [_ending_document(ending) for ending in explanation.endings],
     }
 
 
@@ -145,72 +152,72 @@ def _event_document(event: Event) -> dict[str, Any]:
     }
 
 
-def _chapters(story: Story) -> list[list[Event | Ending]]:
-    moments: list[Event | Ending] = sorted(
-        [*story.events, *(story.endings or ())], key=lambda moment: moment.at
+def _groups(explanation: Explanation) -> list[list[Event | Ending]]:
+    items: list[Event | Ending] = sorted(
+        [*explanation.events, *(explanation.endings or ())], key=lambda item: item.at
     )
-    chapters: list[list[Event | Ending]] = []
-    for moment in moments:
-        if chapters and moment.at - chapters[-1][-1].at <= _GAP:
-            chapters[-1].append(moment)
+    groups: list[list[Event | Ending]] = []
+    for item in items:
+        if groups and item.at - groups[-1][-1].at <= _GAP:
+            groups[-1].append(item)
         else:
-            chapters.append([moment])
-    return chapters
+            groups.append([item])
+    return groups
 
 
-def _print_moment(moment: Event | Ending, unit: str, console: Console) -> None:
-    stamp = f"  {_when(moment.at)}  "
-    if isinstance(moment, Ending):
-        sentence, style = _sentence(moment), "bold"
+def _print_item(item: Event | Ending, unit: str, console: Console) -> None:
+    stamp = f"  {_when(item.at)}  "
+    if isinstance(item, Ending):
+        sentence, style = _sentence(item), "bold"
     else:
-        sentence, style = moment.message, _STYLES.get(moment.kind, "")
+        sentence, style = item.message, _STYLES.get(item.kind, "")
     sentence = sentence.removeprefix(f"{unit}: ")
     first, *more = textwrap.wrap(sentence, max(40, console.width - len(stamp))) or [""]
     print_line(console, Text.assemble((stamp, "dim"), (first, style)))
     for line in more:
         print_line(console, Text(" " * len(stamp) + line, style))
-    if isinstance(moment, Event) and moment.obstacle is None:
-        for line in _processes(moment.detail.get("processes", [])):
+    if isinstance(item, Event) and item.obstacle is None:
+        for line in _processes(item.detail.get("processes", [])):
             print_line(console, Text(" " * len(stamp) + line, "dim"))
 
 
 def _sentence(ending: Ending) -> str:
-    """Who ended a run of it, or killed a process in it, and how."""
+    """Return the sentence on an ending: what ended the run, or killed a process in it, and how."""
     if not ending.ended:
         return f"one of its processes was killed, and the unit kept running: {ending.detail}"
     return f"{_BY[ending.cause]}: {ending.detail}"
 
 
 def _processes(processes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The largest processes at that moment, where there were several; one alone says nothing new."""
+    """Return lines on the largest processes at that time; none if there was only one."""
     if len(processes) < 2:
         return []
     shown = [
-        f"pid {process['pid']} ({process['name']}) {_weight(process)}" for process in processes[:_PROCESSES]
+        f"pid {process['pid']} ({process['name']}) {_size(process)}" for process in processes[:_PROCESSES]
     ]
     return textwrap.wrap("its processes then: " + ", ".join(shown), 100)
 
 
-def _weight(process: Mapping[str, Any]) -> str:
+def _size(process: Mapping[str, Any]) -> str:
     if process["pss"] is not None:
         return f"PSS {format_size(process['pss'])}"
     return f"RSS {format_size(process['rss'])}"
 
 
-def _print_picture(unit: str, chapter: Sequence[Event | Ending], series: Series, console: Console) -> None:
-    """What the first measure that breached did around the chapter, with every threshold of it that was met."""
+def _print_picture(unit: str, group: Sequence[Event | Ending], series: Series, console: Console) -> None:
+    """Print a picture of the first measure that breached, from before the group to after it, with its thresholds."""
     thresholds: dict[tuple[str | None, int | None], float] = {}
     measure = None
-    for moment in chapter:
-        for finding in moment.detail.get("findings", []) if isinstance(moment, Event) else []:
+    for item in group:
+        for finding in item.detail.get("findings", []) if isinstance(item, Event) else []:
             if finding["measure"] not in MEASURES or finding["threshold"] is None:
                 continue
             measure = measure or finding["measure"]
-            if finding["measure"] == measure and isinstance(moment, Event):
-                thresholds[moment.policy, moment.step] = finding["threshold"]
+            if finding["measure"] == measure and isinstance(item, Event):
+                thresholds[item.policy, item.step] = finding["threshold"]
     if measure is None:
         return
-    points = series(unit, measure, chapter[0].at - _BEFORE, chapter[-1].at + _AFTER)
+    points = series(unit, measure, group[0].at - _BEFORE, group[-1].at + _AFTER)
     if len(points) < 2:
         return
     dimension = MEASURES[measure].dimension

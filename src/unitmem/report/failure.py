@@ -1,6 +1,6 @@
-"""What a person is told when something went wrong, in one voice: a sentence, a hint, and no traceback.
+"""Error messages: a sentence and a hint, without a traceback.
 
-Apart from everything that imports rich or Typer, since the daemon's errors pass through here too.
+This module imports neither rich nor Typer, since the daemon's errors are printed here too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 def run(command: Callable[[], int]) -> int:
-    """The exit status of `command`; what it raises is told on stderr. `UNITMEM_DEBUG=1` adds the traceback."""
+    """Run `command` and return its exit status; errors are printed on stderr, with a traceback if UNITMEM_DEBUG=1."""
     try:
         status = command()
         if sys.stdout is not None:  # it was closed before we began
@@ -42,7 +42,7 @@ def run(command: Callable[[], int]) -> int:
 
 
 def tell(error: UnitmemError) -> None:
-    """`unitmem: MESSAGE` on stderr, and the hint on a line of its own."""
+    """Print `unitmem: MESSAGE` on stderr, and the hint on a line of its own."""
     # a policy file's problems begin with their own place, where editors look for it
     say(str(error) if isinstance(error, PolicyFileError) else f"unitmem: {error}")
     if error.hint:
@@ -50,7 +50,7 @@ def tell(error: UnitmemError) -> None:
 
 
 def say(line: str) -> None:
-    """One line on stderr; lost when nobody listens there."""
+    """Print one line on stderr, ignoring that it can't be written."""
     with suppress(
         OSError, AttributeError
     ):  # of a descriptor that was closed before we began there is no file
@@ -68,7 +68,7 @@ def _unexpected(error: Exception) -> UnitmemError:
 
 
 def _let_go_of_stdout() -> None:
-    """Drop what could not be written: Python would try again at its exit, and complain at length."""
+    """Discard what could not be written to stdout: Python would retry at exit, and print a traceback."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

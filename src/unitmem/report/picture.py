@@ -1,4 +1,4 @@
-"""A small picture of one measure over time, against the thresholds that it met, in characters."""
+"""A small chart of one measure over time in characters, with its thresholds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def draw(
     width: int = 60,
     height: int = 8,
 ) -> list[str]:
-    """The lines of the picture, the highest first; none without points.
+    """Return the lines of the chart, the highest first; none without points.
 
     Args:
         points: (time, value), in the order of time.
-        thresholds: (label, value) of lines to draw across it.
-        spell: how a value is written beside the axis.
+        thresholds: (label, value) of horizontal lines.
+        spell: the text of a value beside the axis.
         width: columns for the bars; each is the mean of its share of the time.
         height: rows for the bars.
     """
@@ -47,7 +47,7 @@ def draw(
 
 
 def _columns(points: Sequence[tuple[float, float]], width: int) -> list[float | None]:
-    """The mean value of each column's share of the time; None where nothing was read."""
+    """Return the mean value of each column's share of the time; None where there is no point."""
     start, end = points[0][0], points[-1][0]
     shares: list[list[float]] = [[] for _ in range(width)]
     for at, value in points:

@@ -1,4 +1,4 @@
-"""The pages of `unitmem plan`: each policy with its steps, and then each unit that it means."""
+"""The pages of `unitmem plan`: each policy with its steps, then each unit that matches it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def print_plan(plans: Sequence[PolicyPlan], console: Console) -> None:
 
 
 def plan_document(plans: Sequence[PolicyPlan]) -> dict[str, Any]:
-    """What `unitmem plan --json` prints; see unitmem(1)."""
+    """Return what `unitmem plan --json` prints; see unitmem(1)."""
     return {"policies": [_policy(plan) for plan in plans]}
 
 
@@ -57,7 +57,7 @@ def _print_policy(plan: PolicyPlan, console: Console) -> None:
 
 
 def _spelled(step: Step) -> str:
-    """`workingset > 85% of limit for 30s: stop within 1min 30s`."""
+    """Return a step as text: `workingset > 85% of limit for 30s: stop within 1min 30s`."""
     hold = f" for {format_span(step.hold)}" if step.hold else ""
     return f"{step.when}{hold}: {step.action}"
 

@@ -1,4 +1,4 @@
-"""The page of `unitmem status`: what each running watch sees, and where each of its steps stands."""
+"""The page of `unitmem status`: what each running watch sees, and the phase of each step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STYLES = {"fired": "bold red", "holding": "yellow"}
 
 
 def print_statuses(documents: Sequence[Mapping[str, Any]], now: float, console: Console) -> None:
-    """Print the documents of `status.status_document`, written at the wall clock's times up to `now`."""
+    """Print documents of `status.status_document`; `now` is the wall clock, for their age."""
     for number, document in enumerate(documents):
         if number:
             print_line(console)

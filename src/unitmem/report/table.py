@@ -1,4 +1,4 @@
-"""Tables that fit: numbers are never cut. Columns that matter less are left out, then one column gives way."""
+"""Tables that fit the terminal: numbers are never cut, less important columns are left out, one text column is cut."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ ELLIPSIS = "…"
 
 
 class Cut(Enum):
-    """Where a text that is too long loses characters."""
+    """Where a text that is too long is cut."""
 
     MIDDLE = "middle"
-    """A name: its beginning and its kind tell most."""
+    """For names, whose beginning and kind are the most important."""
     END = "end"
-    """A sentence or a command line."""
+    """For sentences and command lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: numbers stand right, text left."""
+    """One column; numbers are aligned right, text left."""
 
     header: str
     is_number: bool = True
     cut: Cut | None = None
-    """How it gives way where the table is too wide; for one column of a table."""
+    """Where its texts are cut if the table is too wide; for one column of a table."""
     least: int = 12
-    """How narrow the column that gives way may become for the sake of other columns."""
+    """The least width to which it is cut before other columns are left out."""
     rank: int = 0
-    """0 stays always; of the others, the highest is left out first."""
+    """0 is never left out; of the others, the highest rank is left out first."""
     steady: int = 0
-    """How wide it is at least, whatever it holds: what is drawn again and again must not wander."""
+    """The least width whatever its content, so that a table that is redrawn doesn't move."""
 
 
 def print_table(
     console: Console, columns: Sequence[Column], rows: Iterable[Sequence[Text]], indent: int = 0
 ) -> None:
-    """Print `rows`, a text for each of `columns`, under a header, as wide as `console` at most where possible."""
+    """Print `rows`, a text for each of `columns`, under a header, fitted to the width of `console` if possible."""
     for line in table_lines(columns, rows, console.width, indent):
         print_line(console, line)
 
@@ -50,7 +50,7 @@ def print_table(
 def table_lines(
     columns: Sequence[Column], rows: Iterable[Sequence[Text]], available: int, indent: int = 0
 ) -> list[Text]:
-    """The lines of that table, the header first, for a terminal of `available` columns."""
+    """Return the lines of a table, the header first, for a terminal of `available` columns."""
     cells = [[Text(column.header, "bold") for column in columns], *rows]
     widths = [
         max(column.steady, *(cell_len(row[index].plain) for row in cells))
@@ -74,11 +74,11 @@ def print_line(console: Console, line: Text | str = "") -> None:
 
 
 def fit(columns: Sequence[Column], widths: Sequence[int], available: int) -> dict[int, int]:
-    """The width of each column to show, by its place in `columns`.
+    """Return the width of each column to show, by its index in `columns`.
 
     Args:
-        columns: all there are.
-        widths: what each one needs.
+        columns: all columns.
+        widths: the width that each one needs.
         available: the width of the terminal.
     """
     shown = dict(enumerate(widths))
@@ -96,7 +96,7 @@ def fit(columns: Sequence[Column], widths: Sequence[int], available: int) -> dic
 
 
 def shorten(text: str, width: int, cut: Cut) -> str:
-    """`text` in at most `width` cells, an ellipsis in place of what is missing."""
+    """Return `text` cut to `width` cells at most, with an ellipsis in place of what is missing."""
     if cell_len(text) <= width:
         return text
     room = width - cell_len(ELLIPSIS)
@@ -107,7 +107,7 @@ def shorten(text: str, width: int, cut: Cut) -> str:
 
 
 def _take(text: str, width: int) -> str:
-    """As much of the beginning of `text` as fits into `width` cells; some characters take two."""
+    """Return the beginning of `text` that fits into `width` cells; some characters take two."""
     taken = 0
     for position, character in enumerate(text):
         taken += cell_len(character)

@@ -1,4 +1,4 @@
-"""The console that reports are printed to, and what it takes from its surroundings."""
+"""The console that reports are printed to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TextIO
 from rich.console import Console
 
 UNLIMITED = 1 << 16
-"""Columns of what is no terminal: a pipe gets whole names, as systemctl does it."""
+"""The width where there is no terminal: a pipe gets whole names, as with systemctl."""
 
 
 def console_on(file: TextIO) -> Console:
-    """A console on `file`: as wide as its terminal or `$COLUMNS`, coloured on a terminal unless `$NO_COLOR` is set."""
+    """Return a console on `file`: as wide as the terminal or $COLUMNS; in colour on a terminal without $NO_COLOR."""
     is_terminal = file.isatty()
     is_plain = not is_terminal or bool(os.environ.get("NO_COLOR"))
     return Console(

@@ -1,7 +1,7 @@
-"""The live table of `unitmem top`: its state as a value, what a key makes of it, and the lines that show it.
+"""The live table of `unitmem top`: its view as a value, the effect of keys on it, and its lines.
 
-Nothing here knows a terminal, a clock or a file; `cli.top` has those. A turn of its loop is
-`press` for each key, `arrange` for what there is to see now, `render`.
+Terminal, clock and files are in `cli.top`. In its loop, each key goes to `press`, then `arrange` fits the view to
+the units, and `render` returns the lines.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from rich.text import Text
 
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, Comparison, Derivation
-from unitmem.policy.trends import MIN_POINTS, Trail, UnitFacts, eta_of, extend
+from unitmem.policy.trends import MIN_POINTS, Trend, UnitFacts, eta_of, extend
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
 from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used
 from unitmem.text import format_percent, format_size, format_span, plural, printable
 
 SORT_FIELDS = ("unit", *(name for name in FIELDS if name != "pss"), "growth", "eta")
-"""As `unitmem list` has them, without PSS, which is read of no unit but the open one."""
+"""The fields of `unitmem list`, and growth and eta; without PSS, which is read only for the open unit."""
 _SHOWN = ("used", "workingset", "limit", "current", "pressure", "growth", "eta")
 # the first to go where it is narrow; what the table is sorted by is never left out
 _RANKS = {"used": 7, "current": 6, "limit": 5, "eta": 4, "pressure": 3, "growth": 2}
@@ -78,20 +78,20 @@ HELP = (
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The machine at one instant, with what only a view over time knows."""
+    """The machine at one instant, with growth and phases."""
 
     machine: Sample
     growth: Mapping[str, float] = field(default_factory=dict)
     """Bytes a second that unreclaimable memory grows by, by unit; units not watched for long enough are missing."""
     phases: Mapping[str, str] = field(default_factory=dict)
-    """How far policies are, by unit: `holding 12s/30s (web-leak, step 2)`."""
+    """The furthest phase of a step, by unit: `holding 12s/30s (web-leak, step 2)`."""
     opened: UnitSample | None = None
     """The unit that is open, with its processes."""
     notice: str | None = None
-    """What is amiss, for the line at the bottom."""
+    """A problem to show in the line at the bottom."""
 
     def eta(self, sample: UnitSample) -> float | None:
-        """Seconds until unreclaimable memory of `sample` meets its limit; None when it doesn't grow."""
+        """Return the seconds until unreclaimable memory of `sample` meets its limit; None when it doesn't grow."""
         eta = eta_of(sample, "limit", self.growth.get(sample.unit.name))
         return None if eta == inf else eta
 
@@ -102,8 +102,8 @@ class Look:
 # --- growth --------------------------------------------------------------------------------------
 
 
-class GrowthTrail:
-    """What `eta(limit, 1min)` remembers of every unit; of slow views, over as long as it takes to tell a growth.
+class GrowthTrend:
+    """The trends of `eta(limit, 1min)`, by unit; in a slow view, over as long as a slope takes.
 
     Args:
         interval: seconds between two looks.
@@ -112,24 +112,24 @@ class GrowthTrail:
     def __init__(self, interval: float) -> None:
         self._span = max(_MINUTE, float(MIN_POINTS * interval))
         self._wanted = (Comparison("limit", "<", 0.0, span=self._span, derivation=Derivation.ETA),)
-        self._trails: dict[str, Trail] = {}
+        self._trends: dict[str, Trend] = {}
 
     def add(self, at: float, machine: Sample) -> dict[str, float]:
-        """Bytes a second by unit, `machine` of the monotonic second `at` included; what stopped is forgotten.
+        """Add `machine`, sampled at the monotonic second `at`; return bytes a second by unit.
 
         Unlike a policy's, a growth is known before its whole span was watched: once there are five points.
         """
         kept = {}
         growth = {}
         for name, sample in machine.units.items():
-            trail = extend(self._trails.get(name), sample, self._wanted, at)
-            if trail is None:
+            trend = extend(self._trends.get(name), sample, self._wanted, at)
+            if trend is None:
                 continue
-            kept[name] = trail
-            slope = UnitFacts(sample, trail, at).slope(ETA_USAGE, self._span)
+            kept[name] = trend
+            slope = UnitFacts(sample, trend, at).slope(ETA_USAGE, self._span)
             if slope is not None:
                 growth[name] = slope
-        self._trails = kept
+        self._trends = kept
         return growth
 
 
@@ -137,10 +137,10 @@ class GrowthTrail:
 
 
 def phases_of(documents: Iterable[object]) -> dict[str, str]:
-    """How far policies are, by unit, of the status documents of running watches.
+    """Return the furthest phase of a step by unit, from the status documents of running watches.
 
-    Of each unit the most advanced step counts, whichever policy or watch it belongs to: the highest
-    that has fired or holds. What isn't of the documented form says nothing.
+    The highest step that has fired or holds counts, whichever policy or watch it belongs to. Malformed documents
+    are ignored.
     """
     best: dict[str, tuple[tuple[int, bool], str]] = {}
     for document in documents:
@@ -154,7 +154,7 @@ def phases_of(documents: Iterable[object]) -> dict[str, str]:
 
 
 def _phase(entry: Mapping[str, Any]) -> tuple[tuple[int, bool], str]:
-    """((step, whether it fired), text) of one unit under one policy; step 0 when none has begun."""
+    """Return ((step, whether it fired), text) of one unit under one policy; the step is 0 if none fired or holds."""
     policy = printable(str(entry["policy"]))
     begun = [step for step in entry["steps"] if step["phase"] in {"holding", "fired"}]
     if not begun:
@@ -181,26 +181,26 @@ def _whole(seconds: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a person has chosen to see."""
+    """The view that a person has chosen: sorting, filter, selection, and the place of the screen in the table."""
 
     sort: str = DEFAULT_SORT
     filter: str = ""
     typing: bool = False
-    """Whether keys are text of the filter."""
+    """Whether keys are input of the filter."""
     selected: str | None = None
-    """A unit's name; None is the first row, whichever unit that is."""
+    """The name of the selected unit; None is the first row, whichever unit that is."""
     opened: str | None = None
     """The unit whose processes are shown."""
     paused: bool = False
     helping: bool = False
     stale: bool = False
-    """Whether the service manager is to be asked anew."""
+    """Whether units have to be listed again."""
     ended: bool = False
 
     rows: tuple[str, ...] = ()
-    """The units that match, in order; `arrange` sets it and what follows."""
+    """The units that match, in order; `arrange` sets this and the fields below."""
     page: int = 1
-    """How many rows fit."""
+    """The number of rows that fit on the screen."""
     first: int = 0
     """The row at the top of the screen."""
     scroll: int = 0
@@ -208,7 +208,10 @@ class View:
 
 
 def press(view: View, key: str) -> View:
-    """`view` after `key`: one character, or `up` `down` `pageup` `pagedown` `home` `end` `enter` `escape` `backspace`."""
+    """Return `view` after `key`.
+
+    It is one character, or `up` `down` `pageup` `pagedown` `home` `end` `enter` `escape` `backspace`.
+    """
     if view.typing:
         return _type(view, key)
     if view.helping:
@@ -280,14 +283,14 @@ def _move(view: View, step: int) -> View:
 
 
 def _index(view: View) -> int:
-    """The place of the selected unit; that of a unit which isn't there is the first."""
+    """Return the row of the selected unit; 0 if it isn't there."""
     return view.rows.index(view.selected) if view.selected in view.rows else 0
 
 
 def arrange(view: View, look: Look, size: os.terminal_size) -> View:
-    """`view` with the rows of `look` in order, the selected one on a screen of `size`.
+    """Return `view` with the rows of `look` in order, scrolled so that the selected one is on a screen of `size`.
 
-    The selection stays with its unit. If that is gone, the one that took its place is selected.
+    The selection stays with its unit. If that is gone, the unit in its row is selected.
     """
     rows = tuple(sample.unit.name for sample in _sorted(view, look))
     page = max(1, size.lines - _CHROME)
@@ -312,7 +315,7 @@ def _sorted(view: View, look: Look) -> list[UnitSample]:
 
 
 def _fields(look: Look) -> dict[str, Field]:
-    """Every number that the table can be sorted by."""
+    """Return the fields that the table can be sorted by."""
     fields = {name: replace(field, rank=_RANKS.get(name, 0)) for name, field in FIELDS.items()}
     fields["workingset"] = replace(fields["workingset"], header="WORKSET")
     fields["pressure"] = replace(fields["pressure"], header="PRESS")
@@ -326,7 +329,7 @@ def _fields(look: Look) -> dict[str, Field]:
 def _table(
     look: Look, samples: Sequence[UnitSample], sort: str, *, live: bool
 ) -> tuple[list[Column], list[list[Text]]]:
-    """The columns of `samples` and a row for each; only a live table has bars, and phases in short."""
+    """Return the columns, and a row for each of `samples`; only a live table has bars, and short phases."""
     fields = _fields(look)
     names = [*_SHOWN, *(() if sort in (*_SHOWN, "unit") else (sort,))]
     columns = [Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=20)]
@@ -369,7 +372,7 @@ def _bar(look: Look, sample: UnitSample) -> Text:
 
 
 def bar(percent: float, width: int = BAR) -> str:
-    """`percent` of `width` cells filled, rounded down to half a cell: full means all of it.
+    """Return a bar of `width` cells, of which `percent` are filled, rounded down to half a cell.
 
     >>> bar(70, width=5)
     '███▌░'
@@ -392,7 +395,7 @@ def _format_growth(value: float | None) -> str:
 
 
 def format_eta(seconds: float | None) -> str:
-    """A time ahead in at most eight characters, the rougher the farther away: `9min 59s`, `23h`, `>30d`."""
+    """Return a span in at most eight characters, rounded more the longer it is: `9min 59s`, `23h`, `>30d`."""
     if seconds is None:
         return "-"
     if seconds < 1:
@@ -410,7 +413,7 @@ def format_eta(seconds: float | None) -> str:
 
 
 def render(view: View, look: Look, size: os.terminal_size) -> list[Text]:
-    """The lines of a screen of `size`: as many as it has, none wider than it; `view` comes from `arrange`."""
+    """Return exactly the lines of a screen of `size`, none wider than it; `view` must come from `arrange`."""
     if view.helping:
         lines, bottom = [Text("Keys and columns", "bold"), Text(), *map(Text, HELP)], "any key: back"
     elif view.opened:
@@ -426,7 +429,7 @@ def render(view: View, look: Look, size: os.terminal_size) -> list[Text]:
 
 
 def print_top(look: Look, sort: str, console: Console) -> None:
-    """Print the units of `look` once, as a plain table, for what is no terminal."""
+    """Print the units of `look` once, as a plain table, where there is no terminal."""
     columns, rows = _table(
         look, sort_units(look.machine.units.values(), sort, _fields(look)), sort, live=False
     )

@@ -1,4 +1,4 @@
-"""The pages of `unitmem show`: who a unit is, its measures, its limits up to the machine's, its processes."""
+"""The pages of `unitmem show`: a unit's identity, measures, limits up to the machine's, and processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LEVELS_NOTE = (
 
 
 def print_unit(machine: Sample, sample: UnitSample, console: Console) -> None:
-    """Print all that `sample` knows; reasons for what it doesn't know come together, after the measures."""
+    """Print all of `sample`; reasons for unknown measures are listed together, after the measures."""
     _print_identity(sample, console)
     if sample.invocation is None:
         return
@@ -46,7 +46,7 @@ def print_unit(machine: Sample, sample: UnitSample, console: Console) -> None:
 
 
 def print_sources(machine: Sample, sample: UnitSample, console: Console, cgroups: Path = CGROUP_ROOT) -> None:
-    """Print what `print_unit` does, each measure with the file it comes from and its formula, or why it is unknown."""
+    """Print what `print_unit` does, with the source and formula of each measure, or why it is unknown."""
     _print_identity(sample, console)
     path = sample.unit.control_group
     if sample.invocation is None or path is None:
@@ -110,7 +110,7 @@ def _facts(unit: Unit, protected: str | None, *, has_cgroup: bool) -> Iterator[t
 
 
 def _sections(*samples: UnitSample | HostSample) -> list[tuple[str, list[str]]]:
-    """Return (title, names of measures) of all that was asked for."""
+    """Return (title, names of measures) of each section."""
     sections: dict[str, list[str]] = {}
     for name, measure in MEASURES.items():
         if any(name in sample.values or name in sample.unknown for sample in samples):
@@ -137,7 +137,7 @@ def _section(measure: Measure) -> str:
 
 
 def _set_by(sample: UnitSample, host: HostSample) -> dict[str, str]:
-    """Whose `limit`, `high` and `headroom` hold for the unit, of those that are known: a cgroup's, or the machine's."""
+    """Return which cgroup, or the machine, sets `limit`, `high` and `headroom`, as far as that is known."""
     levels, machine = sample.levels, "this machine"
     bounds: dict[str, list[tuple[int | None, str]]] = {
         "limit": [*((level.max, level.path) for level in levels), (host.total, machine)],
@@ -240,7 +240,7 @@ def _print_processes(processes: Sequence[Process], console: Console) -> None:
 
 
 def process_table(processes: Sequence[Process]) -> tuple[list[Column], list[list[Text]]]:
-    """The columns and rows that show `processes`, the largest first."""
+    """Return the columns and rows that show `processes`, the largest first."""
     columns = [
         Column("PID"),
         Column("PSS"),
@@ -263,7 +263,7 @@ def process_table(processes: Sequence[Process]) -> tuple[list[Column], list[list
 
 
 def by_size(processes: Sequence[Process]) -> list[Process]:
-    """`processes` by PSS, the largest first; those whose PSS is unknown follow, by RSS."""
+    """Return `processes` by PSS, the largest first; those whose PSS is unknown follow, by RSS."""
     return sorted(
         processes,
         key=lambda process: (process.pss is None, -(process.pss or 0), -(process.rss or 0), process.pid),
@@ -275,7 +275,7 @@ def _size(value: int | None) -> Text:
 
 
 def _room(level: Level) -> int | None:
-    """What fits below the limit of its own; None without one, or where usage is unknown."""
+    """Return the bytes left below the level's own limit; None if it has none, or if its usage is unknown."""
     return None if level.max is None or level.workingset is None else max(0, level.max - level.workingset)
 
 

@@ -1,4 +1,4 @@
-"""The table of `unitmem list`: a unit a line, and what an operator looks for first."""
+"""The table of `unitmem list`: a line for each unit, with the most important measures."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PRESSED, VERY_PRESSED = 10.0, 40.0  # percent of time that tasks waited for memo
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One number of a unit, which is a column, and what the table can be sorted by."""
+    """One number of a unit: a column of the table, and a field to sort by."""
 
     header: str
     value: Callable[[UnitSample], float | None]
     format: Callable[[float | None], str]
     rank: int = 0
-    """As `Column.rank`: 0 is shown at any width."""
+    """The rank of its column; see `Column.rank`."""
     least_first: bool = False
-    """Whether the smallest is the most urgent."""
+    """Whether the smallest value is the most urgent, and sorted first."""
 
 
 def used(sample: UnitSample) -> float | None:
-    """Percent of its effective limit that the unit's working set takes."""
+    """Return the working set of the unit as a percentage of its effective limit; None where one is unknown."""
     workingset, limit = sample.values.get("workingset"), sample.values.get("limit")
     return None if workingset is None or not limit else 100 * workingset / limit
 
@@ -61,7 +61,7 @@ DEFAULT_SORT = "workingset"
 def sort_units(
     units: Iterable[UnitSample], field: str, fields: Mapping[str, Field] = FIELDS
 ) -> list[UnitSample]:
-    """`units` by `unit` or one of `fields`: the largest first, names from a to z, the least headroom first; unknown last."""
+    """Return `units` sorted by `unit` or one of `fields`: largest first, except names and headroom; unknown last."""
     by_name = sorted(units, key=lambda sample: sample.unit.name)
     if field == "unit":
         return by_name
@@ -99,7 +99,7 @@ def _cell(name: str, field: Field, machine: Sample, sample: UnitSample) -> Text:
 
 
 def style(name: str, value: float | None, machine: Sample, sample: UnitSample) -> str:
-    """How the field `name` of `sample` looks: what is unknown recedes, what is urgent stands out."""
+    """Return the style of the field `name` of `sample`: dim if unknown, highlighted if urgent."""
     if value is None:
         return "dim"
     match name:
@@ -123,7 +123,7 @@ def _legend(machine: Sample, units: Sequence[UnitSample]) -> Text:
 
 
 def format_host(host: HostSample) -> str:
-    """What memory a machine has left, and of its swap, if it has any, what is used."""
+    """Return a clause on the machine's available memory, and on used swap if it has any."""
     line = f"{format_size(host.available)} of {format_size(host.total)} available"
     if host.swap_total and host.swap_free is not None:
         line += (

@@ -1,1 +1,1 @@
-"""What a policy would do, and what in it can hardly be meant; nothing is acted on."""
+"""What a policy would do, and warnings about it; nothing is acted on."""

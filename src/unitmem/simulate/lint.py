@@ -1,7 +1,7 @@
-"""What a policy file says that its author can hardly have meant: warnings, with what to write instead.
+"""Warnings about a policy file: what may run but is probably a mistake, and what to write instead.
 
-Pure. What is known of the machine comes as a sample of the units that match; without one, what
-depends on the machine is not doubted. The codes are those of `warning`; unitmem.yaml(5) explains them.
+Pure. The machine is a sample of the units that match; without one, warnings that depend on it are left out.
+The codes are in `policyfile.warnings`; unitmem.yaml(5) explains them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _MOST_NAMED = 3
 
 
 def review(checked: Checked, machine: Sample | None = None) -> tuple[Problem, ...]:
-    """Every warning about a policy file that none of its comments silences, in the order of their places.
+    """Return every warning about a policy file that no comment in it silences, in the order of their places.
 
     Args:
-        checked: the file as `config` has read it.
+        checked: the file as read.
         machine: every loaded unit that a pattern of the file matches, whatever its state; None where
-            the machine can't be asked.
+            they can't be sampled.
     """
     doubts = list(checked.doubts)
     for index, policy in enumerate(checked.file.policies):
@@ -48,7 +48,7 @@ def review(checked: Checked, machine: Sample | None = None) -> tuple[Problem, ..
 
 @dataclass(frozen=True, slots=True)
 class _Review:
-    """One policy, looked at from every side."""
+    """The review of one policy."""
 
     checked: Checked
     machine: Sample | None
@@ -67,7 +67,7 @@ class _Review:
             yield from self._clear(self.policy.clear)
 
     def doubt(self, code: Code, message: str, *keys: str | int) -> Problem:
-        """A warning about the part of this policy that `keys` lead to."""
+        """Return a warning about the part of this policy at `keys`."""
         line, column = self.checked.place("policies", self.index, *keys)
         return Problem(line, column, message, code)
 
@@ -106,7 +106,7 @@ class _Review:
             )
 
     def _core(self, pattern: str) -> list[str]:
-        """The protected units that `pattern` means: those here, and by their usual names those elsewhere."""
+        """Return the protected units that `pattern` matches: those loaded here, and core units by their usual names."""
         here = [
             sample.unit.name
             for sample in self._matching(pattern)
@@ -146,7 +146,7 @@ class _Review:
             )
 
     def _limit(self, condition: Condition, *keys: str | int) -> Iterator[Problem]:
-        """Sizes that no unit here can come to."""
+        """Yield a warning for each size that no unit here can reach."""
         for term in comparisons(_without_not(condition)):
             most = None if self.machine is None else _above_limit(term, self.policy, self.machine)
             if most is not None:
@@ -191,7 +191,7 @@ class _Review:
     # --- steps among each other ---
 
     def _order(self, index: int, step: Step) -> Iterator[Problem]:
-        """Whether a step before this one is the milder one, and comes no sooner, or the other way round."""
+        """Yield a warning if of this step and an earlier one, the harsher fires no later than the milder."""
         for other in self.policy.steps[:index]:
             mild, harsh = sorted((other, step), key=lambda each: each.action.severity)
             low, high = _rung(mild.when), _rung(harsh.when)
@@ -211,7 +211,7 @@ class _Review:
             return
 
     def _clear(self, clear: Condition) -> Iterator[Problem]:
-        """Whether the episode ends where a step fires."""
+        """Yield a warning if `clear` may hold while a step's condition does."""
         end = _rung(clear)
         if end is None:
             return
@@ -245,7 +245,7 @@ _OPPOSITE = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}
 
 
 def _without_not(condition: Condition, *, negated: bool = False) -> Condition:
-    """`condition`, or its opposite, told by comparisons, `and` and `or` alone."""
+    """Return `condition`, or its opposite if `negated`, in comparisons, `and` and `or` alone."""
     match condition:
         case Comparison():
             return replace(condition, operator=_OPPOSITE[condition.operator]) if negated else condition
@@ -257,14 +257,14 @@ def _without_not(condition: Condition, *, negated: bool = False) -> Condition:
 
 
 class _Rung(NamedTuple):
-    """Where on a ladder a comparison stands."""
+    """The place of a comparison on a ladder."""
 
     measured: Comparison
-    """What is compared, with neither operator nor threshold."""
+    """The comparison without operator and threshold."""
     rises: bool
-    """Whether it is met on the way up."""
+    """Whether the value has to rise to meet it."""
     height: float
-    """More is met later."""
+    """A number by which comparisons are ordered: the greater, the later it is met."""
 
     @property
     def subject(self) -> tuple[Comparison, bool]:
@@ -272,7 +272,7 @@ class _Rung(NamedTuple):
 
 
 def _rung(condition: Condition) -> _Rung | None:
-    """None where `condition` is more than one comparison."""
+    """Return the place of `condition` on a ladder; None where it is more than one comparison."""
     term = _without_not(condition)
     if not isinstance(term, Comparison):
         return None
@@ -281,7 +281,7 @@ def _rung(condition: Condition) -> _Rung | None:
 
 
 def impossible(condition: Condition, policy: Policy, machine: Sample) -> tuple[str, ...]:
-    """Why `condition` as a whole can't become true of any unit of `policy` here; nothing if it can."""
+    """Return the reasons why `condition` can't become true of any unit of `policy` here; none if it can."""
     match _without_not(condition):
         case Comparison() as term:
             doubt = never_true(term)
@@ -299,7 +299,7 @@ def impossible(condition: Condition, policy: Policy, machine: Sample) -> tuple[s
 
 
 def _above_limit(term: Comparison, policy: Policy, machine: Sample) -> str | None:
-    """The most that a unit of `policy` may use here, if that is not enough for `term`."""
+    """Return the greatest limit of a unit of `policy` here, as text, if `term` can't be met below it."""
     limits = [
         (sample.values["limit"], sample.unit.name)
         for sample in machine.units.values()
@@ -315,7 +315,7 @@ def _above_limit(term: Comparison, policy: Policy, machine: Sample) -> str | Non
 
 
 def _least(term: Comparison, machine: Sample) -> float | None:
-    """The bytes that a unit's memory must come to for `term`; None where that isn't what it asks."""
+    """Return the bytes that a unit's memory must reach for `term`; None where that isn't what `term` is about."""
     if (
         Trait.BOUNDED not in MEASURES[term.measure].traits
         or not term.operator.startswith(">")
@@ -327,45 +327,45 @@ def _least(term: Comparison, machine: Sample) -> float | None:
     return term.threshold if term.of is None else None
 
 
-class _Cause(Enum):
-    """What makes a condition true."""
+class _Trigger(Enum):
+    """The cause by which a condition becomes true."""
 
     NOTHING = auto()
-    """It is true of a unit at rest."""
+    """It is true of an idle unit."""
     PAGE_CACHE = auto()
     """Page cache is enough."""
     NEED = auto()
-    """It takes memory that is needed, or the lack of it."""
+    """It takes memory that is in use, or a lack of memory."""
 
 
-def _cause(condition: Condition) -> _Cause:
+def _trigger(condition: Condition) -> _Trigger:
     match condition:
         case Comparison():
-            return _cause_of_comparison(condition)
+            return _trigger_of_comparison(condition)
         case Not():
-            return _cause(_without_not(condition))
+            return _trigger(_without_not(condition))
         case All(terms):
-            causes = {_cause(term) for term in terms}
-            return next(c for c in (_Cause.NEED, _Cause.PAGE_CACHE, _Cause.NOTHING) if c in causes)
+            triggers = {_trigger(term) for term in terms}
+            return next(c for c in (_Trigger.NEED, _Trigger.PAGE_CACHE, _Trigger.NOTHING) if c in triggers)
         case AnyOf(terms):
-            causes = {_cause(term) for term in terms}
-            return next(c for c in (_Cause.PAGE_CACHE, _Cause.NOTHING, _Cause.NEED) if c in causes)
+            triggers = {_trigger(term) for term in terms}
+            return next(c for c in (_Trigger.PAGE_CACHE, _Trigger.NOTHING, _Trigger.NEED) if c in triggers)
 
 
-def _cause_of_comparison(term: Comparison) -> _Cause:
+def _trigger_of_comparison(term: Comparison) -> _Trigger:
     rises, traits = term.operator.startswith(">"), MEASURES[term.measure].traits
     if Trait.CACHE in traits:
-        return _Cause.PAGE_CACHE if rises else _Cause.NOTHING
+        return _Trigger.PAGE_CACHE if rises else _Trigger.NOTHING
     if term.span is not None:
-        return _Cause.NEED
+        return _Trigger.NEED
     if Trait.FIXED in traits:
-        return _Cause.NOTHING
-    return _Cause.NEED if rises is (Trait.SCARCE not in traits) else _Cause.NOTHING
+        return _Trigger.NOTHING
+    return _Trigger.NEED if rises is (Trait.SCARCE not in traits) else _Trigger.NOTHING
 
 
 def _cached(condition: Condition) -> Iterator[Comparison]:
-    """The comparisons by which page cache alone makes `condition` true."""
-    if _cause(condition) is not _Cause.PAGE_CACHE:
+    """Yield the comparisons by which page cache alone makes `condition` true."""
+    if _trigger(condition) is not _Trigger.PAGE_CACHE:
         return
     match condition:
         case Comparison():
@@ -381,7 +381,7 @@ def _cached(condition: Condition) -> Iterator[Comparison]:
 def _odd_ignores(
     ignores: Iterable[Ignore], doubts: Iterable[Problem], machine: Sample | None
 ) -> Iterator[Problem]:
-    """Comments that silence what doesn't exist, or isn't there."""
+    """Yield a warning for each comment that silences an unknown code, or a warning that isn't there."""
     given = {(doubt.line, doubt.code) for doubt in doubts}
     for ignore in ignores:
         for code in ignore.codes:
@@ -399,7 +399,7 @@ def _odd_ignores(
 
 
 def _is_judged(code: Code, machine: Sample | None) -> bool:
-    """Whether all is known that a warning of this code depends on."""
+    """Return whether all that a warning of this code depends on is known."""
     match code:
         case Code.NO_MATCH | Code.CORE_UNIT | Code.ALIAS:
             return machine is not None

@@ -1,6 +1,6 @@
-"""What a policy file would do here and now, before it does: who is meant, what holds, what a stop takes along.
+"""What a policy file would do here and now: the units that match, the conditions that hold, and what a stop stops too.
 
-Pure: the machine comes as a machine and as answers about units.
+Pure: the machine is a sample, and functions that answer questions about units.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from unitmem.simulate.lint import impossible
 from unitmem.unit import STARTED_BY, STOPPED_WITH, matches
 
 Dependents = Callable[[str], Mapping[str, tuple[str, ...]]]
-"""The units that depend on a unit, by the property that names them; nothing for one that isn't loaded."""
+"""A function from a unit to the units that depend on it, by property; empty for a unit that isn't loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dependent:
-    """A unit that is tied to another one."""
+    """A unit that depends on another one."""
 
     unit: str
     relation: str
-    """The setting that ties it: `BindsTo`."""
+    """The setting of the dependency: `BindsTo`."""
     to: str
-    """The unit that this setting names."""
+    """The unit that the setting names."""
 
     def __str__(self) -> str:
         return f"{self.to} <- {self.unit} ({self.relation})"
@@ -36,31 +36,31 @@ class Dependent:
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """One policy, for one unit that it governs."""
+    """The plan of one policy for one unit that it governs."""
 
     sample: UnitSample
     protected: str | None
-    """Why the policy doesn't touch it; None if it may."""
+    """The reason for which the policy doesn't touch it; None if it may."""
     verdicts: tuple[Verdict, ...]
-    """Whether each step's condition would hold now; none of a unit without a cgroup."""
+    """The verdict on each step's condition now; none for a unit without a cgroup."""
     stopped_with: tuple[Dependent, ...] = ()
-    """What a stop would stop as well, among what is active."""
+    """The active units that a stop would stop as well."""
     started_by: tuple[Dependent, ...] = ()
-    """What would start it again, among what is active."""
+    """The active units that would start it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A rule that can't do anything here."""
+    """A policy or step that can't do anything here."""
 
     step: int | None
-    """Its place in the policy, from 0; None is all of them."""
+    """The index of the step; None for the whole policy."""
     reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyPlan:
-    """One policy, for all that it governs here."""
+    """The plan of one policy for all units that it governs here."""
 
     policy: Policy
     units: tuple[UnitPlan, ...]
@@ -70,21 +70,21 @@ class PolicyPlan:
 def plan(
     file: PolicyFile, machine: Sample, active: Callable[[str], bool], dependents: Dependents
 ) -> tuple[PolicyPlan, ...]:
-    """What each policy of `file` would do.
+    """Return what each policy of `file` would do.
 
     Args:
         file: the policies.
         machine: every loaded unit that a pattern of the file matches, with the measures that the file needs.
         active: whether the unit of that name is active.
-        dependents: of a unit.
+        dependents: the units that depend on a unit.
     """
     return tuple(_plan_policy(policy, machine, active, dependents) for policy in file.policies)
 
 
 def stopped_with(unit: str, dependents: Dependents) -> Iterator[Dependent]:
-    """Every unit that a stop of `unit` stops as well: its dependents, theirs, and so on, the nearest first.
+    """Yield every unit that a stop of `unit` stops as well: its dependents, theirs, and so on, the nearest first.
 
-    A unit that doesn't run passes a stop on all the same, as transaction.c of systemd does it.
+    A stop also passes through units that don't run, as in transaction.c of systemd.
     """
     seen = {unit}
     queue = deque([unit])
@@ -100,7 +100,7 @@ def stopped_with(unit: str, dependents: Dependents) -> Iterator[Dependent]:
 
 
 def started_by(unit: str, dependents: Dependents) -> Iterator[Dependent]:
-    """Every unit that would start `unit` again: its sockets, timers and the like."""
+    """Yield every unit that would start `unit` again: its sockets, timers and the like."""
     named = dependents(unit)
     for relation, setting in STARTED_BY.items():
         for other in named.get(relation, ()):
@@ -144,7 +144,7 @@ def _plan_unit(
 
 
 def _facts(policy: Policy, machine: Sample, sample: UnitSample) -> UnitFacts:
-    """What one look tells: no event is older than the unit, and no slope is known."""
+    """Return the facts of a single sample: slopes are unknown, events are those since the unit's start at most."""
     asked = [comparison for step in policy.steps for comparison in comparisons(step.when)]
     return UnitFacts(sample, extend(None, sample, asked, now=0), 0, machine.host)
 
@@ -153,7 +153,7 @@ def _facts(policy: Policy, machine: Sample, sample: UnitSample) -> UnitFacts:
 
 
 def _idle(policy: Policy, machine: Sample, units: tuple[UnitPlan, ...]) -> Iterator[Idle]:
-    """The rules of `policy` that can't fire here, and why."""
+    """Yield the policy or the steps of it that can't do anything here, with the reasons."""
     running = [unit for unit in units if unit.sample.invocation is not None]
     if not units:
         matching = any(
@@ -187,7 +187,7 @@ def _protected(step: Step, units: tuple[UnitPlan, ...]) -> Iterator[str]:
 
 
 def _unknown(index: int, running: list[UnitPlan]) -> Iterator[str]:
-    """Measures without which the step can't be judged of any of these units; what time brings doesn't count."""
+    """Yield the unknown measures because of which a step can't be judged for any of these units."""
     missing = [
         {
             name: why

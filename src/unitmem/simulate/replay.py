@@ -1,7 +1,7 @@
-"""What a policy would have decided about samples of the past: the engine, and nothing else.
+"""What a policy would have decided about recorded samples, by the engine alone.
 
-As with `watch --observe`, nothing is done, so the past goes on as it did. Processes are not in a
-history, so whom a signal to the largest would have met is not known.
+As with `watch --observe`, nothing is done, so the recording goes on unchanged. A history has no processes, so the
+target of a signal to the largest is not known.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOT_RECORDED = "not in this history"
 
 @dataclass(slots=True)
 class Replayed:
-    """What came of it, filled while `decisions` runs."""
+    """The result of a replay, which `decisions` fills while it runs."""
 
     samples: int = 0
     first: float | None = None
@@ -28,7 +28,7 @@ class Replayed:
 
 
 def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -> Iterator[Decision]:
-    """Every decision and near-decision, in the order of time, which is that of the samples."""
+    """Yield every decision, withheld ones included, in the order of the samples, which must be that of time."""
     observed = observing(file)
     wanted = sorted(observed.measures)
     state = State()
@@ -54,6 +54,6 @@ def _with_reasons(sample: Sample, wanted: Iterable[str]) -> Sample:
 def _reasons(
     part: UnitSample | HostSample, wanted: Iterable[str], bounded: Collection[str] = ()
 ) -> Mapping[str, str]:
-    """Return why measures are unknown, those included that the recording lacks."""
+    """Return the reasons why measures are unknown, including those that were not recorded."""
     missing = [name for name in wanted if name not in part.values and name not in bounded]
     return {**dict.fromkeys(missing, NOT_RECORDED), **part.unknown}

@@ -1,1 +1,1 @@
-"""Journal, metrics and status; only here is anybody told what a watch sees and does."""
+"""Journal, metrics and status: only here is reported what a watch sees and does."""

@@ -1,8 +1,8 @@
-"""Where a watch's metrics go: into a file, for node_exporter's textfile collector, and over HTTP if asked.
+"""Publishing a watch's metrics: in a file for node_exporter's textfile collector, and over HTTP.
 
-Neither may cost a guard its ticks. The file is written by the loop, but seldom; HTTP is served by a
-thread of its own (see `listener`), which takes what the last tick has left, and nothing is rendered
-while nobody asks. What fails is told once and tried again, and guarding goes on without it.
+Neither may delay ticks. The loop writes the file, but seldom; HTTP is served by a thread of its own (see
+`listener`) with the values of the last tick, and a page is rendered only on request. Errors are logged once and
+retried, and the watch goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from unitmem.tell.openmetrics import (
     TickTimes,
     count_decision,
     count_outcome,
-    forget_the_gone,
+    forget_missing,
     page,
     render,
 )
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 
 
 WRITE_EVERY = 10.0
-"""Seconds between two writings of the file: Prometheus seldom looks more often than every 15 s."""
+"""Seconds between two writes of the file: Prometheus seldom scrapes more often than every 15 s."""
 LISTEN_AGAIN = 30.0
-"""Seconds after which an address that can't be had is tried again."""
+"""Seconds until an address that can't be listened on is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen; numeric, since to look a name up takes a network."""
+    """An address to listen on; numeric, since a name would need the network."""
 
     host: str
     port: int
@@ -62,10 +62,10 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """`9797`, `127.0.0.1:9797` or `[::1]:9797`; a port alone is one of the loopback's.
+    """Parse `9797`, `127.0.0.1:9797` or `[::1]:9797`; a port alone is on the loopback.
 
     Raises:
-        UsageError: anything else.
+        UsageError: it is not an address.
     """
     host, colon, port = text.rpartition(":")
     is_bracketed = host.startswith("[") and host.endswith("]")
@@ -91,18 +91,18 @@ def _is_numeric(host: str, *, is_bracketed: bool) -> bool:
 
 
 def format_of(path: Path) -> Format:
-    """How a page is written into `path`: as the textfile collector reads it, whose files end with `.prom`."""
+    """Return the format for the file `path`: that of the textfile collector if it ends with `.prom`."""
     return Format.TEXT if path.suffix == ".prom" else Format.OPENMETRICS
 
 
 class Exporter:
-    """What one watch has to tell Prometheus, and where.
+    """The metrics of one watch, and their publication.
 
     Args:
         watch: its name.
         textfile: the file, replaced as a whole each time.
-        listen: where to serve HTTP, as `parse_address` takes it.
-        keep: whether the file stays when the watch ends; what it says would look true forever.
+        listen: the address for HTTP, as `parse_address` takes it.
+        keep: whether the file stays when the watch ends; its values would then look current for ever.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Exporter:
         self._once = Once()
 
     def close(self) -> None:
-        """Listen no more, and remove the file, or leave the last of it."""
+        """Stop listening, and remove the file, or write it a last time."""
         if self._listener is not None:
             self._listener.close()
         if self._textfile is not None:
@@ -156,21 +156,21 @@ class Exporter:
         under_way: int,
         to_set_back: int,
     ) -> Collection[Entry]:
-        """Take what a tick has seen; return what there is to tell about publishing it, once while it lasts.
+        """Take the values of a tick, and write or listen if that is due; return new errors, and the ends of errors.
 
         Args:
             file: the policies in force.
             sample: what was read.
-            state: what the engine remembers.
+            state: the engine's state.
             took: seconds that the tick took.
             missed: ticks skipped since the start.
             is_manager_reachable: whether the service manager can be asked.
             is_file_loaded: whether the file could be loaded when it was last read.
-            under_way: how many actions are.
-            to_set_back: how many properties are.
+            under_way: the number of actions under way.
+            to_set_back: the number of properties to set back.
         """
         self._ticks = replace(self._ticks.after(took), missed=missed)
-        self._counts = forget_the_gone(self._counts, sample.units)
+        self._counts = forget_missing(self._counts, sample.units)
         self._seen = Seen(
             watch=self._watch,
             version=__version__,
@@ -190,7 +190,7 @@ class Exporter:
         return [entry for entry in news if entry is not None]
 
     def current(self) -> Page:
-        """The page of the last tick, with what the watch costs now."""
+        """Return the page of the last tick, with the watch's own cost now."""
         return {} if self._seen is None else page(self._seen, own_cost())
 
     def _write_if_due(self, now: float) -> Entry | None:
@@ -239,7 +239,7 @@ _AGAIN = "which is retried (see METRICS in unitmem@.service(8))"
 
 
 def own_cost() -> Cost:
-    """What this process takes of the machine."""
+    """Return the CPU time and memory of this process."""
     cpu = time.process_time()
     try:
         process = with_pss(read_process(os.getpid()))
@@ -249,5 +249,5 @@ def own_cost() -> Cost:
 
 
 def _printable(name: str) -> str:
-    r"""`name` as a label may have it: bytes of a file's name that aren't UTF-8 are spelled `\xff`."""
+    r"""Return `name` as a label's value: bytes that aren't UTF-8 are written `\xff`."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""The journal: entries, their priorities, and where they go.
+"""Journal entries, their priorities, and writing them.
 
 Each entry carries a MESSAGE_ID, and the unit's name in OBJECT_SYSTEMD_UNIT=, by which
 `journalctl -u UNIT` shows it among the unit's own messages. See systemd.journal-fields(7).
@@ -30,11 +30,11 @@ OBJECT_FIELDS = {
     ManagerKind.SYSTEM: "OBJECT_SYSTEMD_UNIT",
     ManagerKind.USER: "OBJECT_SYSTEMD_USER_UNIT",
 }
-"""The unit in question, by the manager that it is of."""
+"""The field with the unit that an entry is about, by manager."""
 
 
 class Priority(IntEnum):
-    """syslog's levels, as in sd-daemon(3)."""
+    """The log levels of syslog; see sd-daemon(3)."""
 
     ERROR = 3
     WARNING = 4
@@ -52,7 +52,7 @@ class Entry:
 
 
 class Journal:
-    """Where entries go: journald, and `stream` as well where that isn't journald anyway."""
+    """Writes entries to journald, and their messages to `stream` unless that is connected to journald."""
 
     def __init__(self, stream: TextIO | None = None, socket: Path = JOURNALD_SOCKET) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -72,11 +72,11 @@ class Journal:
             print(entry.message, file=self._stream, flush=True)
 
     def say(self, priority: Priority, message: str) -> None:
-        """An entry about the daemon itself."""
+        """Write an entry about the daemon itself."""
         self.write(Entry(priority, message))
 
     def flush(self) -> None:
-        """Send what journald had no room for; what it has none for still is kept."""
+        """Send the entries that journald had no room for; keep those that it still has none for."""
         self._journald.flush()
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Journal:
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Whether what is written to `stream` ends up in the journal already; see JOURNAL_STREAM in systemd.exec(5)."""
+    """Return whether `stream` is connected to journald; see JOURNAL_STREAM in systemd.exec(5)."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Writing to journald without ever waiting for it: its native protocol over its socket.
+"""Writing to journald's socket in its native protocol, without ever waiting.
 
-See JOURNAL_NATIVE_PROTOCOL of systemd. sd_journal_sendv(3) waits where journald doesn't read, as it may not while
-memory is short; a guard has to act just then.
+See JOURNAL_NATIVE_PROTOCOL of systemd. sd_journal_sendv(3) waits if journald doesn't read, which may be so while
+memory is short, and just then the watch has to act.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 
 JOURNALD_SOCKET = Path("/run/systemd/journal/socket")
 MAX_KEPT = 1000
-"""Entries that wait for a journald that doesn't read; the oldest go first."""
+"""The most entries that are kept while journald doesn't read; the oldest are dropped first."""
 
 _LONGEST = 48 << 10
-"""Characters of a value that are kept: what journald takes of a line."""
+"""The length to which values are cut, in characters: journald's limit of a line."""
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED)
 
 
 class Journald:
-    """The socket at `path`. What can't be sent now is sent later; where there is no journald, it is lost."""
+    """A writer to the socket at `path`: entries that can't be sent now are kept, or dropped without a journald."""
 
     def __init__(self, path: Path = JOURNALD_SOCKET) -> None:
         self._path = str(path)
@@ -40,7 +40,7 @@ class Journald:
         self.flush()
 
     def flush(self) -> None:
-        """Write what is kept, oldest first, as far as journald takes it."""
+        """Send the kept entries, oldest first, as far as journald accepts them."""
         while self._kept:
             try:
                 self._socket.sendto(self._kept[0], self._path)
@@ -55,7 +55,7 @@ class Journald:
 
 
 def encode(name: str, value: str) -> bytes:
-    """One field, as the protocol has it."""
+    """Return one field in the protocol's encoding."""
     data = value.encode(errors="surrogateescape")
     if b"\n" not in data:
         return name.encode() + b"=" + data + b"\n"

@@ -1,9 +1,9 @@
-"""A page of metrics over HTTP, through the official client: formats, compression and filters are its business.
+"""Serving metrics over HTTP; formats, compression and filters are those of the official Prometheus client library.
 
-One thread serves one request after another, that which has come first. A client that says nothing costs
-the others nothing, as long as there are fewer than `AT_ONCE` of them; a slow one costs them `PATIENCE`; one
-that asks without end is answered `PER_SECOND` times a second. The guard pays for none. Not the client's own
-server: that has a thread for each connection, however many there are.
+One thread answers one request after another, in the order in which they arrive. Silent connections delay no
+others, as long as there are fewer than `AT_ONCE`; a slow one delays them by `REQUEST_TIMEOUT` at most; and no more
+than `PER_SECOND` requests are answered a second. None of them delays a tick. The library's own server isn't used,
+since it has a thread for each connection, without a limit.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from prometheus_client.registry import Collector
 
 from unitmem.tell.openmetrics import FAMILIES, Family, Page, Point
 
-PATIENCE = 5.0
-"""Seconds for a request to come, and for its answer to be taken."""
+REQUEST_TIMEOUT = 5.0
+"""Seconds for a request to arrive, and for its answer to be read."""
 AT_ONCE = 32
-"""How many clients may be connected; others wait to be let in."""
+"""The most connections at a time; others wait to be accepted."""
 PER_SECOND = 20
 
 
 class Listener:
-    """Serves at an address until it is closed.
+    """A listener that serves a page at an address until it is closed.
 
     Args:
         host: a numeric address.
-        port: of TCP; 0 is any that is free.
-        page: gives what is to be served, called in the listener's thread.
+        port: a TCP port; 0 is any that is free.
+        page: returns the page to serve; called in the listener's thread.
 
     Raises:
-        OSError: the address can't be had, or there is no room for a thread.
+        OSError: the address can't be listened on, or no thread can be started.
     """
 
     def __init__(self, host: str, port: int, page: Callable[[], Page]) -> None:
@@ -58,7 +58,7 @@ class Listener:
             raise OSError("no thread can be started for it") from None
 
     def close(self) -> None:
-        """Listen no more; a request that is being answered is left to itself."""
+        """Stop listening, without waiting for a request that is being answered."""
         self._server.is_closing = True
         # the socket's end wakes the thread; it is a daemon's, for which no exit waits
         self._server.shut_down()
@@ -70,13 +70,13 @@ class Listener:
 
 
 def as_metrics(page: Page) -> Iterator[Metric]:
-    """`page` as the official client has it."""
+    """Yield the metrics of `page` as objects of the client library."""
     for family, points in page.items():
         yield _metric(family, points)
 
 
 class _Pages(Collector):
-    """What the client asks at each request."""
+    """The collector that the client library calls at each request."""
 
     def __init__(self, page: Callable[[], Page]) -> None:
         self._page = page
@@ -97,7 +97,7 @@ def _metric(family: Family, points: Iterable[Point]) -> Metric:
 
 
 class _Server(WSGIServer):
-    """One request at a time."""
+    """A server that answers one request at a time."""
 
     allow_reuse_port = False
     is_closing = False
@@ -113,11 +113,11 @@ class _Server(WSGIServer):
         self.setup_environ()
 
     def serve(self) -> None:
-        """Answer until the socket is shut down, whoever has begun to ask."""
+        """Answer requests until the socket is shut down, and close the connections."""
         silent: dict[socket.socket, float] = {}  # clients, and until when they may be
         while not self.is_closing:
-            door = [self.socket] if len(silent) < AT_ONCE else []
-            readable = _readable([*door, *silent], min(silent.values(), default=None))
+            listener = [self.socket] if len(silent) < AT_ONCE else []
+            readable = _readable([*listener, *silent], min(silent.values(), default=None))
             # now rather than later: who asks while another is answered has not been silent
             now = time.monotonic()
             for client in [one for one, end in silent.items() if end <= now and one not in readable]:
@@ -140,7 +140,7 @@ class _Server(WSGIServer):
             # out of descriptors, say: what waits will wait
             time.sleep(1 / PER_SECOND)
         else:
-            silent[client] = time.monotonic() + PATIENCE
+            silent[client] = time.monotonic() + REQUEST_TIMEOUT
 
     def _answer(self, client: socket.socket) -> None:
         try:
@@ -156,7 +156,7 @@ class _Server(WSGIServer):
 
 
 def _readable(connections: list[socket.socket], deadline: float | None) -> list[socket.socket]:
-    """Those at which something has come, or which have ended; none if nothing does until `deadline`."""
+    """Return the connections that can be read or have ended; none if `deadline` passes before."""
     by_number = {connection.fileno(): connection for connection in connections}
     poll = select.poll()
     for number in by_number:
@@ -166,23 +166,23 @@ def _readable(connections: list[socket.socket], deadline: float | None) -> list[
 
 
 class _Handler(WSGIRequestHandler):
-    """One request, within `PATIENCE`."""
+    """The handler of one request, which has to arrive within `REQUEST_TIMEOUT`."""
 
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(_Impatient(self.connection, time.monotonic() + PATIENCE))
+        self.rfile = io.BufferedReader(_DeadlineReader(self.connection, time.monotonic() + REQUEST_TIMEOUT))
 
     def get_stderr(self) -> TextIO:
         # where tracebacks of broken connections would go
         return io.StringIO()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing: who asks for metrics is of no interest to the journal."""
+        """Log nothing: requests for metrics don't belong in the journal."""
 
 
-class _Impatient(io.RawIOBase):
-    """What comes from `connection` until `deadline`, in however small pieces."""
+class _DeadlineReader(io.RawIOBase):
+    """A reader of `connection` until `deadline`, however small the pieces that arrive."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""What is wrong is told once while it lasts, and so is that it's well again."""
+"""Reporting a problem once while it lasts, and its end once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from unitmem.tell.journal import Entry, Priority
 
 
 class Once:
-    """What was told of what is wrong by now, by a key for each thing that can be."""
+    """The problems that were reported and still last, each under a key."""
 
     def __init__(self) -> None:
-        self._told: dict[Hashable, str] = {}
+        self._reported: dict[Hashable, str] = {}
 
     def news(
         self,
@@ -22,17 +22,21 @@ class Once:
         *,
         by_words: bool = True,
     ) -> Entry | None:
-        """What there is to tell of `key`: that it is in trouble, or that it no longer is; None if nothing is new.
+        """Return the entry to report about `key`: a new problem, or the end of one; None if nothing is new.
 
         Args:
-            key: what it is about.
-            trouble: the sentence that says what is wrong now; None if nothing is.
-            well: the sentence for the end of the trouble; None where its end is not worth one.
-            priority: of the trouble; its end is a notice.
-            by_words: whether a trouble that reads differently by now is told anew.
+            key: the subject of the problem.
+            trouble: the message about the problem; None if there is none now.
+            well: the message about the end of the problem; None if the end isn't reported.
+            priority: the priority of the problem; its end is a notice.
+            by_words: whether a problem whose message has changed is reported again.
         """
-        told = self._told.pop(key, None)
+        reported = self._reported.pop(key, None)
         if trouble is None:
-            return None if told is None or well is None else Entry(Priority.NOTICE, well)
-        self._told[key] = trouble
-        return None if told == trouble or (told is not None and not by_words) else Entry(priority, trouble)
+            return None if reported is None or well is None else Entry(Priority.NOTICE, well)
+        self._reported[key] = trouble
+        return (
+            None
+            if reported == trouble or (reported is not None and not by_words)
+            else Entry(priority, trouble)
+        )

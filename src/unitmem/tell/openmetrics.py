@@ -1,13 +1,13 @@
-"""A page of metrics for Prometheus: what there is, its samples, and the text of it; pure.
+"""Metrics for Prometheus: the families, a page of samples, and its text; pure.
 
-`page` has all that a watch knows, `measures_page` just units' measures. `render` writes either, in one of
-two formats that can't be one: to OpenMetrics a counter is `x` with samples `x_total`, and the page ends
-with `# EOF`; to the older text format the counter is `x_total` itself. The official client reads both,
-node_exporter's textfile collector knows the types only of the older one.
+`page` has all metrics of a watch, `measures_page` only those of units and the machine. `render` writes either in
+one of two formats: in OpenMetrics a counter is `x` with samples `x_total`, and the page ends with `# EOF`; in the
+older text format the counter is `x_total` itself. The official client library reads both, node_exporter's textfile
+collector knows types only in the older one.
 
-Names follow https://prometheus.io/docs/practices/naming/: base units, which a name ends with, and ratios of
-1 rather than percent. What is unknown has no sample. Every list of labels is bounded by the policy file and
-the units that run, and by `UNITS_REMEMBERED` for counts of those that no longer do.
+Names follow https://prometheus.io/docs/practices/naming/: they end with the base unit, and ratios are of 1 rather
+than percent. An unknown value has no sample. The number of label sets is bounded by the policy file and the units
+that run, and by `UNITS_REMEMBERED` for counts of units that no longer do.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from unitmem.policy.state import (
 from unitmem.policy.trends import NOT_YET_WATCHED
 
 UNITS_REMEMBERED = 200
-"""Of how many units that no longer run the counts are kept, the latest."""
+"""The number of units that no longer run whose counts are kept; the latest are."""
 TICK_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
-"""Seconds; what a tick takes is counted by them."""
+"""The buckets of the histogram of tick durations, in seconds."""
 
 
 class Format(StrEnum):
-    """How a page is written."""
+    """The formats of a page."""
 
     OPENMETRICS = "openmetrics"
     TEXT = "text"
     """Prometheus' older format, version 0.0.4: what node_exporter's textfile collector reads."""
 
 
-class Kind(StrEnum):
-    """A metric's type."""
+class MetricType(StrEnum):
+    """The types of metrics."""
 
     GAUGE = "gauge"
     COUNTER = "counter"
@@ -58,20 +58,20 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric, whatever its labels."""
+    """A metric family: all metrics of one name."""
 
     name: str
-    """As OpenMetrics has it, so that of a counter without its `_total`."""
-    kind: Kind
+    """The name in OpenMetrics: that of a counter is without `_total`."""
+    kind: MetricType
     meaning: str
     labels: tuple[str, ...]
     unit: str = ""
-    """What its name ends with: `bytes`, `seconds`, `ratio`; empty for a plain number."""
+    """The unit, with which the name ends: `bytes`, `seconds`, `ratio`; empty for a plain number."""
 
     @property
     def metric(self) -> str:
-        """Its name in a query."""
-        return f"{self.name}_total" if self.kind is Kind.COUNTER else self.name
+        """The name in a query."""
+        return f"{self.name}_total" if self.kind is MetricType.COUNTER else self.name
 
 
 Labels = tuple[tuple[str, str], ...]
@@ -83,29 +83,29 @@ class Point(NamedTuple):
     labels: Labels
     value: float
     suffix: str = ""
-    """What its name has beyond the metric's, such as `_bucket`."""
+    """The suffix of the metric's name, such as `_bucket`."""
 
 
 Page = Mapping[Family, list[Point]]
 
 CountKey = tuple[str, Labels]
-"""A family's name, and labels."""
+"""A family's name, and the labels of a counter."""
 Counts = Mapping[str, Mapping[CountKey, int]]
-"""How often what happened to each unit; the one to which something happened last comes last."""
+"""Counts by unit and counter; the unit that was counted last comes last."""
 
 
 @dataclass(frozen=True, slots=True)
 class TickTimes:
-    """How long ticks took."""
+    """The durations of ticks, as a histogram."""
 
     count: int = 0
     missed: int = 0
     seconds: float = 0.0
     within: tuple[int, ...] = (0,) * len(TICK_BUCKETS)
-    """How many took no longer than each of `TICK_BUCKETS`."""
+    """The numbers of ticks that took no longer than each of `TICK_BUCKETS`."""
 
     def after(self, seconds: float) -> TickTimes:
-        """With one more, that took so long."""
+        """Return the durations with a tick of `seconds` added."""
         pairs = zip(self.within, TICK_BUCKETS, strict=True)
         within = tuple(count + (seconds <= bound) for count, bound in pairs)
         return replace(self, count=self.count + 1, seconds=self.seconds + seconds, within=within)
@@ -113,10 +113,10 @@ class TickTimes:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """All that one tick has to tell; a value, so that another thread may read it."""
+    """The values of one tick; immutable, so that another thread may read it."""
 
     watch: str
-    """The watch's name, which keeps apart what several say of one unit."""
+    """The watch's name, a label that distinguishes several watches of one unit."""
     version: str
     file: PolicyFile
     sample: Sample
@@ -124,18 +124,18 @@ class Seen:
     counts: Counts = field(default_factory=dict)
     ticks: TickTimes = TickTimes()
     started: float = 0.0
-    """By the wall clock, as the next."""
+    """The time when the watch started, by the wall clock, as `ticked`."""
     ticked: float = 0.0
     is_manager_reachable: bool = True
     is_file_loaded: bool = True
-    """Whether the policies in force are those that the file held when it was last read."""
+    """Whether the file could be loaded when it was last read."""
     under_way: int = 0
     to_set_back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the watch itself takes of the machine."""
+    """The CPU time and memory of the watch itself."""
 
     cpu_seconds: float
     rss: int | None = None
@@ -151,7 +151,7 @@ def _of_measure(measure: Measure) -> Family:
     subject = measure.name if measure.scope is Scope.HOST else f"unit.{measure.name}"
     unit = _UNIT_OF_DIMENSION.get(measure.dimension, "")
     labels = ("watch",) if measure.scope is Scope.HOST else ("watch", "unit")
-    kind = Kind.COUNTER if measure.dimension is Dimension.COUNT else Kind.GAUGE
+    kind = MetricType.COUNTER if measure.dimension is Dimension.COUNT else MetricType.GAUGE
     name = "_".join(["unitmem", *subject.split("."), *filter(None, [unit])])
     meaning = f"{measure.formula} ({measure.source})" + (", of 1" if unit == "ratio" else "")
     return Family(name, kind, meaning, labels, unit)
@@ -165,11 +165,11 @@ _OF_ACTION = ("watch", "policy", "step", "action", "unit")
 
 
 def _gauge(name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
-    return Family(name, Kind.GAUGE, meaning, labels, unit)
+    return Family(name, MetricType.GAUGE, meaning, labels, unit)
 
 
 def _counter(name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
-    return Family(name, Kind.COUNTER, meaning, labels, unit)
+    return Family(name, MetricType.COUNTER, meaning, labels, unit)
 
 
 POLICY_INFO = _gauge(
@@ -246,7 +246,11 @@ MISSED = _counter(
     "unitmem_watch_ticks_missed", ("watch",), "ticks skipped since the one before took too long"
 )
 TICK_TIME = Family(
-    "unitmem_watch_tick_duration_seconds", Kind.HISTOGRAM, "how long a tick takes", ("watch",), "seconds"
+    "unitmem_watch_tick_duration_seconds",
+    MetricType.HISTOGRAM,
+    "how long a tick takes",
+    ("watch",),
+    "seconds",
 )
 CPU = _counter("unitmem_watch_cpu_seconds", ("watch",), "CPU time of the watch, user and system", "seconds")
 RSS = _gauge("unitmem_watch_rss_bytes", ("watch",), "RSS of the watch", "bytes")
@@ -281,14 +285,14 @@ FAMILIES: tuple[Family, ...] = (
     RSS,
     PSS,
 )
-"""In the order of a page."""
+"""All families, in the order of a page."""
 
 
 # --- counting ----------------------------------------------------------------------------------
 
 
 def count_decision(counts: Counts, decision: Decision) -> Counts:
-    """`counts` with one action more, or one near-decision."""
+    """Return `counts` with one action more, or with one near-decision if the decision has an obstacle."""
     labels = _action_labels(decision)
     if decision.refusal is None:
         return _count(counts, decision.unit, ACTIONS, labels)
@@ -298,17 +302,17 @@ def count_decision(counts: Counts, decision: Decision) -> Counts:
 
 
 def count_outcome(counts: Counts, outcome: Outcome) -> Counts:
-    """`counts` with one outcome more; what was refused was counted as it was decided."""
+    """Return `counts` with one outcome more; refused decisions were counted by `count_decision`."""
     if outcome.result is Result.REFUSED:
         return counts
     labels = (*_action_labels(outcome.decision), ("result", str(outcome.result)))
     return _count(counts, outcome.decision.unit, OUTCOMES, labels)
 
 
-def forget_the_gone(counts: Counts, present: Collection[str]) -> Counts:
-    """`counts` without those of units that don't run, but for the latest `UNITS_REMEMBERED`.
+def forget_missing(counts: Counts, present: Collection[str]) -> Counts:
+    """Return `counts` without units that are not `present`, except for the latest `UNITS_REMEMBERED` of those.
 
-    Names of transient units never end.
+    Otherwise the names of transient units would accumulate.
     """
     gone = [unit for unit in counts if unit not in present]
     if len(gone) <= UNITS_REMEMBERED:
@@ -336,7 +340,7 @@ def _labels_of(policy: str, step: int, action: str, unit: str) -> Labels:
 
 
 def page(seen: Seen, cost: Cost) -> Page:
-    """All that a watch knows, at one tick."""
+    """Return the page of all metrics of a watch."""
     whose = (("watch", seen.watch),)
     filled = _Filled(whose)
     filled.measures(seen.sample)
@@ -347,14 +351,14 @@ def page(seen: Seen, cost: Cost) -> Page:
 
 
 def measures_page(sample: Sample) -> Page:
-    """The measures of the units of `sample` and of the machine, that no watch is asked about."""
+    """Return the page of the measures of units and machine in `sample`, without any watch."""
     filled = _Filled(())
     filled.measures(sample)
     return filled.page()
 
 
 class _Filled:
-    """The families of a page, as they are filled."""
+    """A page that is being filled."""
 
     def __init__(self, whose: Labels) -> None:
         self._whose = whose
@@ -410,7 +414,7 @@ class _Filled:
             self.add(BUDGET_LEFT, left, (of_policy, of_unit))
 
     def counts(self, seen: Seen) -> None:
-        """What was counted, and 0 for what may yet be: a rate needs a value to rise from."""
+        """Add the counts, and 0 for all that may be counted later: a rate needs a first value."""
         counted = {key: count for mine in seen.counts.values() for key, count in mine.items()}
         for policy in seen.file.policies:
             for unit in seen.sample.units.values():
@@ -453,7 +457,7 @@ def _in_base_unit(family: Family, value: float) -> float:
 
 
 def _countable(policy: Policy, file: PolicyFile, unit: UnitSample) -> Iterator[CountKey]:
-    """What may be counted of `unit` under `policy`."""
+    """Yield the keys of all that may be counted of `unit` under `policy`."""
     name = unit.unit.name
     for index, step in enumerate(policy.steps):
         labels = _labels_of(policy.name, step_number(index), step.action.name, name)
@@ -489,7 +493,7 @@ def _obstacles(policy: Policy, step: Step, file: PolicyFile, unit: UnitSample) -
 
 
 def render(page: Page, form: Format) -> str:
-    """The text of `page`, to its last newline."""
+    """Return the text of `page`, to its last newline."""
     is_openmetrics = form is Format.OPENMETRICS
     lines = []
     spelled: dict[Labels, str] = {}
@@ -516,5 +520,5 @@ def _spell(labels: Labels) -> str:
 
 
 def escape(value: str) -> str:
-    """A label's value as it stands between quotes."""
+    """Return a label's value, escaped to stand between quotes."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

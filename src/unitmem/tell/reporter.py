@@ -1,4 +1,4 @@
-"""Telling what a watch does: to the journal in sentences, to the history with all inputs, to the metrics as counts."""
+"""Reporting what a watch does: to the journal as messages, to the history with all inputs, to the metrics as counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, Decision, Outcome,
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
-from unitmem.record.history import Event, Kind
+from unitmem.record.history import Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Entry, Journal, Priority
 from unitmem.tell.once import Once
@@ -30,8 +30,8 @@ class _Blind(NamedTuple):
     invocation: Invocation
 
 
-class Teller:
-    """One watch's voice, and its memory of what it has said already."""
+class Reporter:
+    """The reports of one watch; what has been reported is not repeated."""
 
     def __init__(
         self, journal: Journal, recorder: Recorder, kind: ManagerKind, exporter: Exporter | None = None
@@ -40,11 +40,11 @@ class Teller:
         self._recorder = recorder
         self._kind = kind
         self._exporter = exporter
-        self._told_unknown: set[_Blind] = set()
+        self._reported_unknown: set[_Blind] = set()
         self._once = Once()
 
     def say(self, priority: Priority, message: str) -> None:
-        """Something about the watch itself."""
+        """Write a journal entry about the watch itself."""
         self._journal.say(priority, message)
 
     def once(
@@ -56,12 +56,12 @@ class Teller:
         *,
         by_words: bool = True,
     ) -> None:
-        """What is wrong with the watch itself, once while it lasts, and that it's well again; see `Once.news`."""
+        """Report a problem of the watch itself once while it lasts, and its end; see `Once.news`."""
         if (entry := self._once.news(key, trouble, well, priority, by_words=by_words)) is not None:
             self._journal.write(entry)
 
     def decided(self, decision: Decision) -> str:
-        """Say what is about to be done, or why it is not, before that and at once; the sentence, for `record`."""
+        """Log a decision, before it is performed; return the message, for `record`."""
         entry = decision_entry(decision, self._kind)
         self._journal.write(entry)
         if self._exporter is not None:
@@ -69,11 +69,11 @@ class Teller:
         return entry.message
 
     def record(self, decision: Decision, message: str, processes: Sequence[Process]) -> None:
-        """What was decided, for the history, with the unit's largest processes of that moment."""
+        """Add a decision to the history, with the unit's largest processes at that time."""
         self._recorder.event(decision_event(decision, message, time.time(), processes), decision.at)
 
     def concluded(self, outcome: Outcome) -> None:
-        """What became of it, where the decision has not said so already."""
+        """Report an outcome, unless the decision's own entry has its result."""
         entry = outcome_entry(outcome, self._kind)
         if entry is not None:
             self._journal.write(entry)
@@ -82,7 +82,7 @@ class Teller:
             self._exporter.concluded(outcome)
 
     def set_back(self, override: Override, what: str, now: float) -> None:
-        """That properties are as they were before."""
+        """Report that properties are set back; `what` follows the unit's name."""
         message = f"{override.unit}: {what} (policy {override.policy})"
         fields = {
             "MESSAGE_ID": SET_BACK_MESSAGE_ID,
@@ -90,11 +90,11 @@ class Teller:
             POLICY_FIELD: override.policy,
         }
         self._journal.write(Entry(Priority.NOTICE, message, fields))
-        event = Event(time.time(), Kind.SET_BACK, override.unit, message, policy=override.policy)
+        event = Event(time.time(), EventKind.SET_BACK, override.unit, message, policy=override.policy)
         self._recorder.event(event, now)
 
     def unknown(self, state: State, now: float) -> None:
-        """Once a run, which conditions can't be judged: a guard that sees nothing must not be silent."""
+        """Report steps that can't be judged since a measure is unknown, once for each run of a unit."""
         for blind, why in self._news(state):
             message = f"{blind.invocation.unit}: policy {blind.policy}, step {blind.step} can't fire: {why}"
             fields = {
@@ -106,7 +106,7 @@ class Teller:
             self._journal.write(Entry(Priority.WARNING, message, fields))
             event = Event(
                 time.time(),
-                Kind.UNKNOWN,
+                EventKind.UNKNOWN,
                 blind.invocation.unit,
                 message,
                 run=blind.invocation.invocation_id,
@@ -116,7 +116,7 @@ class Teller:
             self._recorder.event(event, now)
 
     def trouble(self) -> None:
-        """Once, why nothing is recorded, and that it is again."""
+        """Report an error of the history once, and its end."""
         self.once("history", self._recorder.trouble, "the history is written again")
 
     def flush(self) -> None:
@@ -137,8 +137,10 @@ class Teller:
                 ]
                 if reasons:
                     blind[_Blind(policy, step_number(index), ladder.invocation)] = "; ".join(reasons)
-        news = [(key, why) for key, why in blind.items() if key not in self._told_unknown]
+        news = [(key, why) for key, why in blind.items() if key not in self._reported_unknown]
         # told once a run, even if it comes and goes
         running = {ladder.invocation for ladder in state.ladders.values()}
-        self._told_unknown = {key for key in self._told_unknown | blind.keys() if key.invocation in running}
+        self._reported_unknown = {
+            key for key in self._reported_unknown | blind.keys() if key.invocation in running
+        }
         return news

@@ -1,7 +1,7 @@
-"""What a running watch sees, as a JSON document that it writes at each tick and `unitmem status` shows.
+"""The status document: what a running watch sees, as JSON that it writes at each tick and `unitmem status` shows.
 
-The file stands in the daemon's runtime directory, on a tmpfs: to write it costs no disk, and to read it
-costs the daemon nothing. Spans are in seconds from the moment of the document, `at`.
+The file is in the daemon's runtime directory, on a tmpfs: writing it needs no disk, and reading it costs the
+daemon nothing. Spans are in seconds before or after the time of the document, `at`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ FILE_NAME = "status.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """What the daemon knows besides the engine's state."""
+class WatchStatus:
+    """The status of the watch itself, besides the engine's state."""
 
     instance: str
     path: str
@@ -45,31 +45,31 @@ class Watched:
 
 
 def status_document(
-    file: PolicyFile, sample: Sample, state: State, watched: Watched, realtime: float
+    file: PolicyFile, sample: Sample, state: State, status: WatchStatus, realtime: float
 ) -> dict[str, Any]:
-    """All of it, as JSON takes it.
+    """Return the status document.
 
     Args:
         file: the policies in force.
         sample: what was read at this tick; its time is the `now` of all spans.
-        state: what the engine remembers.
-        watched: the rest.
+        state: the engine's state.
+        status: the watch itself.
         realtime: the wall clock, in seconds.
     """
     now = sample.at
     return {
         "version": 1,
-        "instance": watched.instance,
-        "file": watched.path,
+        "instance": status.instance,
+        "file": status.path,
         "pid": os.getpid(),
         "at": realtime,
-        "interval": watched.interval,
-        "manager_reachable": watched.is_manager_reachable,
+        "interval": status.interval,
+        "manager_reachable": status.is_manager_reachable,
         "budget": _budget(file.budget, file_budget_left(file, state, now)),
-        "to_set_back": list(watched.overrides),
+        "to_set_back": list(status.overrides),
         "policies": [{"policy": policy.name, "mode": policy.mode} for policy in file.policies],
         "units": [
-            _unit(policy, sample, unit, state, watched)
+            _unit(policy, sample, unit, state, status)
             for policy in file.policies
             for unit in sample.units.values()
             if policy.governs(unit.unit)
@@ -82,9 +82,9 @@ def status_document(
 
 
 def read_statuses(root: Path, instance: str | None = None) -> Iterator[dict[str, Any]]:
-    """The document of every watch that runs, or of the one called `instance`, by name.
+    """Yield the status documents of running watches, by name, or that of `instance`.
 
-    One that can't be read says nothing.
+    Documents that can't be read are left out.
     """
     pattern = f"{instance or '*'}/{FILE_NAME}"
     for path in sorted(root.glob(pattern)):
@@ -96,7 +96,9 @@ def read_statuses(root: Path, instance: str | None = None) -> Iterator[dict[str,
             yield document
 
 
-def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watched: Watched) -> dict[str, Any]:
+def _unit(
+    policy: Policy, sample: Sample, unit: UnitSample, state: State, status: WatchStatus
+) -> dict[str, Any]:
     name, now = unit.name, sample.at
     key = policy.name, name
     ladder = state.ladders.get(key)
@@ -120,7 +122,7 @@ def _unit(policy: Policy, sample: Sample, unit: UnitSample, state: State, watche
         "cooldown_left": cooldown_left(state, key, now),
         "budget": _budget(policy.budget, unit_budget_left(policy, state, name, now)),
         "steps": [
-            _step(index, step, ladder, now) | {"under_way": watched.under_way.get((*key, index))}
+            _step(index, step, ladder, now) | {"under_way": status.under_way.get((*key, index))}
             for index, step in enumerate(policy.steps)
         ],
     }

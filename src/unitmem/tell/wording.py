@@ -1,4 +1,4 @@
-"""What is told about decisions and outcomes: one sentence for people, and fields for machines."""
+"""Journal entries about decisions and outcomes: a message for people, and fields for programs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PRIORITY_OF_OBSTACLE = {
 
 
 def decision_entry(decision: Decision, manager: ManagerKind = ManagerKind.SYSTEM) -> Entry:
-    """What was decided and why: measure, value, threshold, and for how long it held."""
+    """Return the entry of a decision: what was decided and why, with measure, value, threshold and time held."""
     why = " and ".join(str(finding) for finding in decision.findings)
     held = f" for {format_span(decision.held)}" if decision.hold > 0 else ""
     message = f"{decision.unit}: {why}{held} ({_origin(decision)})"
@@ -59,7 +59,7 @@ def decision_entry(decision: Decision, manager: ManagerKind = ManagerKind.SYSTEM
 
 
 def outcome_entry(outcome: Outcome, manager: ManagerKind = ManagerKind.SYSTEM) -> Entry | None:
-    """What became of it; None for what the decision's own entry has said already."""
+    """Return the entry of an outcome; None where the decision's own entry has its result."""
     decision = outcome.decision
     if not decision.action.acts or outcome.result in (Result.OBSERVED, Result.REFUSED):
         return None
@@ -78,7 +78,7 @@ def outcome_entry(outcome: Outcome, manager: ManagerKind = ManagerKind.SYSTEM) -
 
 
 def unit_fields(unit: str, manager: ManagerKind) -> dict[str, str | int]:
-    """The fields by which `journalctl -u UNIT` shows an entry, and by which it is searched for."""
+    """Return the fields by which `journalctl -u UNIT` finds an entry, and by which `explain` does."""
     return {OBJECT_FIELDS[manager]: unit, UNIT_FIELD: unit}
 
 
@@ -98,7 +98,7 @@ def _fields(decision: Decision, manager: ManagerKind) -> dict[str, str | int]:
 
 
 def _foregone_result(decision: Decision) -> str:
-    """The result that is certain as the decision is made, if one is."""
+    """Return the result if it is certain when the decision is made, else an empty string."""
     if decision.refusal is not None:
         return Result.REFUSED
     if decision.observe:
@@ -107,7 +107,7 @@ def _foregone_result(decision: Decision) -> str:
 
 
 def _intent(decision: Decision) -> str | None:
-    """What is about to be done, or why it won't be."""
+    """Return the clause on what will be done, or why it won't be; None if an allowed action only logs."""
     action, refusal = decision.action, decision.refusal
     if refusal is None and not action.acts:
         return None

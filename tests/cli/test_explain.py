@@ -27,7 +27,7 @@ from unitmem.record.files import replace_file
 from unitmem.record.history import FILE_NAME
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
-from unitmem.tell.status import Watched, status_document
+from unitmem.tell.status import WatchStatus, status_document
 from unitmem.tell.wording import decision_entry, outcome_entry
 from unitmem.unit import Invocation, Unit
 
@@ -90,7 +90,7 @@ def watch(fake):
     recorder.close()
     runtime = fake.root / "run/unitmem/web"
     runtime.mkdir(parents=True)
-    watched = Watched("web", "/etc/unitmem/web.yaml", 1.0, True, {}, ["web.service: MemoryHigh=infinity"])
+    watched = WatchStatus("web", "/etc/unitmem/web.yaml", 1.0, True, {}, ["web.service: MemoryHigh=infinity"])
     document = status_document(FILE, read, state, watched, time.time())
     replace_file(runtime / STATUS_FILE, json.dumps(document), durable=False)
     return directory / FILE_NAME

@@ -12,7 +12,7 @@ from unitmem.policy.decision import Override
 from unitmem.policy.state import Ladder, State, StepState
 from unitmem.record.recorder import Recorder
 from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Journal
-from unitmem.tell.reporter import Teller
+from unitmem.tell.reporter import Reporter
 from unitmem.unit import Invocation, ManagerKind
 
 BLIND = State(
@@ -22,12 +22,12 @@ BLIND = State(
 
 @pytest.fixture
 def told(tmp_path):
-    """A teller, and what has reached journald: a dict for each entry."""
+    """A reporter, and what has reached journald: a dict for each entry."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(str(tmp_path / "s"))
         journald.setblocking(False)
         recorder = Recorder(None, "boot")
-        teller = Teller(Journal(io.StringIO(), tmp_path / "s"), recorder, ManagerKind.SYSTEM)
+        reporter = Reporter(Journal(io.StringIO(), tmp_path / "s"), recorder, ManagerKind.SYSTEM)
 
         def entries():
             found = []
@@ -38,13 +38,13 @@ def told(tmp_path):
                     return found
                 found.append(dict(line.split("=", 1) for line in lines))
 
-        yield SimpleNamespace(teller=teller, recorder=recorder, entries=entries)
-        teller.close()
+        yield SimpleNamespace(reporter=reporter, recorder=recorder, entries=entries)
+        reporter.close()
 
 
 def test_a_guard_that_sees_nothing_says_so_once_a_run(told):
     for now in range(3):
-        told.teller.unknown(BLIND, now)
+        told.reporter.unknown(BLIND, now)
     (entry,) = told.entries()
     assert entry["MESSAGE"] == "a.service: policy p, step 1 can't fire: pss is unknown (no)"
     assert entry["MESSAGE_ID"] == UNKNOWN_MESSAGE_ID
@@ -52,7 +52,7 @@ def test_a_guard_that_sees_nothing_says_so_once_a_run(told):
 
 
 def test_what_was_set_back_is_told(told):
-    told.teller.set_back(
+    told.reporter.set_back(
         Override("p", "a.service", {"MemoryHigh": None}), "set back to MemoryHigh=infinity", 1.0
     )
     (entry,) = told.entries()
@@ -63,7 +63,7 @@ def test_what_was_set_back_is_told(told):
 def test_a_history_that_can_not_be_written_is_told_once_and_that_it_can_again(told):
     for trouble in ("the disk is full", "the disk is full", None, None):
         told.recorder.trouble = trouble
-        told.teller.trouble()
+        told.reporter.trouble()
     assert [entry["MESSAGE"] for entry in told.entries()] == [
         "the disk is full",
         "the history is written again",

@@ -37,14 +37,14 @@ def sampled(invocation=RUN, **values):
 
 
 def watched(condition, ticks):
-    """(trail, facts) after samples at `ticks`, a list of (time, sample)."""
+    """(trend, facts) after samples at `ticks`, a list of (time, sample)."""
     wanted = list(comparisons(parse_condition(condition)))
-    trail = None
+    trend = None
     facts = None
     for at, unit in ticks:
-        trail = extend(trail, unit, wanted, at)
-        facts = UnitFacts(unit, trail, at)
-    return trail, facts
+        trend = extend(trend, unit, wanted, at)
+        facts = UnitFacts(unit, trend, at)
+    return trend, facts
 
 
 def growing(times, rate=M, start=100 * M, **values):
@@ -118,12 +118,12 @@ def test_a_slope_lies_between_the_steepest_ones(values):
 def test_growth_is_known_once_its_span_was_watched_and_from_then_on(every):
     """At any interval that the reader of policies lets pass."""
     wanted = list(comparisons(parse_condition("growth(anon, 1min) > 1M/min")))
-    trail = None
+    trend = None
     for tick in range(int(180 / every)):
         at = tick * every
         unit = sampled(anon=100 * M + M * at)
-        trail = extend(trail, unit, wanted, at)
-        facts = UnitFacts(unit, trail, at)
+        trend = extend(trend, unit, wanted, at)
+        facts = UnitFacts(unit, trend, at)
         assert slope(facts) == (pytest.approx(M) if at >= 60 else None), at
         if at < 60:
             assert facts.why_unknown("anon", GROWTH) == NOT_YET_WATCHED
@@ -135,23 +135,23 @@ def test_growth_is_known_once_its_span_was_watched_and_from_then_on(every):
 def test_what_is_kept_is_bounded_and_growth_known_only_where_it_covers_the_span(gaps, span):
     """At ticks of any distance, as events cause them."""
     wanted = list(comparisons(parse_condition(f"growth(anon, {span:g}s) > 1M/min")))
-    trail = None
+    trend = None
     at = 0.0
     for gap in gaps:
         at += gap
         unit = sampled(anon=M * at)
-        trail = extend(trail, unit, wanted, at)
-        (points,) = trail.points.values()
+        trend = extend(trend, unit, wanted, at)
+        (points,) = trend.points.values()
         assert len(points) <= POINTS_A_SPAN + 1
         assert all(at - time <= span * (1 + MAX_EXCESS) for time, _ in points)
-        known = slope(UnitFacts(unit, trail, at), span)
+        known = slope(UnitFacts(unit, trend, at), span)
         assert (known is not None) == (points[0][0] <= at - span)
         assert known is None or known == pytest.approx(M)
 
 
 def test_a_long_span_costs_no_more_than_a_short_one():
-    trail, facts = watched("growth(anon, 1h) > 1M/min", growing(range(0, 20000, 2)))
-    (points,) = trail.points.values()
+    trend, facts = watched("growth(anon, 1h) > 1M/min", growing(range(0, 20000, 2)))
+    (points,) = trend.points.values()
     assert len(points) <= POINTS_A_SPAN + 1
     assert slope(facts, 3600.0) == M
 
@@ -203,18 +203,18 @@ def test_after_any_gap_growth_is_known_again_once_its_span_was_watched_anew():
 def test_another_run_starts_from_nothing():
     other = Invocation("web.service", "2" * 32, 8)
     ticks = growing(range(0, 100, 2))
-    trail, _ = watched("growth(anon, 1min) > 1M/min", ticks)
+    trend, _ = watched("growth(anon, 1min) > 1M/min", ticks)
     unit = sampled(other, anon=5 * M)
-    assert slope(UnitFacts(unit, trail, 102)) is None
-    trail, facts = watched("growth(anon, 1min) > 1M/min", [*ticks, (102, unit)])
+    assert slope(UnitFacts(unit, trend, 102)) is None
+    trend, facts = watched("growth(anon, 1min) > 1M/min", [*ticks, (102, unit)])
     assert slope(facts) is None
-    assert trail.points == {("anon", 60.0): ((102, 5 * M),)}
+    assert trend.points == {("anon", 60.0): ((102, 5 * M),)}
 
 
-def test_each_span_has_a_trail_of_its_own_and_eta_shares_that_of_its_measure():
+def test_each_span_has_a_trend_of_its_own_and_eta_shares_that_of_its_measure():
     condition = "growth(anon, 1min) > 1M/min or growth(anon, 2min) > 1M/min or eta(limit, 1min) < 1h or eta(high, 1min) < 1h"
-    trail, _ = watched(condition, [(0, sampled(anon=1, unreclaimable=1))])
-    assert trail.points.keys() == {("anon", 60.0), ("anon", 120.0), ("unreclaimable", 60.0)}
+    trend, _ = watched(condition, [(0, sampled(anon=1, unreclaimable=1))])
+    assert trend.points.keys() == {("anon", 60.0), ("anon", 120.0), ("unreclaimable", 60.0)}
 
 
 @pytest.mark.parametrize("condition", ["anon > 1M", "pressure.some.avg10 > 5%"])
@@ -228,10 +228,10 @@ def test_nothing_is_remembered_of_a_unit_that_does_not_run():
 
 def test_what_no_condition_needs_any_longer_is_forgotten():
     ticks = growing(range(0, 100, 2))
-    trail, _ = watched("growth(anon, 1min) > 1M/min", ticks)
-    assert extend(trail, ticks[-1][1], [], 100) is None
+    trend, _ = watched("growth(anon, 1min) > 1M/min", ticks)
+    assert extend(trend, ticks[-1][1], [], 100) is None
     other = comparisons(parse_condition("events.oom > 0 in 1h"))
-    assert extend(trail, ticks[-1][1], other, 100).points == {}
+    assert extend(trend, ticks[-1][1], other, 100).points == {}
 
 
 # --- the time that is left ---------------------------------------------------------------------
@@ -310,8 +310,8 @@ def test_an_increase_is_counted_from_the_start_of_its_span(counts, expected):
 
 
 def test_only_changes_of_counts_are_kept():
-    trail, _ = watched("events.oom > 0 in 1h", counted((at, 3) for at in range(5000)))
-    assert len(trail.events) == 1
+    trend, _ = watched("events.oom > 0 in 1h", counted((at, 3) for at in range(5000)))
+    assert len(trend.events) == 1
 
 
 def test_an_increase_of_what_is_not_known_is_not_known():
@@ -325,13 +325,13 @@ def test_an_increase_is_never_told_wrong(steps):
     at, count = 0.0, 0
     history = []
     wanted = list(comparisons(parse_condition("events.oom > 0 in 1min")))
-    trail = None
+    trend = None
     for gap, more in steps:
         at, count = at + gap, count + more
         history.append((at, count))
         unit = sampled(events_oom=count)
-        trail = extend(trail, unit, wanted, at)
-        low, high = UnitFacts(unit, trail, at).derived("events.oom", INCREASE, 60.0)
+        trend = extend(trend, unit, wanted, at)
+        low, high = UnitFacts(unit, trend, at).derived("events.oom", INCREASE, 60.0)
         before = [total for time, total in history if time <= at - 60]
         true = count - (before[-1] if before else 0)
         assert low <= true <= high
@@ -341,8 +341,8 @@ def test_an_increase_is_never_told_wrong(steps):
 def test_what_is_remembered_of_a_throttled_unit_is_bounded_and_nearly_right():
     """A change at each tick of a long span; what is thinned out is counted with what came before it."""
     ticks = [(float(at), sampled(events_high=10 * at)) for at in range(5000)]
-    trail, facts = watched("events.high > 0 in 1h", ticks)
-    assert len(trail.events) < 1000
+    trend, facts = watched("events.high > 0 in 1h", ticks)
+    assert len(trend.events) < 1000
     for span in (10.0, 60.0, 3600.0):
         low, high = facts.derived("events.high", INCREASE, span)
         assert low == high

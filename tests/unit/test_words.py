@@ -1,0 +1,124 @@
+"""The words: one word has one meaning, and those that were replaced don't come back."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src/unitmem"
+TREES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+CLASSES = {
+    "action",
+    "budget",
+    "decision",
+    "ladder",
+    "obstacle",
+    "outcome",
+    "override",
+    "phase",
+    "policy",
+    "step",
+    "trend",
+}
+"""The words of the glossary that are classes of `policy`."""
+REPLACED = {
+    "climb": "advance",
+    "door": "listener",
+    "hears": "receives",
+    "keeper": "override",
+    "patience": "timeout",
+    "story": "explanation",
+    "survey": "sample",
+    "teller": "reporter",
+    "telling": "reporting",
+    "told": "reported",
+    "trail": "trend",
+    "weigh": "measure",
+}
+"""Words that must not be in names, with those that took their place."""
+HOLD = {"hold", "NO_HOLD", "_holds"}
+"""The names with the word: a step's `for`, the warning about a step without one, and a comparison that holds."""
+
+
+def glossary() -> set[str]:
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Words\n")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| ([a-z]+) \|", section, re.MULTILINE)) - {"word"}
+
+
+def identifiers(tree: ast.AST) -> Iterator[str]:
+    """Yield every name that is defined or used in `tree`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.MatchAs(name=str(name)):
+                yield name
+            case ast.keyword(arg=str(name)):
+                yield name
+            case ast.alias(name=name, asname=alias):
+                yield from (*name.split("."), alias or "")
+            case ast.ImportFrom(module=str(name)):
+                yield from name.split(".")
+
+
+def words(identifier: str) -> set[str]:
+    """Return the words of a name, in lower case and in the singular."""
+    found = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", identifier)
+    return {word.lower() for word in found} | {singular(word.lower()) for word in found}
+
+
+def singular(word: str) -> str:
+    return re.sub("ies$", "y", word) if word.endswith("ies") else word.removesuffix("s")
+
+
+def classes(tree: ast.AST) -> list[str]:
+    return [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+@pytest.mark.parametrize(
+    ("identifier", "expected"),
+    [
+        ("_told_unknown", {"told", "unknown"}),
+        ("print_stories", {"print", "story", "stories"}),
+        ("GrowthTrend", {"growth", "trend"}),
+        ("MAX_DOORS", {"max", "door", "doors"}),
+        ("History", {"history"}),
+    ],
+)
+def test_a_name_is_split_into_words(identifier, expected):
+    assert words(identifier) == expected
+
+
+def test_what_is_a_class_has_its_word():
+    of_policy = {
+        name for path, tree in TREES.items() if path.parent.name == "policy" for name in classes(tree)
+    }
+    assert glossary() >= CLASSES
+    assert {word.capitalize() for word in CLASSES} <= of_policy
+    assert {name.lower() for name in of_policy} & glossary() == CLASSES
+
+
+def test_a_class_has_a_name_of_its_own():
+    named = Counter(name for tree in TREES.values() for name in classes(tree))
+    assert [name for name, count in named.items() if count > 1] == []
+
+
+def test_no_name_has_a_word_that_was_replaced():
+    for path, tree in TREES.items():
+        for identifier in {path.stem, *identifiers(tree)}:
+            assert words(identifier) & REPLACED.keys() == set(), f"{path}: {identifier}"
+
+
+def test_hold_is_a_steps_for_and_nothing_else():
+    assert {name for tree in TREES.values() for name in identifiers(tree) if "hold" in words(name)} == HOLD
+
+
+def test_no_word_that_was_replaced_is_explained():
+    assert glossary() & REPLACED.keys() == set()
