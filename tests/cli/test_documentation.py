@@ -13,6 +13,7 @@ from documents import CHECKOUT, PAGES, anchors, blocks, commands, links, policie
 from unitmem.cli import VERBS, main
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES
+from unitmem.policy import journal_fields
 from unitmem.policy.actions import (
     ACTIONS,
     DEFAULT_END_TIMEOUT,
@@ -34,7 +35,7 @@ from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.warnings import Code
 from unitmem.simulate.lint import review
-from unitmem.tell import journal, wording
+from unitmem.tell import wording
 from unitmem.text import format_span
 from unitmem.unit import Invocation, ManagerKind
 
@@ -109,7 +110,7 @@ def test_the_policy_manual_explains_every_warning():
 
 
 def test_the_service_manual_names_the_message_ids():
-    ids = [value for name, value in vars(journal).items() if name.endswith("_MESSAGE_ID")]
+    ids = [value for name, value in vars(journal_fields).items() if name.endswith("_MESSAGE_ID")]
     assert len(ids) == 4
     assert [message_id for message_id in ids if message_id not in MANUAL["unitmem@.service.8"]] == []
 

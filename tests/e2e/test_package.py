@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unitmem import __version__
-from unitmem.tell.journal import DECISION_MESSAGE_ID
+from unitmem.policy.journal_fields import DECISION_MESSAGE_ID
 
 pytestmark = pytest.mark.suites("trixie")
 

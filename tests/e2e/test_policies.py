@@ -275,3 +275,36 @@ def test_the_slice_around_the_guard_itself_is_protected(policy, journal, eventua
             f"the refusal to stop {name} is told",
         )
         assert [entry["UNITMEM_RESULT"] for entry in entries] == ["refused"]
+
+
+UNIT_DIRECTORY = "/run/systemd/system"
+
+
+def test_a_policy_that_names_an_alias_governs_the_unit(host, policy, journal, eventually):
+    """As mysql.service is one of mariadb.service; it is loaded only after the watch has begun."""
+    name, alias = "e2e-real.service", "e2e-nick.service"
+    text = "[Service]\\nExecStart=/usr/local/lib/unitmem-workloads/leak --start 24M --rate 0 --max 24M\\n"
+    host.check_output(f"printf '{text}' >{UNIT_DIRECTORY}/{name} && ln -s {name} {UNIT_DIRECTORY}/{alias}")
+    host.check_output("systemctl daemon-reload")
+    since = journal.now()
+    try:
+        watch = policy("""
+            interval: 1s
+            policies:
+              - name: alias
+                units: ["e2e-nick.service"]
+                steps: [{when: "anon > 16M", for: 2s, do: {signal: SIGUSR1, to: main}}]
+        """)
+        host.check_output("systemctl start %s", name)
+        eventually(
+            lambda: any("SIGUSR1 delivered" in message for message in journal.messages(name, since)),
+            "the unit is signalled under its own name",
+        )
+        path = f"/etc/unitmem/{watch.name.removeprefix('unitmem@').removesuffix('.service')}.yaml"
+        checked = host.run("unitmem check %s", path)
+        assert f"{alias} is an alias of {name}" in checked.stderr
+        assert f"{name} (alias {alias})" in host.check_output("unitmem plan %s", path)
+    finally:
+        host.run(
+            f"systemctl stop {name}; rm -f {UNIT_DIRECTORY}/{name} {UNIT_DIRECTORY}/{alias}; systemctl daemon-reload"
+        )

@@ -23,7 +23,7 @@ from unitmem.explain.entries import (
     unit_of_cgroup,
 )
 from unitmem.explain.journalctl import command, is_about, parse_entry, read_entries
-from unitmem.tell.journal import DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID
+from unitmem.policy.journal_fields import DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID
 
 UNIT = "web.service"
 ONE, TWO, THREE = ("1" * 32, "2" * 32, "3" * 32)

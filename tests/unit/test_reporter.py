@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from unitmem.policy.decision import Override
+from unitmem.policy.journal_fields import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID
 from unitmem.policy.state import Ladder, State, StepState
 from unitmem.record.recorder import Recorder
-from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Journal
+from unitmem.tell.journal import Journal
 from unitmem.tell.reporter import Reporter
 from unitmem.unit import Invocation, ManagerKind
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unitmem.tell.journal import DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID
+from unitmem.policy.journal_fields import DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID
 from unitmem.unit import is_unit_name, unit_kind
 
 # --- fields ------------------------------------------------------------------------------------

@@ -21,14 +21,16 @@ from unitmem.explain.entries import (
     text,
     unit_of_cgroup,
 )
-from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, UNIT_FIELD
-from unitmem.tell.journal import (
+from unitmem.policy.journal_fields import (
     ACTION_FIELD,
     DECISION_MESSAGE_ID,
     INVOCATION_FIELD,
     OBJECT_FIELDS,
     OUTCOME_MESSAGE_ID,
+    POLICY_FIELD,
     RESULT_FIELD,
+    STEP_FIELD,
+    UNIT_FIELD,
 )
 
 #: What `ending.attribute` looks at; journalctl adds the cursor, the times and the boot.

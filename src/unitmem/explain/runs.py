@@ -23,13 +23,16 @@ from unitmem.explain.entries import (
     unit_of_cgroup,
     values,
 )
-from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, UNIT_FIELD, Result
-from unitmem.tell.journal import (
+from unitmem.policy.decision import Result
+from unitmem.policy.journal_fields import (
     ACTION_FIELD,
     DECISION_MESSAGE_ID,
     INVOCATION_FIELD,
     OBJECT_FIELDS,
+    POLICY_FIELD,
     RESULT_FIELD,
+    STEP_FIELD,
+    UNIT_FIELD,
 )
 from unitmem.text import format_size, printable
 from unitmem.unit import ManagerKind, is_within, unit_kind

@@ -12,6 +12,7 @@ from unitmem.kernel.process import (
 from unitmem.measure.catalogue import Dimension
 from unitmem.policy.action import Action
 from unitmem.policy.condition import Finding
+from unitmem.policy.journal_fields import POLICY_FIELD, STEP_FIELD, UNIT_FIELD
 from unitmem.policy.model import step_number
 from unitmem.unit import Invocation
 
@@ -115,12 +116,6 @@ class Override:
     unit: str
     former: Mapping[str, int | None] = field(hash=False)
     """Bytes by property; None is infinity."""
-
-
-# Of what is told about a decision, the three that `explain` reads back
-UNIT_FIELD = "UNITMEM_UNIT"
-POLICY_FIELD = "UNITMEM_POLICY"
-STEP_FIELD = "UNITMEM_STEP"
 
 
 def environment_of(decision: Decision) -> dict[str, str]:

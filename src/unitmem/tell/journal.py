@@ -15,22 +15,6 @@ from pathlib import Path
 from typing import TextIO
 
 from unitmem.tell.journald import JOURNALD_SOCKET, Journald
-from unitmem.unit import ManagerKind
-
-DECISION_MESSAGE_ID = "d1ecd066ddcc4fde918b1e2af62bf70f"
-OUTCOME_MESSAGE_ID = "0764b90c0b544cf4a7569e666628681b"
-UNKNOWN_MESSAGE_ID = "03f96251d69c40ff990e76adeab0ef43"
-SET_BACK_MESSAGE_ID = "11bb2b14a3934feaae646ddbac4c7893"
-
-# With those of `policy.decision`, all that `explain` reads back
-ACTION_FIELD = "UNITMEM_ACTION"
-RESULT_FIELD = "UNITMEM_RESULT"
-INVOCATION_FIELD = "OBJECT_SYSTEMD_INVOCATION_ID"
-OBJECT_FIELDS = {
-    ManagerKind.SYSTEM: "OBJECT_SYSTEMD_UNIT",
-    ManagerKind.USER: "OBJECT_SYSTEMD_USER_UNIT",
-}
-"""The field with the unit that an entry is about, by manager."""
 
 
 class Priority(IntEnum):

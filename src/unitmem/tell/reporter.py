@@ -7,13 +7,14 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
-from unitmem.policy.decision import POLICY_FIELD, STEP_FIELD, Decision, Outcome, Override
+from unitmem.policy.decision import Decision, Outcome, Override
+from unitmem.policy.journal_fields import POLICY_FIELD, SET_BACK_MESSAGE_ID, STEP_FIELD, UNKNOWN_MESSAGE_ID
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.record.history import Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
-from unitmem.tell.journal import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID, Entry, Journal, Priority
+from unitmem.tell.journal import Entry, Journal, Priority
 from unitmem.tell.once import Once
 from unitmem.tell.wording import decision_entry, outcome_entry, unit_fields
 from unitmem.unit import Invocation, ManagerKind

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from unitmem.policy.decision import (
-    POLICY_FIELD,
-    STEP_FIELD,
-    UNIT_FIELD,
-    Decision,
-    Obstacle,
-    Outcome,
-    Result,
-    environment_of,
-)
-from unitmem.tell.journal import (
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Result, environment_of
+from unitmem.policy.journal_fields import (
     ACTION_FIELD,
     DECISION_MESSAGE_ID,
     INVOCATION_FIELD,
     OBJECT_FIELDS,
     OUTCOME_MESSAGE_ID,
+    POLICY_FIELD,
     RESULT_FIELD,
-    Entry,
-    Priority,
+    STEP_FIELD,
+    UNIT_FIELD,
 )
+from unitmem.tell.journal import Entry, Priority
 from unitmem.text import format_span
 from unitmem.unit import ManagerKind
 
