@@ -186,11 +186,14 @@ class System:
                 before: object = None
                 while True:
                     tracker.update(manager)
-                    sample = self._sample(tracker, wanted)
-                    runs = {unit.invocation for unit in sample.units.values()}
-                    if sample.at >= due or runs != before:
+                    runs = {
+                        (each.unit.name, each.unit.invocation_id, cgroup.inode)
+                        for each, cgroup in tracker.present()
+                    }
+                    # a signal about another unit is no reason to read these
+                    if time.monotonic() >= due or runs != before:
                         before = runs
-                        yield sample
+                        yield self._sample(tracker, wanted)
                     now = time.monotonic()
                     if now >= due:
                         due = started + ((now - started) // interval + 1) * interval
