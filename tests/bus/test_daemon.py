@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from unitmem.act.perform import perform
 from unitmem.daemon.main import metrics_targets
 from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, UsageError
+from unitmem.measure.collect import measure_largest
 from unitmem.policyfile import reader as config
+from unitmem.record.history import FILE_NAME as HISTORY
+from unitmem.record.history import History
 from unitmem.tell.exporter import Exporter
 from unitmem.tell.journal import Journal
 from unitmem.tell.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
@@ -229,3 +234,62 @@ def test_a_policy_that_names_an_alias_governs_the_unit(systemd, manager, cgroups
         asked = len(systemd.calls())
         watch.tick(time.monotonic())
         assert len(systemd.calls()) == asked, "a tick in which nothing changes asks nothing"
+
+
+MILD_AND_HARSH = """
+policies:
+  - name: mild
+    units: ["*.service"]
+    steps: [{when: "current > 1K", do: log}, {when: "current > 1K", do: {set: {MemoryHigh: 512M}}}]
+  - name: harsh
+    units: ["hog.service"]
+    steps: [{when: "current > 1K", do: stop}]
+"""
+
+
+def test_a_tick_acts_before_it_describes_and_the_gravest_comes_first(
+    systemd, manager, cgroups, tmp_path, monkeypatch
+):
+    """Neither a process of the unit is made to wait before that, nor is what another unit's `set` overrides asked for."""
+    acts = ("Stop", "SetProperties", "MemoryHigh")
+    for name in ("apt.service", "hog.service"):
+        path = f"/system.slice/{name}"
+        systemd.add(name, control_group=path, directory=cgroups.make(path))
+    described, measure = [], measure_largest
+    monkeypatch.setattr(
+        "unitmem.daemon.watch.measure_largest",
+        lambda *of: described.append(len(systemd.calls(*acts))) or measure(*of),
+    )
+    path, stream = tmp_path / "p.yaml", io.StringIO()
+    path.write_text(MILD_AND_HARSH)
+    world = World(cgroup_root=cgroups.root, open_journal=lambda: Journal(stream=stream))
+    with Watch(path, config.load(path), manager, world) as watch:
+        watch.tick(time.monotonic())
+    done = ["MemoryHigh", "SetProperties", "Stop", "MemoryHigh", "SetProperties"]
+    assert [method for method, _ in systemd.calls(*acts)][: len(done)] == done
+    assert described == [len(done)] * 5
+    told = [line for line in stream.getvalue().splitlines() if "current " in line]
+    assert ["hog" in line for line in told] == [True, True, True, False, False]
+
+
+def test_the_processes_of_what_an_action_ends_are_recorded(systemd, manager, cgroups, tmp_path, monkeypatch):
+    child = subprocess.Popen(["sleep", "600"])
+
+    def end(*arguments):
+        child.kill()
+        child.wait()
+        return perform(*arguments)
+
+    monkeypatch.setattr("unitmem.daemon.watch.perform", end)
+    group = "/system.slice/hog.service"
+    systemd.add("hog.service", control_group=group, directory=cgroups.make(group, child.pid))
+    path = tmp_path / "p.yaml"
+    path.write_text(POLICY.replace("anon > 1G", "current > 1K").replace("log", "stop"))
+    world = World(cgroup_root=cgroups.root, state_directory=tmp_path)
+    with Watch(path, config.load(path), manager, world) as watch:
+        watch.tick(time.monotonic())
+    with History(tmp_path / HISTORY) as history:
+        (decision, *_) = history.events("hog.service")
+    ((process),) = decision.detail["processes"]
+    assert (process["pid"], process["name"]) == (child.pid, "sleep")
+    assert process["rss"] > 0

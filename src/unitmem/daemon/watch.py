@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from unitmem.act.perform import follow_up, perform
 from unitmem.act.task import Pending
@@ -21,13 +21,13 @@ from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError
-from unitmem.kernel.process import Process
+from unitmem.kernel.cgroup import Cgroup
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
-from unitmem.measure.collect import measure_largest
-from unitmem.measure.sample import Sample
-from unitmem.policy.decision import Decision, Outcome
+from unitmem.measure.collect import list_few, measure_largest
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.decision import Decision, Outcome, gravest_first
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Policy, PolicyFile, observing
 from unitmem.policy.state import State, carry_over, rearm, retry_all
@@ -226,24 +226,33 @@ class Watch:
     # --- acting ---
 
     def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
-        """Perform the decisions; the state is saved first, so that a crash doesn't repeat them."""
-        overrides = [
-            self.overrides.prepare(decision, self.connection.answering(now)) for decision in decisions
-        ]
+        """Perform the decisions, the gravest first; then describe them, for which processes and the journal may wait.
+
+        The state is saved before, so that a crash doesn't repeat them.
+        """
         if decisions:
             self._save(now, ahead=True)
-        for decision, override in zip(decisions, overrides, strict=True):
+        for deed in [self._perform(decision, sample, now) for decision in gravest_first(decisions)]:
             self._alive()
-            tracked = self.tracker.find(decision.unit)
-            cgroup = None if tracked is None else tracked.cgroup
-            message = self._reporter.decided(decision)
-            processes: Sequence[Process] = ()
-            if cgroup is not None:  # else found gone in this very tick
-                processes = measure_largest(sample.units[decision.unit], cgroup)
-                outcome = perform(decision, cgroup, self.connection.answering(now), now, override)
-            self._reporter.record(decision, message, processes)
-            if cgroup is not None:
-                self._conclude(outcome, now)
+            message = self._reporter.decided(deed.decision)
+            processes = () if deed.cgroup is None else measure_largest(deed.unit, deed.cgroup)
+            self._reporter.record(deed.decision, message, processes)
+            if deed.outcome is not None:
+                self._conclude(deed.outcome, now)
+
+    def _perform(self, decision: Decision, sample: Sample, now: float) -> _Deed:
+        self._alive()
+        tracked, unit = self.tracker.find(decision.unit), sample.units[decision.unit]
+        cgroup = None if tracked is None else tracked.cgroup
+        if cgroup is None:  # found gone in this very tick
+            return _Deed(decision, unit)
+        manager = self.connection.answering(now)
+        override = self.overrides.prepare(decision, manager)
+        if override is not None:
+            self._save(now, ahead=True)  # what is overridden is stored nowhere else
+        if decision.acts:  # what it ends may be gone before it is described
+            unit = list_few(unit, cgroup)
+        return _Deed(decision, unit, cgroup, perform(decision, cgroup, manager, now, override))
 
     def _conclude(self, outcome: Outcome | Pending, now: float) -> None:
         if isinstance(outcome, Pending):
@@ -336,6 +345,16 @@ def load_policies(path: Path, *, observe: bool) -> Checked:
     """
     checked = reader.load(path)
     return replace(checked, file=observing(checked.file)) if observe else checked
+
+class _Deed(NamedTuple):
+    """A decision that was performed, and the unit as it was before."""
+
+    decision: Decision
+    unit: UnitSample
+    cgroup: Cgroup | None = None
+    """None for a unit that is gone, so that nothing was performed."""
+    outcome: Outcome | Pending | None = None
+
 
 
 def _summary(policies: tuple[Policy, ...]) -> str:

@@ -19,6 +19,7 @@ from unitmem.measure.sample import UnitSample
 from unitmem.unit import Invocation, Unit
 
 _RECORDED = 10
+_FEW = 50  # some 2 ms
 _MEASURED_AT_MOST = 1 << 30  # some 15 ms
 
 
@@ -83,10 +84,20 @@ def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
     return _with_processes(sample, processes)
 
 
+def list_few(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> UnitSample:
+    """Return `sample` with the processes of its unit and their RSS, if they are few; no process waits for that."""
+    try:
+        if sample.processes or len(cgroup.pids(proc)) > _FEW:
+            return sample
+        return replace(sample, processes=tuple(read_processes(cgroup, proc)))
+    except (CgroupGoneError, OSError):
+        return sample
+
+
 def measure_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
     """Return the largest few processes of a unit with command lines, and with PSS unless reading it takes long.
 
-    Values that `sample` already has are not read again.
+    Values that `sample` already has are not read again; those of its processes that have ended are all that is known.
     """
     try:
         processes = sample.processes or tuple(read_processes(cgroup, proc))
@@ -102,7 +113,7 @@ def measure_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) 
             known = process.pss is not None or process.unknown is not None
             measured.append(process if known else with_pss(process, proc))
         except ProcessGoneError:
-            continue
+            measured.append(process)
     return measured
 
 

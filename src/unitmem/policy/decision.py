@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -89,6 +89,15 @@ class Decision:
     def acts(self) -> bool:
         """Whether performing it does anything to the unit."""
         return self.refusal is None and not self.observe and self.action.acts
+
+
+def gravest_first(decisions: Sequence[Decision]) -> list[Decision]:
+    """Return `decisions` in the order to perform them: units by their gravest action, a unit's own as they were given."""
+    gravest: dict[str, int] = {}
+    for decision in decisions:
+        if decision.acts:
+            gravest[decision.unit] = max(gravest.get(decision.unit, 0), decision.action.severity)
+    return sorted(decisions, key=lambda decision: -gravest.get(decision.unit, 0))
 
 
 @dataclass(frozen=True, slots=True)
