@@ -78,6 +78,10 @@ class BusError(UnitmemError):
         """The D-Bus error's name, such as `org.freedesktop.DBus.Error.AccessDenied`; None if it has none."""
 
 
+class RefusedError(BusError):
+    """The manager refuses the call for good, as the unit is configured; `str()` is what it says."""
+
+
 class BusLostError(BusError):
     """The connection to the service manager is dead, or timed out: only a new connection may work."""
 

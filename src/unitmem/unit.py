@@ -71,6 +71,19 @@ class Invocation:
     cgroup_inode: int
 
 
+@dataclass(frozen=True, slots=True)
+class StartLimit:
+    """How often a unit may be started, by hand, by unitmem or by its Restart=: see systemd.unit(5)."""
+
+    burst: int
+    """StartLimitBurst=."""
+    interval: float
+    """StartLimitIntervalSec=."""
+
+    def __str__(self) -> str:
+        return f"StartLimitBurst={self.burst} in StartLimitIntervalSec={self.interval:g}s"
+
+
 def unit_kind(name: str) -> str:
     """Return `service` of `ssh.service`; an empty string where the name has no dot."""
     return name.rpartition(".")[2] if "." in name else ""

@@ -104,7 +104,10 @@ class FakeUnit:
     dependents: dict[str, list[str]] = field(default_factory=dict)
     """The names of other units, by the property that has them."""
     restarts: str = "up"
-    """What a restart leads to: `up`, `down`, or `hangs`, which takes a SIGKILL to go on."""
+    """What a restart leads to: `up`, `down`, `start-limit-hit`, or `hangs`, which takes a SIGKILL to go on."""
+    refuses_manual_stop: bool = False
+    start_limit: tuple[int, int] = (5, 10_000_000)
+    """StartLimitBurst= and StartLimitIntervalSec= in µs."""
     freezes: bool = True
     """Whether its processes stand still when they are to be frozen, and go on when thawed."""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -130,6 +133,8 @@ class FakeUnit:
                 "ActiveState": Variant("s", self.active_state),
                 "SubState": Variant("s", self.sub_state),
                 "InvocationID": Variant("ay", bytes.fromhex(self.invocation_id)),
+                "StartLimitBurst": Variant("u", self.start_limit[0]),
+                "StartLimitIntervalUSec": Variant("t", self.start_limit[1]),
                 **{name: Variant("as", self.dependents.get(name, [])) for name in _DEPENDENTS},
             }
         if interface != f"{NAME}.{self.kind.capitalize()}":
@@ -422,7 +427,17 @@ class Daemon:
         except RefusalError:
             return FakeUnit(name, load_state="not-found", active_state="inactive", invocation_id="")
 
+    def check_manual_stop(self, unit: FakeUnit) -> None:
+        """Refuse a request as bus_unit_queue_job() of systemd does."""
+        if unit.refuses_manual_stop:
+            raise RefusalError(
+                NAME + ".OnlyByDependency",
+                f"Operation refused, unit {unit.name} may be requested by dependency only "
+                "(it is configured to refuse manual start/stop).",
+            )
+
     def stop(self, unit: FakeUnit) -> tuple[str, list[Any]]:
+        self.check_manual_stop(unit)
         self.job("JobNew", unit.name)
         if unit.stops:
             asyncio.get_running_loop().call_soon(self.end, unit)
@@ -438,9 +453,11 @@ class Daemon:
         return "", []
 
     def restart(self, unit: FakeUnit) -> tuple[str, list[Any]]:
+        self.check_manual_stop(unit)
         self.job("JobNew", unit.name)
         unit.restart_queued = True
-        then = {"up": self.come_up, "down": self.stay_down}.get(unit.restarts)
+        ways = {"up": self.come_up, "down": self.stay_down, "start-limit-hit": self.hit_the_start_limit}
+        then = ways.get(unit.restarts)
         if then is not None:
             asyncio.get_running_loop().call_soon(then, unit)
         return "o", [JOB_PATH]
@@ -461,6 +478,12 @@ class Daemon:
         self.end(unit)
         unit.active_state, unit.sub_state, unit.result = "failed", "failed", "exit-code"
         unit.invocation_id, unit.restart_queued = new_invocation_id(), False
+
+    def hit_the_start_limit(self, unit: FakeUnit) -> None:
+        """No other run, so the invocation stays."""
+        self.end(unit)
+        unit.active_state, unit.sub_state, unit.result = "failed", "failed", "start-limit-hit"
+        unit.restart_queued = False
 
     def freeze(self, unit: FakeUnit, *, frozen: bool) -> tuple[str, list[Any]]:
         if unit.active_state != "active":

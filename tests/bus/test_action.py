@@ -470,6 +470,65 @@ def test_a_stop_without_its_manager(manager: Manager, cgroups: CgroupTree, start
     assert outcome.result is Result.VERIFIED
 
 
+# --- what the manager refuses for good ---
+
+REFUSAL = f"unit {NAME} may be requested by dependency only (it is configured to refuse manual start/stop)."
+
+
+@pytest.mark.parametrize("action", [Stop(30), Restart(30)], ids=str)
+def test_what_is_refused_for_good_is_told_in_the_managers_words_and_costs_nothing(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running], action: Action
+):
+    running = start(refuses_manual_stop=True)
+    outcome = done(perform(running.decision(action), running.cgroup, manager, 5))
+    assert (outcome.result, outcome.again, outcome.untried) == (Result.FAILED, False, True)
+    assert REFUSAL in outcome.detail
+    assert manager.describe(NAME).active_state == "active"
+
+
+def test_a_stop_that_is_refused_for_good_takes_its_last_resort_at_once(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]
+):
+    running = start(refuses_manual_stop=True)
+    pending = under_way(perform(running.decision(Stop(30, LastResort.KILL)), running.cgroup, manager, 5))
+    assert (pending.killed, pending.deadline) == (True, 5 + END_WAIT)
+    assert systemd.calls("Kill", "KillUnit") == [("Kill", ["all", signal.SIGKILL])]
+    outcome = done(follow_up(pending, manager, 6))
+    assert outcome.result is Result.VERIFIED
+    assert outcome.detail.startswith("killed, as the manager refuses to stop it (Operation refused, ")
+    assert outcome.detail.endswith("; gone 6s after the decision")
+
+
+@pytest.mark.parametrize("comes_up", [True, False])
+def test_a_restart_that_is_refused_for_good_takes_its_last_resort_at_once(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running], comes_up: bool
+):
+    """Whether a run follows is for the unit's Restart= to say; without one, nothing is waited for."""
+    running = start(refuses_manual_stop=True)
+    pending = under_way(perform(running.decision(Restart(30, LastResort.KILL)), running.cgroup, manager, 5))
+    assert (pending.killed, pending.deadline) == (True, 35)
+    if comes_up:
+        systemd.restart(NAME, active_state="active")
+    outcome = done(follow_up(pending, manager, 6))
+    assert outcome.result is (Result.VERIFIED if comes_up else Result.FAILED)
+    assert f"as the manager refuses to restart it (Operation refused, {REFUSAL})" in outcome.detail
+
+
+def test_a_restart_that_hits_the_start_limit_is_told_at_once_with_the_way_out(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]
+):
+    running = start(restarts="start-limit-hit", start_limit=(2, 600_000_000))
+    pending = under_way(perform(running.decision(Restart(90)), running.cgroup, manager, 0))
+    outcome = done(follow_up(pending, manager, 1))
+    assert (outcome.result, outcome.again) == (Result.FAILED, False)
+    for words in (
+        "start-limit-hit (StartLimitBurst=2 in StartLimitIntervalSec=600s)",
+        f"`systemctl reset-failed {NAME}`",
+        f"`systemctl start {NAME}`",
+    ):
+        assert words in outcome.detail
+
+
 # --- signals to one process ---
 
 

@@ -227,6 +227,19 @@ def test_what_had_to_wait_for_the_manager_is_done_as_soon_as_it_is_back(start, s
     assert len(systemd.calls("Stop")) == 1
 
 
+def test_what_the_manager_refuses_for_good_is_tried_and_told_once(start, systemd, web, capsys):
+    systemd.change(NAME, refuses_manual_stop=True)
+    watch = start("stop")
+    now = time.monotonic()
+    for second in range(0, 600, 20):
+        watch.tick(now + second)
+    assert len(systemd.calls("Stop")) == 1
+    assert watch.state.spent == {}
+    assert watch.state.ending == frozenset()
+    told = capsys.readouterr().err
+    assert told.count(f"unit {NAME} may be requested by dependency only") == 1
+
+
 def test_a_freeze_that_takes_long_keeps_no_other_action_waiting(start, systemd, web, monkeypatch):
     monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "200ms")
     watch = start('freeze}, {when: "current > 2K", do: stop')

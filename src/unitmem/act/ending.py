@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from unitmem.act.task import OVER, Pending, Task
-from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError
+from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError, RefusedError
 from unitmem.kernel.cgroup import CgroupGoneError
-from unitmem.policy.actions import END_WAIT
+from unitmem.policy.actions import END_WAIT, LastResort
 from unitmem.policy.decision import Outcome, Result
 
 
@@ -44,6 +45,25 @@ def kill_all(task: Task[Any]) -> None:
         task.cgroup.kill()
     except OSError:
         task.manager.kill_unit(task.decision.unit, task.invocation_id, "all", signal.SIGKILL)
+
+
+def request_end(task: Task[Any], ask: Callable[[str, str | None], None]) -> Pending:
+    """Ask the manager by `ask`; where it refuses for good, take the last resort at once if there is one.
+
+    Raises:
+        RefusedError: it refuses for good, and there is no last resort.
+        InvocationGoneError, NoSuchUnitError, CgroupGoneError: that run is over.
+        BusError: it can't be asked.
+    """
+    pending = task.pending(task.action.timeout)
+    try:
+        ask(task.decision.unit, task.invocation_id)
+    except RefusedError as error:
+        if task.action.otherwise is not LastResort.KILL:
+            raise
+        kill_all(task)
+        return replace(pending, killed=True, refusal=str(error))
+    return pending
 
 
 def take_last_resort(task: Task[Any], pending: Pending) -> Outcome | Pending:

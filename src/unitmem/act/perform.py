@@ -15,7 +15,14 @@ from typing import Any, Protocol
 
 from unitmem.act import freezer, kill, reclaim, restart, run, set_properties, signal, stop
 from unitmem.act.task import Pending, Task
-from unitmem.errors import BusError, BusLostError, InvocationGoneError, NoSuchUnitError, OutOfReachError
+from unitmem.errors import (
+    BusError,
+    BusLostError,
+    InvocationGoneError,
+    NoSuchUnitError,
+    OutOfReachError,
+    RefusedError,
+)
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.manager.systemd import Manager
 from unitmem.policy.action import Action
@@ -74,6 +81,9 @@ def perform(
         return task.outcome(Result.GONE, detail)
     except OutOfReachError as error:
         return Outcome(decision, Result.FAILED, f"it can't be done: {error}", now, again=True, untried=True)
+    except RefusedError as error:
+        detail = f"the manager refuses it, so it is not tried again in this episode: {error}"
+        return Outcome(decision, Result.FAILED, detail, now, untried=True)
     except BusLostError as error:
         if not action.is_harmless_twice:
             return task.outcome(Result.FAILED, f"whether it was done is not known: {error}")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unitmem.act.ending import take_last_resort
-from unitmem.act.task import Pending, Task
+from unitmem.act.ending import request_end, take_last_resort
+from unitmem.act.task import OVER, Pending, Task
 from unitmem.errors import BusError, NoSuchUnitError
 from unitmem.policy.actions import LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
+from unitmem.unit import ManagerKind
+
+START_LIMIT_HIT = "start-limit-hit"
+"""Result= of a unit that was started more often than StartLimitBurst= allows."""
 
 
 def perform(task: Task[Restart]) -> Outcome | Pending:
     if task.unit_meant().active_state == "deactivating":
         # a restart would undo that, and start what somebody wants to be stopped
         return task.outcome(Result.GONE, "it is stopping already")
-    task.manager.restart_unit(task.decision.unit, task.invocation_id)
-    return task.pending(task.action.timeout)
+    return request_end(task, task.manager.restart_unit)
 
 
 def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
@@ -29,9 +32,11 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             is_old = unit.invocation_id == run and (run is not None or task.cgroup.exists())
             state = unit.state
             if unit.active_state == "active" and not is_old:
-                killed = ", killed first" if pending.killed else ""
+                killed = ", killed first" + _refused(pending) if pending.killed else ""
                 detail = f"restarted{killed}; the new run was up {task.waited} after the decision"
                 return task.outcome(Result.VERIFIED, detail)
+            if unit.active_state in OVER and (why := _stays_down(task, pending)) is not None:
+                return task.outcome(Result.FAILED, why)
         except NoSuchUnitError:
             state, is_old = "not loaded", False
         except BusError:
@@ -48,3 +53,25 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             return replace(after, deadline=task.now + task.action.timeout)
     detail = f"{task.waited} after it was asked for, the unit is {state}"
     return task.outcome(Result.FAILED, detail, again=is_there)
+
+
+def _refused(pending: Pending) -> str:
+    return "" if pending.refusal is None else f", as the manager refuses to restart it ({pending.refusal})"
+
+
+def _stays_down(task: Task[Restart], pending: Pending) -> str | None:
+    """Return why the unit, which is down, won't come up by itself; None if it may.
+
+    Between its stop and its start it is down as well, and may have failed in its stop.
+    """
+    manager, name = task.manager, task.decision.unit
+    if pending.refusal is not None:  # so no job is queued
+        return f"killed{_refused(pending)}; it is down"
+    if manager.result(name) != START_LIMIT_HIT:
+        return None
+    limit = manager.start_limit(name)
+    systemctl = "systemctl --user" if manager.kind is ManagerKind.USER else "systemctl"
+    return (
+        f"it was stopped, and the manager refuses to start it: {START_LIMIT_HIT} ({limit}). "
+        f"It stays down until `{systemctl} reset-failed {name}` and `{systemctl} start {name}`"
+    )

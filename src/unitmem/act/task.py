@@ -28,6 +28,8 @@ class Pending:
     deadline: float
     killed: bool = False
     """Whether the last resort was taken."""
+    refusal: str | None = None
+    """What the manager said, where it refused the action for good, so that the last resort was taken at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, gravest_first
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Policy, PolicyFile, observing
-from unitmem.policy.state import State, carry_over, rearm, retry_all
+from unitmem.policy.state import State, carry_over, conclude, restart_timers, retry_all
 from unitmem.policyfile import reader
 from unitmem.policyfile.reader import Checked
 from unitmem.record.clock import Instant
@@ -258,8 +258,7 @@ class Watch:
         if isinstance(outcome, Pending):
             self.pending.append(outcome)
             return
-        if outcome.again:
-            self.state = rearm(self.state, outcome.decision, now, untried=outcome.untried)
+        self.state = conclude(self.state, outcome, now)
         self._reporter.concluded(outcome)
 
     def _save(self, now: float, *, ahead: bool = False) -> None:

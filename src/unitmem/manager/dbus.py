@@ -27,6 +27,15 @@ NOT_FOUND = frozenset(
         INVALID,
     }
 )
+REFUSED_FOR_GOOD = frozenset(
+    f"org.freedesktop.systemd1.{name}"
+    for name in (
+        "JobTypeNotApplicable",
+        "OnlyByDependency",  # RefuseManualStop=, RefuseManualStart=
+        "UnitMasked",
+    )
+)
+"""What the manager answers again and again until the unit's configuration is changed."""
 LOST = tuple(
     f"org.freedesktop.DBus.Error.{name}"
     for name in (

@@ -26,6 +26,7 @@ from unitmem.errors import (
     BusLostError,
     InvocationGoneError,
     NoSuchUnitError,
+    RefusedError,
     UnsupportedSystemError,
 )
 from unitmem.manager.dbus import (
@@ -34,6 +35,7 @@ from unitmem.manager.dbus import (
     LOST,
     LOST_NUMBERS,
     NOT_FOUND,
+    REFUSED_FOR_GOOD,
     TIMED_OUT,
     describe,
     error_name,
@@ -41,7 +43,7 @@ from unitmem.manager.dbus import (
     text_of,
     variants,
 )
-from unitmem.unit import CGROUP_KINDS, DEPENDENTS, ManagerKind, Unit, is_unit_name
+from unitmem.unit import CGROUP_KINDS, DEPENDENTS, ManagerKind, StartLimit, Unit, is_unit_name, unit_kind
 
 _SERVICE = b"org.freedesktop.systemd1"
 _MANAGER_PATH = b"/org/freedesktop/systemd1"
@@ -187,7 +189,7 @@ class Manager:
             raise _no_such_unit(name)
         if unit.kind not in CGROUP_KINDS:
             return unit
-        interface = b"org.freedesktop.systemd1." + unit.kind.capitalize().encode()
+        interface = _interface_of(unit.name)
         is_service = unit.kind == "service"
         has_control = unit.kind in ("service", "socket", "mount", "swap")
         return replace(
@@ -209,6 +211,30 @@ class Manager:
         with self._loaded(name) as path:
             found = {relation: self._property(path, _UNIT, relation, "as") for relation in DEPENDENTS}
         return {relation: tuple(sorted(map(text_of, units))) for relation, units in found.items() if units}
+
+    def result(self, name: str) -> str:
+        """Return Result= of the unit's last run: `success`, `oom-kill`, `start-limit-hit`, …
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded.
+            BusLostError: no answer.
+            BusError: refused, or units of this kind have no result.
+        """
+        with self._loaded(name) as path:
+            return text_of(self._property(path, _interface_of(name), "Result", "s"))
+
+    def start_limit(self, name: str) -> StartLimit | None:
+        """Return how often the unit may be started; None without a limit.
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        with self._loaded(name) as path:
+            burst = int(self._property(path, _UNIT, "StartLimitBurst", "u"))
+            span = int(self._property(path, _UNIT, "StartLimitIntervalUSec", "t"))
+        return StartLimit(burst, span / 1_000_000) if burst and 0 < span < _INFINITY else None
 
     def ping(self) -> None:
         """Return if the manager answers.
@@ -309,6 +335,7 @@ class Manager:
 
         Raises:
             InvocationGoneError: that run is over, or there is no such unit.
+            RefusedError: refused for good, as by RefuseManualStop=.
             BusLostError: no answer.
             BusError: refused.
         """
@@ -377,7 +404,7 @@ class Manager:
             BusLostError: no answer.
             BusError: refused, or this systemd has no such property.
         """
-        interface = b"org.freedesktop.systemd1." + name.rpartition(".")[2].capitalize().encode()
+        interface = _interface_of(name)
         with self._loaded(name) as path:
             sizes = {prop: int(self._property(path, interface, prop, "t")) for prop in properties}
         return {prop: None if size == _INFINITY else size for prop, size in sizes.items()}
@@ -523,6 +550,8 @@ class Manager:
         message = f"{what} of the {self.kind} manager failed: {describe(error)}"
         if name in NOT_FOUND or number == errno.ENOENT:
             return _NotFoundError(message, None, name)
+        if name in REFUSED_FOR_GOOD:
+            return RefusedError(describe(error), None, name)
         if name in DENIED:
             hint = "run it as root, or allow org.freedesktop.systemd1.manage-units in polkit"
             return BusError(message, hint, name)
@@ -549,6 +578,11 @@ class _NotFoundError(BusError):
 def _invocation_path(invocation_id: str) -> bytes:
     """Return an object path that refers to a unit only during that invocation (manager.c of systemd)."""
     return bytes(path_encode(_UNIT_PATH, invocation_id.encode()))
+
+
+def _interface_of(name: str) -> bytes:
+    """Return the interface with the properties of units of that kind."""
+    return b"org.freedesktop.systemd1." + unit_kind(name).capitalize().encode()
 
 
 def _unit_of(change: Change, body: Any) -> str | None:

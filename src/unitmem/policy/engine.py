@@ -27,7 +27,8 @@ protected unit fires with a refusal instead of an action. Logging is no action: 
 protection does not forbid it.
 
 Once an action is decided that ends the unit, nothing more is judged or decided for that invocation. If an
-action fails, `rearm` puts its step back to a phase from which it can fire again after a pause.
+action fails, `conclude` puts its step back to a phase from which it can fire again after a pause, unless the manager
+refuses that action for good.
 
 No clock, no files, no bus: time is an argument, and performing a decision is another module's job.
 """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from unitmem.policy.decision import Decision, Refusal
+from unitmem.policy.decision import Decision, Outcome, Refusal
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
 from unitmem.policy.trends import Trend
@@ -79,8 +79,17 @@ class State:
     """Invocations that an action under way will end."""
 
 
-def rearm(state: State, decision: Decision, now: float, *, untried: bool = False) -> State:
-    """Return `state` after the action of `decision` has failed: its step may fire again after a pause.
+def conclude(state: State, outcome: Outcome, now: float) -> State:
+    """Return `state` after `outcome`: what was not attempted costs nothing, and a step may fire again where that may help."""
+    if not (outcome.again or outcome.untried):
+        return state
+    return rearm(state, outcome.decision, now, untried=outcome.untried, again=outcome.again)
+
+
+def rearm(
+    state: State, decision: Decision, now: float, *, untried: bool = False, again: bool = True
+) -> State:
+    """Return `state` after the action of `decision` has failed: its step may fire `again` after a pause.
 
     An `untried` action is given back to the budgets; its pause is longer, and `retry_all` ends it.
 
@@ -98,8 +107,8 @@ def rearm(state: State, decision: Decision, now: float, *, untried: bool = False
         if key[0] == decision.policy and decision.step < len(steps):
             step = steps[decision.step]
             # where it has fired again since, that is what counts
-            if step.phase is Phase.FIRED and step.fired_at == decision.at:
-                phase = Phase.IDLE if step.since is None else Phase.HOLDING
+            if again and step.phase is Phase.FIRED and step.fired_at == decision.at:
+                phase = Phase.IDLE if step.held is None else Phase.HOLDING
                 pause = RETRY_UNTRIED_AFTER if untried else RETRY_AFTER
                 steps[decision.step] = replace(step, phase=phase, not_before=now + pause)
         ladders[key] = replace(ladder, steps=tuple(steps))
