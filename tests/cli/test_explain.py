@@ -127,6 +127,7 @@ def test_status_as_json(run, watch):
     assert [step["phase"] for step in unit["steps"]] == ["fired", "fired", "holding"]
     assert (unit["steps"][2]["held"], unit["steps"][2]["left"]) == (9.0, 51.0)
     assert unit["budget"] == {"actions": 3, "per": 3600, "left": 2}
+    assert unit["reserved_for"] == "stop"
     assert document["budget"]["left"] == 9
     assert unit["values"] == {"anon": 100 * M, "pss": None}
     assert unit["unknown"] == {"pss": "permission denied"}

@@ -20,7 +20,8 @@ A step that is due may be withheld by an obstacle: its phase stays, and a decisi
 for each obstacle:
 
     cooling down    no episode begins within `cooldown` of the last one's end
-    out of budget   `actions` were decided within `per`: the policy's for this unit, or the file's for all
+    out of budget   `actions` were decided within `per`: the policy's for this unit, or the file's for all. Of two or
+                    more, a policy keeps its last one for its harshest step
 
 Cooldowns and budgets belong to the unit's name, and outlive its runs. A step that would touch a
 protected unit fires with a refusal instead of an action. Logging is no action: it costs no budget and
@@ -258,19 +259,27 @@ class _Tick:
         if logs:
             return None
         if policy.budget is not None:
-            times = self.spent.get(key, ())
-            if budget_left(policy.budget, times, self.now) == 0:
-                return self._spent(Obstacle.OUT_OF_BUDGET, policy.budget, times, "its budget")
+            times, kept = self.spent.get(key, ()), policy.kept_from(action)
+            if budget_left(policy.budget, times, self.now) <= (kept is not None):
+                return self._spent(Obstacle.OUT_OF_BUDGET, policy.budget, times, "its budget", kept)
         if self.budget is not None:
             times = self.spent_in_all.get(policy.mode, ())
             if budget_left(self.budget, times, self.now) == 0:
                 return self._spent(Obstacle.OUT_OF_FILE_BUDGET, self.budget, times, "the file's budget")
         return None
 
-    def _spent(self, obstacle: Obstacle, budget: Budget, times: Sequence[float], whose: str) -> Refusal:
-        until = sorted(times)[-budget.actions] + budget.per
+    def _spent(
+        self,
+        obstacle: Obstacle,
+        budget: Budget,
+        times: Sequence[float],
+        whose: str,
+        kept: Action | None = None,
+    ) -> Refusal:
+        until = sorted(times)[-budget.actions + (kept is not None)] + budget.per
         left = format_span(until - self.now)
-        return Refusal(obstacle, f"{whose} of {budget} is spent for another {left}", until)
+        but = "" if kept is None else f", except the last action, which is kept for `{kept.name}`"
+        return Refusal(obstacle, f"{whose} of {budget} is spent for another {left}{but}", until)
 
     def _fire(self, key: LadderKey, decision: Decision) -> None:
         self.decisions.append(decision)

@@ -81,6 +81,20 @@ class Policy:
         return not self.unprotect.isdisjoint(unit.names)
 
     @property
+    def reserved_for(self) -> Action | None:
+        """The action that the last one of its budget is kept for: its harshest, unless no step is milder."""
+        acting = [step.action for step in self.steps if step.action.acts]
+        if self.budget is None or self.budget.actions < 2 or not acting:
+            return None
+        harshest = max(acting, key=lambda action: action.severity)
+        return harshest if any(action.severity < harshest.severity for action in acting) else None
+
+    def kept_from(self, action: Action) -> Action | None:
+        """Return the harsher action that the last one of its budget is kept for; None if `action` may have that too."""
+        reserved = self.reserved_for
+        return None if reserved is None or action.severity >= reserved.severity else reserved
+
+    @property
     def conditions(self) -> tuple[Condition, ...]:
         """Its conditions: those of the steps, then `clear`."""
         steps = tuple(step.when for step in self.steps)

@@ -91,7 +91,9 @@ def _facts(unit: Mapping[str, Any]) -> Iterator[str]:
     if unit["cooldown_left"] is not None:
         yield f"cooling down for another {format_span(unit['cooldown_left'])}"
     if unit["budget"] is not None:
-        yield _budget(unit["budget"])
+        reserved = unit.get("reserved_for")
+        kept = f", the last one for `{reserved}` only" if reserved and unit["budget"]["left"] else ""
+        yield _budget(unit["budget"]) + kept
 
 
 def _value(unit: Mapping[str, Any], measure: str) -> str:

@@ -121,6 +121,7 @@ def _unit(
         "clear": None if policy.clear is None else str(policy.clear),
         "cooldown_left": cooldown_left(state, key, now),
         "budget": _budget(policy.budget, unit_budget_left(policy, state, name, now)),
+        "reserved_for": None if policy.reserved_for is None else policy.reserved_for.name,
         "steps": [
             _step(index, step, ladder, now) | {"under_way": status.under_way.get((*key, index))}
             for index, step in enumerate(policy.steps)
