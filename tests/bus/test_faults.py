@@ -336,10 +336,23 @@ def test_what_nobody_has_looked_at_did_not_hold(start, systemd, web, machine):
     for second in range(1, 40):
         watch.tick(now + second)
     machine.is_readable = True
-    watch.tick(now + 40)
+    for second in range(40, 70):
+        watch.tick(now + second)
     assert systemd.calls("Kill") == []
     watch.tick(now + 71)
     assert len(systemd.calls("Kill")) == 1
+
+
+def test_what_held_before_a_suspend_has_to_hold_anew(start, systemd, web):
+    """The monotonic clock stands still meanwhile."""
+    suspended = [100.0]
+    watch = start("{signal: SIGUSR1, to: all}, for: 5s", suspended=lambda: suspended[0])
+    now = time.monotonic()
+    for second in range(10):
+        if second == 4:
+            suspended[0] += 3600
+        watch.tick(now + second)
+        assert len(systemd.calls("Kill")) == (second == 9)
 
 
 def test_a_status_that_could_not_be_written_is_written_again(start, tmp_path, capsys):

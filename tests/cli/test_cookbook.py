@@ -151,7 +151,9 @@ def test_a_recipe_only_observes_until_its_reader_has_it_act(recipe):
 @pytest.mark.parametrize("recipe", STORIES)
 def test_a_recipe_does_what_its_page_says(recipe, run, tmp_path):
     file, history = tmp_path / "recipe.yaml", tmp_path / "history.jsonl"
-    file.write_text(RECIPES[recipe])
+    # the interval of the watch that would have recorded it
+    interval = f"interval: {STORIES[recipe].every}s\n"
+    file.write_text(interval + re.sub(r"^interval:.*\n", "", RECIPES[recipe], flags=re.MULTILINE))
     history.write_text("".join(STORIES[recipe].lines()))
     ended = run("replay", str(file), "--history", str(history))
     assert ended.status == 0, ended.err

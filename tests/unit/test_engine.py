@@ -15,10 +15,20 @@ import pytest
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Kill, Log, Restart, Signal, Stop, Target
-from unitmem.policy.decision import Decision, Obstacle
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Result, gravest_first
 from unitmem.policy.engine import evaluate, is_undecided
-from unitmem.policy.model import Budget, Mode, Policy, Step
-from unitmem.policy.state import RETRY_AFTER, Phase, State, budget_left, carry_over, rearm, retry_all
+from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
+from unitmem.policy.state import (
+    RETRY_AFTER,
+    Phase,
+    State,
+    budget_left,
+    carry_over,
+    conclude,
+    rearm,
+    restart_timers,
+    retry_all,
+)
 from unitmem.policy.trends import NOT_YET_WATCHED, POINTS_A_SPAN
 from unitmem.policyfile.expression import parse_condition
 from unitmem.unit import Invocation, Unit
@@ -322,6 +332,31 @@ SCENARIOS = {
         [(0, unit(70)), (1, unit(10)), *steady(2, 12, 70), (60, unit(70))],
         ["0 p/0", "2 p/0 cooling down", "11 p/0 out of budget", "60 p/0"],
     ),
+    "the last of several is kept for the harshest step": (
+        [
+            policy(
+                step("anon > 60M", USR1, repeat=1),
+                step("anon > 90M", Restart(), hold=1),
+                budget=Budget(3, 60),
+            )
+        ],
+        [*steady(0, 5, 70), *steady(6, 8, 95), *steady(9, 12, 95, run=2), (60, unit(95, run=2))],
+        [
+            "0 p/0",
+            "1 p/0",
+            "2 p/0 out of budget",
+            "7 p/1",
+            "9 p/0 out of budget",
+            "10 p/1 out of budget",
+            # the oldest of the three is given back, and is the last again
+            "60 p/1",
+        ],
+    ),
+    "steps that are equally harsh share all of it": (
+        [policy(step("anon > 60M", Stop()), step("anon > 70M", Restart()), budget=Budget(2, 60))],
+        [(0, unit(65)), (1, unit(65, run=2)), (2, unit(75, run=3))],
+        ["0 p/0", "1 p/0", "2 p/0 out of budget", "2 p/1 out of budget"],
+    ),
     "an action that failed is paid for too": (
         [policy(step("anon > 60M", Stop()), budget=Budget(1, 60))],
         [(0, unit(70)), (1, Failed(0)), *steady(2, 60, 70)],
@@ -535,6 +570,48 @@ def test_a_decision_tells_how_long_it_held_and_had_to():
 
 
 @pytest.mark.parametrize(
+    ("interval", "hold", "looks", "fires_at", "held"),
+    [
+        # late under pressure, and not disarmed
+        (2, 10, [0, 5, 10, 15], 15, 12),
+        (2, 10, [0, 5, 10], None, 8),
+        (2, 10, range(0, 12, 2), 10, 10),
+        # two looks never suffice, however far apart
+        (2, 10, [0, 60], None, 4),
+        (2, 3, [0, 4], None, 4),
+        (2, 3, [0, 4, 5], 5, 5),
+        (2, 2, [0, 2], 2, 2),
+        # after a gap longer than `for` and a minute it starts over
+        (2, 10, [0, 5, 10, 70], 70, 12),
+        (2, 10, [0, 5, 10, 71], None, 0),
+        (2, 100, [0, 5, 10, 71, 171], None, 16),
+        (2, 100, [0, 5, 10, 71, 172], None, 0),
+        # an interval longer than that is no gap
+        (3600, 1800, [0, 3600], 3600, 3600),
+    ],
+)
+def test_time_that_nobody_looked_at_does_not_count(interval, hold, looks, fires_at, held):
+    file = PolicyFile((policy(step("anon > 40M", hold=hold)),), interval)
+    state, fired = State(), None
+    for now in looks:
+        state, decisions = evaluate(file, Sample(now, {"a.service": unit(50)}), state, now)
+        fired = now if decisions else fired
+    ((after,),) = [ladder.steps for ladder in state.ladders.values()]
+    assert (fired, after.held) == (fires_at, held)
+
+
+def test_after_a_suspend_conditions_have_to_hold_anew():
+    policies = [policy(step("anon > 40M"), step("anon > 40M", hold=3))]
+    _, state = play(policies, steady(0, 2, 50))
+    state = restart_timers(state)
+    told = []
+    for now in range(3, 8):
+        state, decisions = evaluate(policies, Sample(now, {"a.service": unit(50)}), state, now)
+        told += map(line, decisions)
+    assert told == ["6 p/1"]
+
+
+@pytest.mark.parametrize(
     ("action", "unprotect", "refused"),
     [(Stop(), (), True), (USR1, (), True), (Log(), (), False), (Stop(), ("a.service",), False)],
 )
@@ -568,6 +645,15 @@ def test_what_is_withheld_says_why_and_until_when(cooldown, budget, file_budget,
     # status goes on to tell it, of the time that is left
     ((kept,),) = [ladder.steps for ladder in state.ladders.values()]
     assert (kept.phase, kept.withheld.until) == (Phase.HOLDING, until)
+
+
+def test_a_budget_says_for_what_its_last_action_is_kept():
+    steps = step("anon > 60M", USR1, repeat=1), step("anon > 90M", Restart())
+    (_, withheld), _ = play([policy(*steps, budget=Budget(2, 60))], steady(0, 1, 70))
+    assert withheld.refusal.until == 60
+    assert withheld.refusal.reason == (
+        "its budget of 2 actions per 1min is spent for another 59s, except the last action, which is kept for `restart`"
+    )
 
 
 def test_room_in_a_budget_is_counted_back_from_now():
@@ -811,3 +897,36 @@ def test_what_was_not_tried_costs_nothing_and_comes_at_once_when_it_can():
     assert decisions == ()
     state, (decision,) = evaluate(policies, Sample(61, sample), retry_all(state), 61, Budget(1, 3600))
     assert decision.acts
+
+
+def test_what_the_manager_refuses_for_good_costs_nothing_and_is_not_tried_again_in_its_episode():
+    policies = [
+        policy(
+            step("anon > 40M", Stop()),
+            step("anon > 60M", Kill(), hold=1),
+            clear="anon < 20M",
+            budget=Budget(1, 3600),
+        )
+    ]
+    state, told = State(), []
+    for now, anon in [
+        *((now, 50) for now in range(400)),
+        (400, 10),
+        (401, 50),
+        *((402 + t, 70) for t in range(2)),
+    ]:
+        state, decisions = evaluate(policies, Sample(now, {"a.service": unit(anon)}), state, now)
+        told += map(line, decisions)
+        for decision in decisions:
+            if isinstance(decision.action, Stop):
+                state = conclude(state, Outcome(decision, Result.FAILED, "no", now, untried=True), now)
+    assert told == ["0 p/0", "401 p/0", "403 p/1"]
+
+
+def test_units_are_acted_on_by_their_gravest_action_and_steps_in_their_order():
+    ladder = [policy(step("anon > 40M", USR1), step("anon > 60M", Stop())), ONE_AND_TWO[0]]
+    decisions = decide(ladder, unit(50, "a"), unit(70, "b"), unit(90, "c", protected=DEAR), unit(70, "d"))
+    assert [line(decision) for decision in gravest_first(decisions)] == [
+        *("0 p/0@b", "0 p/1@b", "0 p/0@d", "0 p/1@d", "0 p/0"),
+        *("0 p/0@c protected", "0 p/1@c protected", "0 one/0@c protected"),
+    ]

@@ -16,7 +16,7 @@ from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Kill, Log, Restart, Signal, Stop
 from unitmem.policy.decision import Decision, Obstacle
 from unitmem.policy.engine import evaluate
-from unitmem.policy.model import Budget, Mode, Policy, Step
+from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import RETRY_AFTER, Phase, State, carry_over, rearm
 from unitmem.policyfile.expression import parse_condition
 from unitmem.unit import Invocation, Unit
@@ -229,6 +229,12 @@ def held_since(ticks, index, policy, step, unit):
     return since
 
 
+def is_proven(ticks, index, step, since):
+    """Whether there were looks enough: two that are further apart than the interval may have met a spike each."""
+    looks = sum(tick.now >= since for tick in ticks[: index + 1])
+    return step.hold <= DEFAULT_INTERVAL or looks > 2
+
+
 def episodes(ticks, policy, unit):
     """(its decisions that fired, when it ended) of each episode, the last one open and maybe empty."""
     found: list[tuple[list[Decision], int | None]] = []
@@ -261,7 +267,39 @@ def test_what_fires_was_known_to_hold_at_every_tick_of_its_span(policies, timeli
             step = policy.steps[decision.step]
             since = held_since(ticks, index, policy, step, decision.unit)
             assert since is not None
+            # no pause is longer than two intervals
             assert decision.held == tick.now - since >= step.hold == decision.hold
+            assert is_proven(ticks, index, step, since)
+
+
+spans = st.integers(0, 1200).map(lambda quarters: quarters / 4)  # exact sums
+
+
+@given(
+    st.integers(1, 40).map(lambda quarters: quarters / 4),
+    spans,
+    st.lists(st.one_of(st.integers(0, 16).map(lambda quarters: quarters / 4), spans), max_size=30),
+)
+def test_no_more_is_credited_than_somebody_looked(interval, hold, gaps):
+    """And a step whose `for` is longer than the interval takes three looks."""
+    step = Step(READ["anon > 4M"], Log(), hold)
+    file = PolicyFile((Policy("p", ("*.service",), (step,)),), interval)
+    sample = {"a.service": sampled("a.service", Reading(8, 1), frozenset())}
+    state, now, begun, looks, held = State(), 0.0, 0.0, 0, 0.0
+    for gap in [0.0, *gaps]:
+        now += gap
+        state, decisions = evaluate(file, Sample(now, sample), state, now)
+        ((after,),) = [ladder.steps for ladder in state.ladders.values()]
+        if gap > max(hold, 60, 2 * interval):
+            begun, looks, held = now, 0, 0.0
+            assert after.held == 0
+        looks += 1
+        assert held <= after.held <= min(now - begun, 2 * interval * (looks - 1))
+        assert after.held - held == min(gap, 2 * interval) or looks == 1
+        held = after.held
+        if hold > interval and looks < 3:
+            assert not decisions
+        assert all(decision.held == held for decision in decisions)
 
 
 @given(policy_files, timelines, budgets)
@@ -294,6 +332,16 @@ def test_no_window_holds_more_actions_than_the_budgets(policies, timeline, budge
             assert is_kept(policy.budget, [d.at for d in paid if (d.policy, d.unit) == (policy.name, unit)])
     for observe in (False, True):
         assert is_kept(budget, [d.at for d in paid if d.observe is observe])
+
+
+@given(ladders, timelines, st.integers(2, 4))
+def test_mild_steps_leave_one_action_to_the_harshest(policy, timeline, actions):
+    policy = replace(policy, budget=Budget(actions, 1000.0))
+    paid = [decision for decision in told(play([policy], timeline)) if is_paid_for(decision)]
+    harshest = max(step.action.severity for step in policy.steps)
+    for unit in UNITS:
+        mild = [d for d in paid if d.unit == unit and d.action.severity < harshest]
+        assert len(mild) < actions
 
 
 @given(policy_files, timelines)
@@ -379,7 +427,12 @@ def test_exactly_what_is_due_is_decided_and_what_withholds_it_is_told_once(
                     pass
                 elif unit in protected - policy.unprotect:
                     obstacle = Obstacle.PROTECTED
-                elif is_spent(policy.budget, [at for *of, _, at in paid if of == [policy.name, unit]], tick):
+                elif is_spent(
+                    policy.budget,
+                    [at for *of, _, at in paid if of == [policy.name, unit]],
+                    tick,
+                    is_last_kept(policy, step.action),
+                ):
                     obstacle = Obstacle.OUT_OF_BUDGET
                 elif is_spent(budget, [at for _, _, observed, at in paid if observed is observes], tick):
                     obstacle = Obstacle.OUT_OF_FILE_BUDGET
@@ -398,8 +451,16 @@ def test_exactly_what_is_due_is_decided_and_what_withholds_it_is_told_once(
         assert decisions == expected
 
 
-def is_spent(budget, times, tick):
-    return budget is not None and sum(at > tick.now - budget.per for at in times) >= budget.actions
+def is_spent(budget, times, tick, kept=False):
+    return budget is not None and sum(at > tick.now - budget.per for at in times) >= budget.actions - kept
+
+
+def is_last_kept(policy, action):
+    return (
+        policy.budget is not None
+        and policy.budget.actions > 1
+        and any(step.action.severity > action.severity for step in policy.steps if step.action.acts)
+    )
 
 
 def due(ticks, index, policy, unit):
@@ -410,7 +471,7 @@ def due(ticks, index, policy, unit):
     failed_at |= {id(d): tick.now for d in tick.failed if d.at < tick.now}
     for number, step in enumerate(policy.steps):
         since = held_since(ticks, index, policy, step, unit)
-        if since is None or tick.now - since < step.hold:
+        if since is None or tick.now - since < step.hold or not is_proven(ticks, index, step, since):
             continue
         last = next((decision for decision in reversed(fired) if decision.step == number), None)
         if last is None:
@@ -431,9 +492,9 @@ def test_a_phase_is_what_it_says(policies, timeline, budget):
             assert (ladder.episode_since is not None) == bool(fired)
             for number, step in enumerate(ladder.steps):
                 assert step.phase is not Phase.FIRED or number in fired
-                assert (step.since is None) or step.phase is not Phase.IDLE
-                assert (step.since is not None) or step.phase is not Phase.HOLDING
-                assert step.withheld is None or (step.since is not None and not step.unknown)
+                assert (step.held is None) or step.phase is not Phase.IDLE
+                assert (step.held is not None) or step.phase is not Phase.HOLDING
+                assert step.withheld is None or (step.held is not None and not step.unknown)
 
 
 @given(policy_files, timelines, budgets)

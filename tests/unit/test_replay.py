@@ -77,6 +77,27 @@ def test_it_decides_as_a_watch_that_observes(tmp_path):
     assert (replayed.samples, replayed.first, replayed.last) == (2000, 0.0, 1999.0)
 
 
+@pytest.mark.parametrize(
+    ("interval", "every", "hold", "fires_at", "held"),
+    [(2.0, 300, 10, None, None), (2.0, 5, 10, 15, 12), (300.0, 300, 301, 600, 600), (300.0, 5, 10, 10, 10)],
+)
+def test_time_between_samples_counts_as_far_as_the_watch_would_have_looked(
+    interval, every, hold, fires_at, held
+):
+    step = Step(parse_condition("anon > 40M"), Log(), hold=hold)
+    units = {
+        "a.service": UnitSample(Unit("a.service"), Invocation("a.service", "1", 1), values={"anon": 50 * M})
+    }
+    told = list(
+        decisions(
+            PolicyFile((Policy("p", ("*.service",), (step,)),), interval),
+            (Sample(float(number * every), units) for number in range(50)),
+            Replayed(),
+        )
+    )
+    assert [(decision.at, decision.held) for decision in told] == ([(fires_at, held)] if fires_at else [])
+
+
 def test_nothing_is_done_whatever_the_mode():
     assert all(decision.observe for decision in decisions(FILE, samples(), Replayed()))
 

@@ -50,8 +50,8 @@ POLICY = Policy(
 OPEN = Ladder(
     RUN,
     (
-        StepState(Phase.FIRED, since=990.0, fired_at=990.0),
-        StepState(Phase.HOLDING, since=995.0),
+        StepState(Phase.FIRED, held=10.0, looked_at=1000.0, fired_at=990.0),
+        StepState(Phase.HOLDING, held=5.0, looked_at=1000.0),
         StepState(),
     ),
     episode_since=990.0,
@@ -93,7 +93,9 @@ def test_what_is_kept_is_read_back():
 
 
 def test_an_end_that_was_under_way_is_not_asked_for_again_before_its_time_is_over():
-    stopping = replace(OPEN, steps=(*OPEN.steps[:2], StepState(Phase.FIRED, since=990.0, fired_at=999.0)))
+    stopping = replace(
+        OPEN, steps=(*OPEN.steps[:2], StepState(Phase.FIRED, held=10.0, looked_at=1000.0, fired_at=999.0))
+    )
     state = replace(REMEMBERED.state, ladders={KEY: stopping}, ending=frozenset({RUN}))
     step = through_json(Remembered(state)).state.ladders[KEY].steps[2]
     assert step.phase is Phase.IDLE

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 ALIVE_EVERY = 1.0
 """Seconds between two watchdog messages during a long tick."""
+LONGEST_SUSPEND = 1.0
+"""Seconds for which the machine may be suspended without any effect: the clocks are not read at once."""
 
 
 class Watch:
@@ -89,6 +91,7 @@ class Watch:
         self._reporter = Reporter(world.open_journal(), self._recorder, manager.kind, exporter)
         self._saved_state = SavedState(Store(world.state_directory), self._reporter)
         self._alive_at = 0.0
+        self._suspended = world.suspended()
         self._unopened: frozenset[str] = frozenset()
         self._is_loaded = True
         self._missed = 0
@@ -123,6 +126,7 @@ class Watch:
         """Do one tick: update the units, sample them, decide, act, report."""
         self.world.notify(watchdog=1)
         self.catch_up(now)
+        self._notice_suspend()
         sample = self._sample(now)
         self.has_looked = sample.is_complete
         self.state, decisions = evaluate(self.file, sample, self.state, now)
@@ -216,6 +220,12 @@ class Watch:
             return Sample(now, is_complete=False)
         self._reporter.once("host", None, "the machine can be read again")
         return take_sample(self.tracker, host, self.file.policies, self.state, now, self._alive)
+
+    def _notice_suspend(self) -> None:
+        """Restart the timers of all steps after a suspend, which the monotonic clock leaves out."""
+        before, self._suspended = self._suspended, self.world.suspended()
+        if self._suspended - before > LONGEST_SUSPEND:
+            self.state = restart_timers(self.state)
 
     def _alive(self) -> None:
         """Notify the watchdog during a long tick."""
@@ -336,15 +346,6 @@ class Watch:
             self._reporter.say(entry.priority, entry.message)
 
 
-def load_policies(path: Path, *, observe: bool) -> Checked:
-    """Return the policies in the file `path`; with `observe`, all of them in observe mode.
-
-    Raises:
-        PolicyFileError: the file can't be read, or has mistakes.
-    """
-    checked = reader.load(path)
-    return replace(checked, file=observing(checked.file)) if observe else checked
-
 class _Deed(NamedTuple):
     """A decision that was performed, and the unit as it was before."""
 
@@ -354,6 +355,15 @@ class _Deed(NamedTuple):
     """None for a unit that is gone, so that nothing was performed."""
     outcome: Outcome | Pending | None = None
 
+
+def load_policies(path: Path, *, observe: bool) -> Checked:
+    """Return the policies in the file `path`; with `observe`, all of them in observe mode.
+
+    Raises:
+        PolicyFileError: the file can't be read, or has mistakes.
+    """
+    checked = reader.load(path)
+    return replace(checked, file=observing(checked.file)) if observe else checked
 
 
 def _summary(policies: tuple[Policy, ...]) -> str:

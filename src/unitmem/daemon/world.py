@@ -17,6 +17,11 @@ from unitmem.tell.journal import Journal
 from unitmem.unit import ManagerKind
 
 
+def seconds_suspended() -> float:
+    """Return how long the machine has been suspended since its boot."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The parts of the machine that a watch uses; the defaults are the real ones."""
@@ -27,6 +32,7 @@ class World:
     """The directory for the status file; None: none is written."""
     monotonic: Callable[[], float] = time.monotonic
     realtime: Callable[[], float] = time.time
+    suspended: Callable[[], float] = seconds_suspended
     read_host: Callable[[], host.Host] = host.read_host
     own_cgroup: Callable[[], str | None] = own_cgroup
     cgroup_root: Path = CGROUP_ROOT

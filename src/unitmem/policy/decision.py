@@ -66,7 +66,7 @@ class Decision:
     action: Action
     invocation: Invocation
     held: float
-    """Seconds for which the condition has held."""
+    """Seconds for which the condition has held, as `for` counts them: those that ticks have credited."""
     hold: float
     """Seconds of the step's `for`."""
     findings: tuple[Finding, ...]

@@ -4,12 +4,16 @@ Each unit that a policy governs has a ladder of its own, for one invocation. On 
 is in one of three phases:
 
     IDLE      its condition does not hold, or is not known to
-    HOLDING   it has held at every tick since `since`, and the step has not fired in this episode
+    HOLDING   it has held at every look, and the step has not fired in this episode
     FIRED     its decision was made in this episode
 
     IDLE -- holds --> HOLDING -- for its `for` --> FIRED -- episode ends --> IDLE
                          |                           |
                          +-- no longer --> IDLE      +-- `repeat` later, still holding: fires again
+
+Only time in which somebody looked counts for `for`: a look credits the time since the last one, at most two intervals.
+So a watch that is late fires late, and two looks never suffice for a `for` that is longer than the interval. After a
+gap longer than each of `for`, a minute and two intervals, the credit starts over.
 
 The episode begins with the first step that fires. It ends when `clear` holds (without one: when no
 step's condition holds), or with the invocation: another run of the unit has a new ladder. An invocation that is
@@ -46,7 +50,7 @@ from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
 from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
-from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
+from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import (
     Ladder,
     LadderKey,
@@ -62,6 +66,9 @@ from unitmem.policy.trends import UnitFacts, extend
 from unitmem.text import format_span
 from unitmem.unit import Invocation
 
+_LONGEST_GAP = 60.0
+"""Seconds without a look after which the credit of a shorter `for` starts over."""
+
 
 def evaluate(
     policies: PolicyFile | Sequence[Policy],
@@ -69,6 +76,7 @@ def evaluate(
     state: State,
     now: float,
     budget: Budget | None = None,
+    interval: float | None = None,
 ) -> tuple[State, tuple[Decision, ...]]:
     """Return the state for the next tick, and the decisions about `sample`.
 
@@ -80,11 +88,14 @@ def evaluate(
         state: what the last call returned; `State()` at first.
         now: seconds of a monotonic clock, never less than at the last call.
         budget: for all policies and units together.
+        interval: seconds between two looks: one credits a step's `for` with at most two intervals. Unless given, that
+            of a `PolicyFile`, or else the default of policy files (2 s).
     """
     if isinstance(policies, PolicyFile):
         budget = policies.budget if budget is None else budget
+        interval = policies.interval if interval is None else interval
         policies = policies.policies
-    tick = _Tick(policies, sample, state, now, budget)
+    tick = _Tick(policies, sample, state, now, budget, DEFAULT_INTERVAL if interval is None else interval)
     for policy in policies:
         for unit in sample.units.values():
             if unit.invocation is not None and policy.governs(unit.unit):
@@ -128,8 +139,10 @@ class _Tick:
         state: State,
         now: float,
         budget: Budget | None,
+        interval: float,
     ) -> None:
         self.now = now
+        self.interval = interval
         self.sample = sample
         self.budget = budget
         self.before = state
@@ -206,13 +219,13 @@ class _Tick:
         for index, (step, before, verdict) in enumerate(
             zip(policy.steps, ladder.steps, verdicts, strict=True)
         ):
-            after, is_due = _advance(step, before, verdict, self.now)
+            after, is_due = _advance(step, before, verdict, self.now, self.interval)
             if is_due and ladder.invocation not in self.ending:
                 decision = self._decide(policy, index, unit, ladder.invocation, after, verdict)
                 obstacle = None if decision.refusal is None else decision.refusal.obstacle
                 if obstacle in (None, Obstacle.PROTECTED):
                     since = self.now if since is None else since
-                    after = StepState(Phase.FIRED, after.since, self.now)
+                    after = StepState(Phase.FIRED, after.held, after.looked_at, self.now)
                     self._fire(key, decision)
                 else:
                     if before.withheld is None or before.withheld.obstacle is not obstacle:
@@ -237,7 +250,7 @@ class _Tick:
             step=index,
             action=step.action,
             invocation=invocation,
-            held=self.now - (self.now if state.since is None else state.since),
+            held=state.held or 0.0,
             hold=step.hold,
             findings=verdict.findings,
             observe=policy.mode is Mode.OBSERVE,
@@ -297,7 +310,9 @@ class _Tick:
             self.cooling[key] = max(self.now + cooldown, self.cooling.get(key, self.now))
 
 
-def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tuple[StepState, bool]:
+def _advance(
+    step: Step, before: StepState, verdict: Verdict, now: float, interval: float
+) -> tuple[StepState, bool]:
     """Return the step's state after `verdict`, and whether it is due to fire."""
     if verdict.truth is not True:
         # a fired step stays fired to the episode's end; its own clock starts over
@@ -306,14 +321,25 @@ def _advance(step: Step, before: StepState, verdict: Verdict, now: float) -> tup
         unknown = unknown if verdict.truth is None else {}
         after = StepState(phase, fired_at=before.fired_at, not_before=before.not_before, unknown=unknown)
         return after, False
-    since = now if before.since is None else before.since
-    is_due = now - since >= step.hold and (before.not_before is None or now >= before.not_before)
+    held = _credited(step, before, now, interval)
+    # two looks, however far apart, may have met a spike each: it takes a third one, unless `for` asks for two
+    is_proven = step.hold <= interval or bool(before.held)
+    is_due = held >= step.hold and is_proven and (before.not_before is None or now >= before.not_before)
     if before.phase is Phase.FIRED:
         is_again = step.repeat is not None and (
             before.fired_at is None or now - before.fired_at >= step.repeat
         )
-        return replace(before, since=since, withheld=None, unknown={}), is_due and is_again
-    return StepState(Phase.HOLDING, since, before.fired_at, before.not_before), is_due
+        return replace(before, held=held, looked_at=now, withheld=None, unknown={}), is_due and is_again
+    return StepState(Phase.HOLDING, held, now, before.fired_at, before.not_before), is_due
+
+
+def _credited(step: Step, before: StepState, now: float, interval: float) -> float:
+    """Return the seconds credited to a condition that holds now: only time in which somebody looked counts."""
+    if before.held is None or before.looked_at is None:
+        return 0.0
+    most = 2 * interval
+    gap = now - before.looked_at
+    return 0.0 if gap > max(step.hold, _LONGEST_GAP, most) else before.held + min(gap, most)
 
 
 def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | None:

@@ -34,8 +34,10 @@ class StepState:
     """The state of one step of one ladder."""
 
     phase: Phase = Phase.IDLE
-    since: float | None = None
-    """The time from which its condition has held without a break; None while it doesn't hold."""
+    held: float | None = None
+    """Seconds credited to its condition, which has held at every look; None while it doesn't hold."""
+    looked_at: float | None = None
+    """The time of the last look at which it held; None while it doesn't hold."""
     fired_at: float | None = None
     """The time when it last fired in this episode."""
     not_before: float | None = None
@@ -128,6 +130,17 @@ def retry_all(state: State) -> State:
         state,
         ladders={
             key: replace(ladder, steps=tuple(replace(step, not_before=None) for step in ladder.steps))
+            for key, ladder in state.ladders.items()
+        },
+    )
+
+
+def restart_timers(state: State) -> State:
+    """Return `state` after a time in which nobody looked: what has fired stays fired, and conditions have to hold anew."""
+    return replace(
+        state,
+        ladders={
+            key: replace(ladder, steps=tuple(map(unjudged, ladder.steps)))
             for key, ladder in state.ladders.items()
         },
     )
@@ -243,4 +256,4 @@ def _given_back(spent: Mapping[_T, tuple[float, ...]], key: _T, at: float) -> Ma
 def unjudged(step: StepState) -> StepState:
     """Return `step` after a time in which it wasn't judged: it is still fired if it was, and its timer starts anew."""
     phase = Phase.FIRED if step.phase is Phase.FIRED else Phase.IDLE
-    return replace(step, phase=phase, since=None, withheld=None, unknown={})
+    return replace(step, phase=phase, held=None, looked_at=None, withheld=None, unknown={})

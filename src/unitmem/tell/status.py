@@ -131,7 +131,7 @@ def _unit(
 
 def _step(index: int, step: Step, ladder: Ladder | None, now: float) -> dict[str, Any]:
     state = step_state(ladder, index)
-    held = None if state.since is None else now - state.since
+    held = state.held
     timers = [] if held is None else [step.hold - held]
     if state.not_before is not None:
         timers.append(state.not_before - now)
