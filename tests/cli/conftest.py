@@ -15,7 +15,7 @@ from unitmem.cli.machine import Machine
 from unitmem.errors import NoSuchUnitError
 from unitmem.kernel.process import PAGE_SIZE
 from unitmem.report.terminal import console_on
-from unitmem.unit import ManagerKind, Unit
+from unitmem.unit import ManagerKind, StartLimit, Unit
 
 M = 1 << 20
 
@@ -31,6 +31,8 @@ class FakeManager:
     """Described once as they are, and then inactive."""
 
     dependencies: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    start_limits: dict[str, StartLimit] = field(default_factory=dict)
 
     def __call__(self, kind: ManagerKind) -> Self:
         self.asked.append(kind)
@@ -59,6 +61,10 @@ class FakeManager:
     def dependents(self, name: str) -> dict[str, tuple[str, ...]]:
         self.describe(name)
         return self.dependencies.get(name, {})
+
+    def start_limit(self, name: str) -> StartLimit | None:
+        self.describe(name)
+        return self.start_limits.get(name)
 
 
 @dataclass

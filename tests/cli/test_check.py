@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from unitmem.errors import BusError
+from unitmem.unit import StartLimit
 
 GOOD = """\
 policies:
@@ -192,3 +193,15 @@ def test_json_lists_all_problems(run, file):
     assert all(problem["line"] and problem["column"] and problem["message"] for problem in problems)
     assert all(bool(problem["code"]) is (problem["severity"] == "warning") for problem in problems)
     assert json.loads(run("check", file(GOOD), "--json").out) == {"problems": []}
+
+
+def test_a_start_limit_that_restarts_exceed(run, fake, file):
+    fake.manager.start_limits["web.service"] = StartLimit(1, 600)
+    text = GOOD.replace("do: stop", "do: restart") + "    budget: {actions: 3, per: 1h}\n"
+    ended = run("check", file(text))
+    assert ended.status == 0
+    assert (
+        "3 restarts of web.service may exceed its start limit (StartLimitBurst=1 in StartLimitIntervalSec=600s)"
+        in (ended.err)
+    )
+    assert run("check", file(GOOD + "    budget: {actions: 3, per: 1h}\n")).err == ""

@@ -15,7 +15,7 @@ from unitmem.policyfile import nodes
 from unitmem.policyfile.reader import parse
 from unitmem.policyfile.warnings import Code, ignores
 from unitmem.simulate.lint import review
-from unitmem.unit import Unit
+from unitmem.unit import StartLimit, Unit
 
 M, G = 1 << 20, 1 << 30
 
@@ -234,6 +234,24 @@ DOUBTFUL = {
         HERE,
         ("restart-loop", 5, 42),
     ),
+    "one action for two steps": (
+        steps(
+            'when: "anon > 1G", do: {signal: SIGUSR1}',
+            'when: "anon > 2G", for: 1s, do: stop',
+            more="    budget: {actions: 1, per: 1h}\n",
+        ),
+        HERE,
+        ("small-budget", 7, 13),
+    ),
+    "one action of all policies for two steps": (
+        steps(
+            'when: "anon > 1G", do: {signal: SIGUSR1}',
+            'when: "anon > 2G", for: 1s, do: stop',
+            more="budget: {actions: 1, per: 1h}\n",
+        ),
+        HERE,
+        ("small-budget", 7, 9),
+    ),
     "unprotected, not governed": (
         steps('when: "anon > 1G", do: log', more="    unprotect: [web.service]\n"),
         HERE,
@@ -384,6 +402,23 @@ FINE = {
         steps('when: "anon > 1G", for: 1s, do: restart', more="budget: {actions: 3, per: 1h}\n"),
         HERE,
     ),
+    "two actions for three steps, as the last one is kept": (
+        steps(
+            'when: "anon > 1G", do: {reclaim: 1M}',
+            'when: "anon > 2G", do: {signal: SIGUSR1}',
+            'when: "anon > 3G", for: 1s, do: stop',
+            more="    budget: {actions: 2, per: 1h}\n",
+        ),
+        HERE,
+    ),
+    "one action for one step that acts": (
+        steps(
+            'when: "anon > 1G", do: log',
+            'when: "anon > 2G", for: 1s, do: stop',
+            more="    budget: {actions: 1, per: 1h}\n",
+        ),
+        HERE,
+    ),
     "unprotected and governed": (
         steps('when: "anon > 1G", do: log', more="    unprotect: [db.service]\n"),
         HERE,
@@ -406,9 +441,31 @@ def test_its_close_neighbours_are_not_doubted(name):
 
 def test_every_code_but_those_about_comments_is_in_the_table():
     assert {doubt[0] for _, _, doubt in DOUBTFUL.values()} == set(Code) - {
+        Code.START_LIMIT,
         Code.UNKNOWN_CODE,
         Code.UNUSED_IGNORE,
     }
+
+
+@pytest.mark.parametrize(
+    ("more", "hold", "limit", "restarts"),
+    [
+        # the usual limit, and a pause that is longer than its interval
+        ("cooldown: 10min", "1min", StartLimit(5, 10), None),
+        ("budget: {actions: 3, per: 1h}", "1s", StartLimit(3, 3600), "3 restarts"),
+        ("budget: {actions: 3, per: 1h}", "1s", StartLimit(4, 3600), None),
+        ("budget: {actions: 3, per: 1h}", "1s", StartLimit(4, 7200), "6 restarts"),
+        ("cooldown: 10min", "10min", StartLimit(3, 3600), "3 restarts"),
+        ("cooldown: 10min", "10min", StartLimit(4, 3600), None),
+        ("cooldown: 10min\n    budget: {actions: 1, per: 1h}", "10min", StartLimit(3, 3600), None),
+    ],
+)
+def test_restarts_are_counted_against_the_start_limit(more, hold, limit, restarts):
+    text = steps(f'when: "anon > 1G", for: {hold}, do: restart', more=f"    {more}\n")
+    doubts = review(parse(text), HERE, {"db.service": limit, "web@1.service": StartLimit(1, 9e9)})
+    assert [(doubt.code, doubt.line) for doubt in doubts] == [("start-limit", 5)] * (restarts is not None)
+    if restarts is not None:
+        assert f"{restarts} of db.service may exceed its start limit ({limit})" in doubts[0].message
 
 
 def test_parts_on_lines_of_their_own_have_places_of_their_own():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +12,9 @@ import typer
 
 from unitmem.cli.machine import Machine
 from unitmem.cli.options import Json, User
-from unitmem.errors import PolicyFileError, Problem, UnitmemError
+from unitmem.errors import BusError, NoSuchUnitError, PolicyFileError, Problem, UnitmemError
 from unitmem.measure.sample import Sample
+from unitmem.policy.actions import Restart
 from unitmem.policy.model import PolicyFile
 from unitmem.policyfile import reader as config
 from unitmem.policyfile.nodes import PolicyProblemsError
@@ -21,6 +23,7 @@ from unitmem.report.document import emit
 from unitmem.report.failure import say, tell
 from unitmem.simulate.lint import review
 from unitmem.text import plural
+from unitmem.unit import StartLimit
 
 
 def check_policies(
@@ -46,8 +49,9 @@ def check_policies(
             good[path] = config.load(path)
         except PolicyFileError as error:
             bad[path] = error
-    sample = _sample(Machine.of(context), [checked.file for checked in good.values()], user=user)
-    doubts = {path: review(checked, sample) for path, checked in good.items()}
+    files = [checked.file for checked in good.values()]
+    sample, start_limits = _look(Machine.of(context), files, user=user)
+    doubts = {path: review(checked, sample, start_limits) for path, checked in good.items()}
     if as_json:
         findings = {path: _doubts(path, doubts[path]) for path in good}
         findings |= {path: _mistakes(path, error) for path, error in bad.items()}
@@ -82,15 +86,31 @@ def _print(path: Path, file: PolicyFile, warnings: Iterable[Problem]) -> None:
     typer.echo(f"{path}: ok, {_summary(file)}")
 
 
-def _sample(machine: Machine, files: Iterable[PolicyFile], *, user: bool) -> Sample | None:
-    """Return a sample of every loaded unit that a pattern of `files` matches; None where that can't be taken."""
-    patterns = sorted({pattern for file in files for policy in file.policies for pattern in policy.units})
+def _look(
+    machine: Machine, files: Iterable[PolicyFile], *, user: bool
+) -> tuple[Sample | None, dict[str, StartLimit] | None]:
+    """Return a sample of every loaded unit that a pattern of `files` matches, and the start limits of those they restart.
+
+    Both are None where they can't be had.
+    """
+    policies = [policy for file in files for policy in file.policies]
+    restarting = [
+        policy for policy in policies if any(isinstance(step.action, Restart) for step in policy.steps)
+    ]
+    patterns = sorted({pattern for policy in policies for pattern in policy.units})
     if not patterns:
-        return None
+        return None, None
+    limits = {}
     try:
-        return machine.sample(patterns, user=user, include_all=True, skip_missing=True)
+        with machine.system(user=user) as system:
+            sample = system.sample(*patterns, include_all=True, skip_missing=True)
+            for unit in sample.units.values():
+                if any(policy.governs(unit.unit) for policy in restarting):
+                    with suppress(NoSuchUnitError, BusError):
+                        limits[unit.name] = system.manager.start_limit(unit.name)
     except UnitmemError:
-        return None
+        return None, None
+    return sample, {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def _summary(file: PolicyFile) -> str:

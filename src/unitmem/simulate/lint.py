@@ -6,7 +6,7 @@ The codes are in `policyfile.warnings`; unitmem.yaml(5) explains them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import chain
@@ -25,24 +25,29 @@ from unitmem.policy.model import Policy, Step
 from unitmem.policyfile.reader import Checked, is_silenced
 from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
+from unitmem.simulate.lint_budgets import doubts_about_budgets
 from unitmem.text import closest, format_size, listed
-from unitmem.unit import CORE_UNITS, Unit, is_glob, matches
+from unitmem.unit import CORE_UNITS, StartLimit, Unit, is_glob, matches
 
 _MOST_NAMED = 3
 
 
-def review(checked: Checked, machine: Sample | None = None) -> tuple[Problem, ...]:
+def review(
+    checked: Checked, machine: Sample | None = None, start_limits: Mapping[str, StartLimit] | None = None
+) -> tuple[Problem, ...]:
     """Return every warning about a policy file that no comment in it silences, in the order of their places.
 
     Args:
         checked: the file as read.
         machine: every loaded unit that a pattern of the file matches, whatever its state; None where
             they can't be sampled.
+        start_limits: the start limits of those units, by name; None where the manager can't be asked.
     """
     doubts = list(checked.doubts)
     for index, policy in enumerate(checked.file.policies):
         doubts += _Review(checked, machine, policy, index).doubts()
-    doubts += _odd_ignores(checked.ignores, doubts, machine)
+    doubts += doubts_about_budgets(checked, machine, start_limits or {})
+    doubts += _odd_ignores(checked.ignores, doubts, machine, start_limits)
     return tuple(sorted({doubt for doubt in doubts if not is_silenced(doubt, checked.ignores)}))
 
 
@@ -379,7 +384,10 @@ def _cached(condition: Condition) -> Iterator[Comparison]:
 
 
 def _odd_ignores(
-    ignores: Iterable[Ignore], doubts: Iterable[Problem], machine: Sample | None
+    ignores: Iterable[Ignore],
+    doubts: Iterable[Problem],
+    machine: Sample | None,
+    start_limits: Mapping[str, StartLimit] | None,
 ) -> Iterator[Problem]:
     """Yield a warning for each comment that silences an unknown code, or a warning that isn't there."""
     given = {(doubt.line, doubt.code) for doubt in doubts}
@@ -391,18 +399,20 @@ def _odd_ignores(
                 yield Problem(ignore.line, ignore.column, message, Code.UNKNOWN_CODE)
             elif (
                 code not in (Code.UNKNOWN_CODE, Code.UNUSED_IGNORE)
-                and _is_judged(Code(code), machine)
+                and _is_judged(Code(code), machine, start_limits)
                 and not any((line, code) in given for line in ignore.lines)
             ):
                 message = f"there is no {code} here to ignore: remove it"
                 yield Problem(ignore.line, ignore.column, message, Code.UNUSED_IGNORE)
 
 
-def _is_judged(code: Code, machine: Sample | None) -> bool:
+def _is_judged(code: Code, machine: Sample | None, start_limits: Mapping[str, StartLimit] | None) -> bool:
     """Return whether all that a warning of this code depends on is known."""
     match code:
         case Code.NO_MATCH | Code.CORE_UNIT | Code.ALIAS:
             return machine is not None
+        case Code.START_LIMIT:
+            return start_limits is not None
         case Code.ABOVE_LIMIT:
             return machine is not None and any("limit" in sample.values for sample in machine.units.values())
         case Code.MEMORY_HIGH_WITHOUT_SWAP:
