@@ -30,9 +30,17 @@ from machine import DAY, HOUR, MINUTE, G, M, Machine, Service
 
 from unitmem.kernel.host import Host
 
-FIRST_LOOK, LEAKY, DATABASE, CONTAINERS, WORKERS, JVM = (
+FIRST_LOOK, LEAKY, DATABASE, CONTAINERS, WORKERS, JVM, THROTTLED = (
     f"{name}.yaml"
-    for name in ("first-look", "leaky-service", "database", "containers", "forked-workers", "jvm-heap-dump")
+    for name in (
+        "first-look",
+        "leaky-service",
+        "database",
+        "containers",
+        "forked-workers",
+        "jvm-heap-dump",
+        "throttled",
+    )
 )
 
 
@@ -292,6 +300,19 @@ DAYS = (
         Service("celery.service", runaway(80 * M, 8, 10 * HOUR, 30 * M / MINUTE)),
         right=(Right("celery.service", "signal", 10 * HOUR, 10 * HOUR + 18 * MINUTE),),
         may=(("celery.service", "signal"), ("celery.service", "log")),
+    ),
+    # --- throttled at MemoryHigh= -----------------------------------------------------------------
+    day(
+        "a service that stands still at its MemoryHigh= is restarted",
+        THROTTLED,
+        Service("worker@1.service", leak(300 * M, 60 * M / HOUR), high=600 * M),
+        right=(Right("worker@1.service", "restart", 5 * HOUR, 5.5 * HOUR),),
+        may=(("worker@1.service", "log"), ("worker@1.service", "restart")),
+    ),
+    day(
+        "page cache at MemoryHigh= restarts nothing",
+        THROTTLED,
+        Service("worker@1.service", steady(300 * M, 8 * G), high=600 * M),
     ),
     # --- a machine, or a watch, that isn't well ---------------------------------------------------
     day(

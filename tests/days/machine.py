@@ -175,6 +175,9 @@ def _settle(machine: Machine, run: _Run, now: float, dice: random.Random) -> _He
     if fixed > room and machine.swap:
         swap = min(fixed - room, need.anon, machine.swap)
     cache = max(0.0, min(need.cache, room - (fixed - swap)))
+    if run.service.high is not None and fixed <= run.service.high < fixed + cache:
+        cache = run.service.high - fixed
+        run.events["high"] += 100
     if cache < need.cache:
         run.events["max"] += 1
     return _Held(need, cache, swap, stall)
