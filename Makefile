@@ -21,7 +21,7 @@ HOST_PACKAGES := gcc pkg-config libsystemd-dev python3-dev python3-venv dbus sys
 unexport PYTHONDONTWRITEBYTECODE
 
 # a file stays with one worker, so that what its tests share is made once
-PYTEST := $(BIN)/pytest -q -n logical --dist=loadfile --timeout=300 tests/unit tests/bus tests/cli
+PYTEST := $(BIN)/pytest -q -n logical --dist=loadfile --timeout=300 tests/unit tests/bus tests/cli tests/days
 
 # some of the guests' programs have no suffix
 PYTHON_SOURCES := src tests $(shell grep -lsE '^\#!.*python' vagrant/* vagrant/workloads/* ansible/*)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent / "unit"))  # for the corpus; importlib mode doesn't
+for directory in ("unit", "days"):  # for the corpora; importlib mode doesn't
+    sys.path.insert(0, str(Path(__file__).parent / directory))
 
 settings.register_profile(
     "check", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow]

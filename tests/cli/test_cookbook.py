@@ -81,6 +81,15 @@ def cache_is_full_all_day_and_then_a_query_goes_wrong(minute: float) -> dict[str
     }
 
 
+def throttled_at_its_high(minute: float) -> dict[str, float]:
+    """Without swap, what is above MemoryHigh= can go nowhere."""
+    throttled = max(0, minute - 20)
+    return {
+        "events.high": throttled * 3000,
+        "pressure.full.avg60": min(70.0, throttled * 35),
+    }
+
+
 def others_take_the_machine(minute: float) -> dict[str, float]:
     taken = minute * 200 * M if minute < 50 else 0
     return {
@@ -100,6 +109,7 @@ STORIES = {
     "A database that lives on page cache": Story(
         "postgresql@17-main.service", 503, cache_is_full_all_day_and_then_a_query_goes_wrong
     ),
+    "A service that is throttled to a standstill": Story("worker@1.service", 40, throttled_at_its_high),
     "Batch work that can wait": Story("batch.slice", 60, others_take_the_machine),
 }
 FILES = {
@@ -110,6 +120,7 @@ FILES = {
     "Containers in scopes": "containers",
     "Your own session": "desktop",
     "A database that lives on page cache": "database",
+    "A service that is throttled to a standstill": "throttled",
     "Batch work that can wait": "batch",
 }
 """Where the package has them: examples/….yaml."""

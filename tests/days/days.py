@@ -1,0 +1,365 @@
+"""The days: what a machine did, and what a guard had to do, by what could be known at the time.
+
+Whatever a day doesn't list as right or as allowed is wrong. A moment is in seconds from midnight. `before` is the time
+after which the action helps nobody: the kernel's OOM killer, or the loss, has come first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from behaviours import (
+    batch,
+    between,
+    cache_bursts,
+    cold_leak,
+    collector,
+    daily_wave,
+    file_leak,
+    forks,
+    leak,
+    noisy,
+    runaway,
+    socket_leak,
+    spikes,
+    steady,
+    warm_up,
+    with_cache,
+)
+from machine import DAY, HOUR, MINUTE, G, M, Machine, Service
+
+from unitmem.kernel.host import Host
+
+FIRST_LOOK, LEAKY, DATABASE, CONTAINERS, WORKERS, JVM, THROTTLED = (
+    f"{name}.yaml"
+    for name in (
+        "first-look",
+        "leaky-service",
+        "database",
+        "containers",
+        "forked-workers",
+        "jvm-heap-dump",
+        "throttled",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Right:
+    """An action that had to be taken on a unit within a time."""
+
+    unit: str
+    action: str
+    after: float = 0.0
+    before: float = DAY
+    times: int = 1
+    """How often at least."""
+
+
+@dataclass(frozen=True)
+class Day:
+    """One day of one machine under one shipped policy."""
+
+    name: str
+    policy: str
+    """The example's file."""
+    machine: Machine
+    right: tuple[Right, ...] = ()
+    may: frozenset[tuple[str, str]] = frozenset()
+    """(unit, action) that are neither asked for nor wrong."""
+
+
+def day(
+    name: str,
+    policy: str,
+    *services: Service,
+    right: tuple[Right, ...] = (),
+    may: tuple[tuple[str, str], ...] = (),
+    machine: Machine | None = None,
+) -> Day:
+    made = Machine(services) if machine is None else replace(machine, services=services)
+    return Day(name, policy, made, right, frozenset(may))
+
+
+def fills(start: float, rate: float, level: float) -> float:
+    """The seconds after which a leak from `start` by `rate` is at `level`."""
+    return (level - start) / rate
+
+
+API = "api@1.service"
+NEIGHBOUR = Service("api@2.service", steady(300 * M, 2 * G), max=1 * G)
+SLOW = 30 * M / HOUR
+FAST = 12 * M / MINUTE
+
+
+def restarted_in_time(start: float, rate: float, limit: float) -> tuple[Right, ...]:
+    """A restart between three quarters of the way to the limit and the limit itself."""
+    return (Right(API, "restart", fills(start, rate, 0.75 * limit), fills(start, rate, limit)),)
+
+
+def without_memory(since: float, lasts: float) -> Machine:
+    """A machine whose /proc/meminfo says MemTotal 0 for a while, as in a container that is being moved."""
+
+    def spoil(now: float, host: Host) -> Host:
+        return replace(host, total=0, available=0) if since <= now < since + lasts else host
+
+    return Machine((), spoil=spoil)
+
+
+def with_huge_free_swap(since: float, lasts: float) -> Machine:
+    """A machine whose SwapFree is 2^64 − 4096 for a while."""
+
+    def spoil(now: float, host: Host) -> Host:
+        return replace(host, swap_free=2**64 - 4096) if since <= now < since + lasts else host
+
+    return Machine((), swap=4 * G, spoil=spoil)
+
+
+def asleep(since: float, until: float) -> Machine:
+    """A machine that is suspended from `since` to `until`."""
+    return Machine((), is_looking=lambda now: not since <= now < until)
+
+
+def lowered(at: float, to: int) -> Machine:
+    """A machine on which somebody lowers the limit of the first service for good."""
+    return Machine((), limits=lambda now, service: to if now >= at and service.name == API else service.max)
+
+
+DAYS = (
+    # --- leaks --------------------------------------------------------------------------------
+    day(
+        "a slow leak is told before noon",
+        FIRST_LOOK,
+        Service("mail.service", leak(300 * M, SLOW * 2)),
+        Service("web.service", steady(500 * M, 8 * G)),
+        right=(Right("mail.service", "log", 0, DAY),),
+    ),
+    day(
+        "a slow leak under noise is told",
+        FIRST_LOOK,
+        Service("mail.service", leak(300 * M, SLOW * 3, noise=0.05)),
+        right=(Right("mail.service", "log", 0, DAY),),
+    ),
+    day(
+        "a fast leak is restarted before its limit, and its neighbour lives",
+        LEAKY,
+        Service(API, leak(300 * M, FAST), max=1 * G),
+        NEIGHBOUR,
+        right=restarted_in_time(300 * M, FAST, 1 * G),
+        may=((API, "signal"), (API, "restart"), (API, "log")),
+    ),
+    day(
+        "a slow leak is restarted before its limit",
+        LEAKY,
+        Service(API, leak(300 * M, 60 * M / HOUR), max=1 * G),
+        NEIGHBOUR,
+        right=restarted_in_time(300 * M, 60 * M / HOUR, 1 * G),
+        may=((API, "signal"), (API, "log")),
+    ),
+    day(
+        "a leak among page cache is restarted for the leak",
+        LEAKY,
+        Service(API, with_cache(leak(300 * M, 60 * M / HOUR), 8 * G), max=1 * G),
+        right=restarted_in_time(300 * M, 60 * M / HOUR, 1 * G),
+        may=((API, "signal"), (API, "log")),
+    ),
+    day(
+        "a leak by sockets is restarted before the kernel kills",
+        LEAKY,
+        Service(API, socket_leak(100 * M, 60 * M / HOUR), max=1 * G),
+        right=restarted_in_time(100 * M, 60 * M / HOUR, 1 * G),
+        may=((API, "signal"), (API, "log")),
+    ),
+    day(
+        "a leak into tmpfs is restarted before the kernel kills",
+        LEAKY,
+        Service(API, file_leak(100 * M, 60 * M / HOUR), max=1 * G),
+        right=restarted_in_time(100 * M, 60 * M / HOUR, 1 * G),
+        may=((API, "signal"), (API, "log")),
+    ),
+    day(
+        "a leak into swap is told, though what is resident stays",
+        FIRST_LOOK,
+        Service("mail.service", cold_leak(300 * M, SLOW * 4), max=400 * M),
+        right=(Right("mail.service", "log", 0, DAY),),
+        machine=Machine((), swap=8 * G),
+    ),
+    day(
+        "two leaks at once are each restarted",
+        LEAKY,
+        Service(API, leak(300 * M, 60 * M / HOUR), max=1 * G),
+        Service("api@2.service", leak(200 * M, 70 * M / HOUR), max=1 * G),
+        right=(
+            *restarted_in_time(300 * M, 60 * M / HOUR, 1 * G),
+            Right(
+                "api@2.service",
+                "restart",
+                fills(200 * M, 70 * M / HOUR, 0.75 * G),
+                fills(200 * M, 70 * M / HOUR, G),
+            ),
+        ),
+        may=((API, "signal"), ("api@2.service", "signal"), (API, "log"), ("api@2.service", "log")),
+    ),
+    day(
+        "a leak that begins in the afternoon",
+        LEAKY,
+        Service(API, between(14 * HOUR, leak(300 * M, FAST), steady(300 * M)), max=1 * G),
+        right=(
+            Right(
+                API,
+                "restart",
+                14 * HOUR + fills(300 * M, FAST, 0.75 * G),
+                14 * HOUR + fills(300 * M, FAST, G),
+            ),
+        ),
+        may=((API, "signal"), (API, "restart"), (API, "log")),
+    ),
+    day(
+        "a container's leak stops the container alone",
+        CONTAINERS,
+        Service("docker-aa.scope", leak(100 * M, 60 * M / HOUR), max=1 * G, restarts=False),
+        Service("docker-bb.scope", steady(600 * M, 4 * G), max=1 * G, restarts=False),
+        right=(Right("docker-aa.scope", "stop", 0, fills(100 * M, 60 * M / HOUR, G)),),
+        may=(("docker-aa.scope", "log"),),
+    ),
+    day(
+        "a JVM beyond its heap is dumped, then restarted",
+        JVM,
+        Service("app.service", leak(2 * G, 100 * M / HOUR), max=4 * G),
+        right=(
+            Right("app.service", "run", 0, fills(2 * G, 100 * M / HOUR, 4 * G)),
+            Right("app.service", "restart", 0, fills(2 * G, 100 * M / HOUR, 4 * G)),
+        ),
+    ),
+    # --- health that looks like a leak ----------------------------------------------------------
+    *(
+        day(
+            f"a collector's sawtooth of {period / HOUR:g} h is no leak",
+            FIRST_LOOK,
+            Service("app.service", collector(200 * M, 900 * M, period)),
+        )
+        for period in (0.25 * HOUR, HOUR, 2.5 * HOUR, 5 * HOUR)
+    ),
+    day("a daily wave is no leak", FIRST_LOOK, Service("web.service", daily_wave(300 * M, 1200 * M))),
+    day("a warm-up of an hour is no leak", FIRST_LOOK, Service("cache.service", warm_up(2 * G, HOUR))),
+    day("a warm-up of four hours is no leak", FIRST_LOOK, Service("cache.service", warm_up(4 * G, 4 * HOUR))),
+    day("a noisy database is no leak", FIRST_LOOK, Service("db.service", noisy(2 * G, 300 * M))),
+    day(
+        "batch work is no leak", FIRST_LOOK, Service("report.service", batch(900 * M, 6 * HOUR, 40 * MINUTE))
+    ),
+    day(
+        "page cache is no leak",
+        FIRST_LOOK,
+        Service("backup.service", cache_bursts(100 * M, 14 * G, 4 * HOUR)),
+    ),
+    day("a build machine's jobs are no leak", FIRST_LOOK, Service("runner.service", forks(300 * M, 12))),
+    day(
+        "what started late has a warm-up too",
+        FIRST_LOOK,
+        Service("cache.service", warm_up(2 * G, 2 * HOUR), starts=11 * HOUR),
+    ),
+    # --- health near a limit --------------------------------------------------------------------
+    day("page cache at the limit restarts nothing", LEAKY, Service(API, steady(250 * M, 8 * G), max=400 * M)),
+    day(
+        "short peaks restart nothing",
+        LEAKY,
+        Service(API, spikes(300 * M, 980 * M, 30 * MINUTE, 20), max=1 * G),
+    ),
+    day(
+        "a sawtooth below the threshold restarts nothing",
+        LEAKY,
+        Service(API, collector(200 * M, 600 * M, HOUR), max=1 * G),
+        may=((API, "log"),),
+    ),
+    day(
+        "a database at its limit loses no session",
+        DATABASE,
+        Service("postgresql@16-main.service", noisy(600 * M, 50 * M), max=1 * G),
+    ),
+    day(
+        "a backup evicts nobody's container",
+        CONTAINERS,
+        Service("docker-aa.scope", cache_bursts(100 * M, 14 * G, HOUR), max=1 * G),
+    ),
+    day("sound workers stay", WORKERS, Service("celery.service", forks(300 * M, 16))),
+    day(
+        "a sawtooth past the first threshold leaves the budget to the leak that follows",
+        LEAKY,
+        Service(
+            API,
+            between(16 * HOUR, leak(500 * M, FAST), collector(200 * M, 800 * M, 30 * MINUTE)),
+            max=1 * G,
+        ),
+        right=(Right(API, "restart", 16 * HOUR, 16 * HOUR + fills(500 * M, FAST, G)),),
+        may=((API, "signal"), (API, "restart"), (API, "log")),
+    ),
+    # --- workers --------------------------------------------------------------------------------
+    day(
+        "the worker that runs away is ended, not the service",
+        WORKERS,
+        Service("celery.service", runaway(80 * M, 8, 10 * HOUR, 30 * M / MINUTE)),
+        right=(Right("celery.service", "signal", 10 * HOUR, 10 * HOUR + 18 * MINUTE),),
+        may=(("celery.service", "signal"), ("celery.service", "log")),
+    ),
+    # --- throttled at MemoryHigh= -----------------------------------------------------------------
+    day(
+        "a service that stands still at its MemoryHigh= is restarted",
+        THROTTLED,
+        Service("worker@1.service", leak(300 * M, 60 * M / HOUR), high=600 * M),
+        right=(Right("worker@1.service", "restart", 5 * HOUR, 5.5 * HOUR),),
+        may=(("worker@1.service", "log"), ("worker@1.service", "restart")),
+    ),
+    day(
+        "page cache at MemoryHigh= restarts nothing",
+        THROTTLED,
+        Service("worker@1.service", steady(300 * M, 8 * G), high=600 * M),
+    ),
+    # --- a machine, or a watch, that isn't well ---------------------------------------------------
+    day(
+        "a MemTotal of 0 stops nobody",
+        LEAKY,
+        Service(API, steady(300 * M)),
+        machine=without_memory(12 * HOUR, 10 * MINUTE),
+    ),
+    day(
+        "free swap near 2^64 stops nobody",
+        LEAKY,
+        Service(API, steady(300 * M)),
+        machine=with_huge_free_swap(12 * HOUR, 10 * MINUTE),
+    ),
+    day(
+        "a night's suspend is no time that anything held",
+        LEAKY,
+        Service(API, spikes(300 * M, 980 * M, DAY, 30), max=1 * G, starts=8 * HOUR - 20),
+        machine=asleep(8 * HOUR, 14 * HOUR),
+    ),
+    day(
+        "a limit lowered live is the limit",
+        LEAKY,
+        Service(API, steady(470 * M), max=1 * G),
+        right=(Right(API, "restart", 12 * HOUR, 12 * HOUR + 10 * MINUTE),),
+        may=((API, "signal"), (API, "restart")),
+        machine=lowered(12 * HOUR, 512 * M),
+    ),
+    day(
+        "a restart loop is ended by the budget",
+        LEAKY,
+        Service(API, steady(980 * M), max=1 * G),
+        right=(Right(API, "restart", 0, HOUR),),
+        may=((API, "signal"), (API, "restart")),
+    ),
+    day(
+        "an idle machine is left alone",
+        FIRST_LOOK,
+        Service("idle.service", steady(10 * M)),
+        Service("sshd.service", steady(8 * M)),
+    ),
+    day(
+        "a unit that the kernel kills again and again is told",
+        FIRST_LOOK,
+        Service("mail.service", leak(700 * M, FAST), max=1 * G),
+        right=(Right("mail.service", "log", 0, HOUR),),
+    ),
+)
+
+assert len({one.name for one in DAYS}) == len(DAYS)

@@ -1,0 +1,315 @@
+"""A machine of made services, in which time passes look by look, and to which what a policy decides is done.
+
+A service is a function of the time it has been up: what it would hold if nobody took anything back. The machine does to
+it what a kernel does: page cache is dropped at a limit, anonymous memory goes to swap where there is some, and what
+still doesn't fit is OOM-killed, after which systemd starts the service again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from unitmem.kernel.cgroup import CgroupReading
+from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level
+from unitmem.measure.formulas import host_values, unit_values
+from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Kill, Restart, Signal, Stop, Target
+from unitmem.policy.decision import Decision
+from unitmem.policy.engine import evaluate
+from unitmem.policy.model import Mode, PolicyFile
+from unitmem.policy.state import State
+from unitmem.unit import Invocation, Unit
+
+M = 2**20
+G = 2**30
+MINUTE = 60.0
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a service wants to hold at one instant, in bytes."""
+
+    anon: float = 0.0
+    cache: float = 0.0
+    """Page cache; the kernel takes it back when there is no room."""
+    shmem: float = 0.0
+    sock: float = 0.0
+    worker: float = 0.0
+    """PSS of its largest process; 0 where nobody asks."""
+    cold: float = 0.0
+    """Anonymous memory that it never touches: it goes to swap first."""
+
+
+Behaviour = Callable[[float, float, random.Random], Need]
+"""(seconds up, seconds since the machine's midnight, its own dice) -> what it needs."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of the machine, with its limits in bytes."""
+
+    name: str
+    behaviour: Behaviour
+    max: int | None = None
+    high: int | None = None
+    slice: str | None = None
+    """A slice, whose limit is in the machine's `slices`."""
+    starts: float = 0.0
+    restarts: bool = True
+    """Whether systemd starts it again when it was OOM-killed."""
+
+
+@dataclass(frozen=True)
+class Did:
+    """Something that happened to a unit."""
+
+    at: float
+    unit: str
+    action: str
+    """An action's word, or `oom` for the kernel's own."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine, its services, and how it is looked at."""
+
+    services: tuple[Service, ...]
+    total: int = 16 * G
+    swap: int = 0
+    slices: Mapping[str, int] = field(default_factory=dict)
+    lasts: float = DAY
+    look: float = 20.0
+    """Seconds between two looks, also the interval of the policies."""
+    spoil: Callable[[float, Host], Host] = lambda _, host: host
+    """What a look sees of the machine, where that isn't what it is."""
+    is_looking: Callable[[float], bool] = lambda _: True
+    """Whether there is a look at that time: there is none while the machine is suspended, or the watch is starved."""
+    limits: Callable[[float, Service], int | None] = lambda _, service: service.max
+    """memory.max of a service at that time, for limits that are changed live."""
+
+
+@dataclass
+class _Run:
+    """One run of a service."""
+
+    service: Service
+    number: int
+    since: float
+    events: dict[str, int] = field(default_factory=lambda: {"high": 0, "max": 0, "oom": 0, "oom_kill": 0})
+    lost: float = 0.0
+    """Bytes that a signal made it give back, or that its largest worker had."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a run holds once the kernel has had its say."""
+
+    need: Need
+    cache: float
+    swap: float
+    stall: float
+    """Share of time in which all of it waits for memory, in percent."""
+
+    @property
+    def resident(self) -> float:
+        return self.need.anon + self.need.shmem + self.need.sock - self.swap
+
+    @property
+    def current(self) -> float:
+        return self.resident + self.cache
+
+
+def live(machine: Machine, file: PolicyFile, seed: int = 0) -> Iterator[Did | Decision]:
+    """Yield everything that happens on `machine` while `file` governs it, in the order of time."""
+    dice = {service.name: random.Random(f"{seed} {service.name}") for service in machine.services}
+    file = replace(
+        file,
+        interval=machine.look,
+        policies=tuple(replace(policy, mode=Mode.ACT) for policy in file.policies),
+    )
+    runs: dict[str, _Run] = {}
+    state = State()
+    now = 0.0
+    while now < machine.lasts:
+        for service in machine.services:
+            if service.name not in runs and service.starts <= now < service.starts + machine.look:
+                runs[service.name] = _Run(service, 1, now)
+        held = {name: _settle(machine, run, now, dice[name]) for name, run in runs.items()}
+        for name in _overfull(machine, runs, held, now):
+            run = runs[name]
+            run.events["oom_kill"] += 1
+            yield Did(now, name, "oom")
+            if run.service.restarts:
+                runs[name] = _Run(run.service, run.number + 1, now)
+                held[name] = _settle(machine, runs[name], now, dice[name])
+            else:
+                del runs[name], held[name]
+        if machine.is_looking(now):
+            sample = _sample(machine, runs, held, now)
+            state, decisions = evaluate(file, sample, state, now)
+            for decision in decisions:
+                yield decision
+                if decision.acts:
+                    _do(runs, held, decision, now)
+        now += machine.look
+
+
+# --- what the kernel does ----------------------------------------------------------------------
+
+
+def _settle(machine: Machine, run: _Run, now: float, dice: random.Random) -> _Held:
+    need = run.service.behaviour(now - run.since, now, dice)
+    need = replace(need, anon=max(0.0, need.anon - run.lost))
+    limit = machine.limits(now, run.service)
+    room = min(limit if limit is not None else machine.total, machine.total)
+    fixed = need.anon + need.shmem + need.sock
+    swap, stall = 0.0, 0.0
+    if run.service.high is not None and fixed > run.service.high:
+        run.events["high"] += 100
+        stall = 60.0 if not machine.swap else 20.0
+    if fixed > room and machine.swap:
+        swap = min(fixed - room, need.anon, machine.swap)
+    cache = max(0.0, min(need.cache, room - (fixed - swap)))
+    if run.service.high is not None and fixed <= run.service.high < fixed + cache:
+        cache = run.service.high - fixed
+        run.events["high"] += 100
+    if cache < need.cache:
+        run.events["max"] += 1
+    return _Held(need, cache, swap, stall)
+
+
+def _overfull(
+    machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held], now: float
+) -> Iterator[str]:
+    """Yield the units that the kernel kills: those past their own limit, and the largest of a slice or the machine."""
+    killed = set()
+    for name, run in runs.items():
+        limit = machine.limits(now, run.service)
+        if limit is not None and held[name].resident > limit:
+            killed.add(name)
+            yield name
+    groups = [
+        (bound, {n for n, run in runs.items() if run.service.slice == part})
+        for part, bound in machine.slices.items()
+    ]
+    for bound, names in (*groups, (machine.total, set(runs))):
+        left = {name: held[name].resident for name in names - killed}
+        while left and sum(left.values()) > bound + (machine.swap if bound == machine.total else 0):
+            largest = max(left, key=left.__getitem__)
+            killed.add(largest)
+            del left[largest]
+            yield largest
+
+
+# --- what a look sees --------------------------------------------------------------------------
+
+
+def _sample(machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held], now: float) -> Sample:
+    resident = sum(one.resident for one in held.values())
+    swapped = sum(one.swap for one in held.values())
+    host = machine.spoil(
+        now,
+        Host(
+            total=machine.total,
+            available=int(max(0.0, machine.total - resident)),
+            swap_total=machine.swap,
+            swap_free=int(max(0.0, machine.swap - swapped)),
+            pressure=_pressure(max((one.stall for one in held.values()), default=0.0)),
+        ),
+    )
+    groups = {
+        part: _level(
+            f"/{part}", bound, None, [held[n] for n, run in runs.items() if run.service.slice == part]
+        )
+        for part, bound in machine.slices.items()
+    }
+    units = {name: _unit(machine, run, held[name], groups, host, now) for name, run in runs.items()}
+    return Sample(now, units, host_values(host))
+
+
+def _unit(
+    machine: Machine, run: _Run, held: _Held, groups: Mapping[str, Level], host: Host, now: float
+) -> UnitSample:
+    service = run.service
+    own = _level(f"/system.slice/{service.name}", machine.limits(now, service), service.high, [held])
+    reading = CgroupReading(
+        path=own.path,
+        inode=run.number,
+        counters={
+            "memory.current": own.current,
+            "memory.max": own.max,
+            "memory.high": own.high,
+            "memory.swap.max": None,
+            "memory.swap.current": int(held.swap),
+            "memory.zswap.current": 0,
+        },
+        stat=_stat([held]),
+        events=dict(run.events),
+        pressure=_pressure(held.stall),
+        levels=(own, *(level for part, level in groups.items() if part == service.slice)),
+    )
+    values, unknown = unit_values(reading, host)
+    values["age"] = now - run.since
+    if held.need.worker:
+        values["process.pss"] = values["process.uss"] = max(0, int(held.need.worker - run.lost))
+    return UnitSample(
+        Unit(service.name),
+        Invocation(service.name, f"{run.number:032x}", run.number),
+        values=values,
+        unknown={name: why for name, why in unknown.items() if name not in values},
+        levels=reading.levels,
+    )
+
+
+def _stat(held: list[_Held]) -> dict[str, int]:
+    anon = int(sum(one.need.anon - one.swap for one in held))
+    cache = int(sum(one.cache for one in held))
+    shmem = int(sum(one.need.shmem for one in held))
+    return {
+        "anon": anon,
+        "file": cache + shmem,
+        "shmem": shmem,
+        "sock": int(sum(one.need.sock for one in held)),
+        "kernel": 0,
+        "slab_reclaimable": 0,
+        "swapcached": 0,
+        "active_file": cache // 2,
+        "inactive_file": cache - cache // 2,
+    }
+
+
+def _level(path: str, bound: int | None, high: int | None, held: list[_Held]) -> Level:
+    return Level(
+        path,
+        max=bound,
+        high=high,
+        current=int(sum(one.current for one in held)),
+        inactive_file=_stat(held)["inactive_file"],
+    )
+
+
+def _pressure(stall: float) -> dict[str, float]:
+    return {f"{kind}.{window}": stall for kind in ("some", "full") for window in ("avg10", "avg60", "avg300")}
+
+
+# --- what is done ------------------------------------------------------------------------------
+
+
+def _do(runs: dict[str, _Run], held: Mapping[str, _Held], decision: Decision, now: float) -> None:
+    run = runs.get(decision.unit)
+    if run is None:  # another policy has ended it in this look
+        return
+    match decision.action:
+        case Restart():
+            runs[decision.unit] = _Run(run.service, run.number + 1, now)
+        case Stop() | Kill():
+            del runs[decision.unit]
+        case Signal(to=Target.LARGEST):
+            run.lost += max(0.0, held[decision.unit].need.worker - run.lost)
+        case _:
+            pass
