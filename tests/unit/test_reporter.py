@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from unitmem.policy.decision import Override
+from unitmem.policy.actions import Stop
+from unitmem.policy.decision import Decision, Obstacle, Override, Refusal
 from unitmem.policy.journal_fields import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID
 from unitmem.policy.state import Ladder, State, StepState
 from unitmem.record.recorder import Recorder
@@ -68,4 +69,20 @@ def test_a_history_that_can_not_be_written_is_told_once_and_that_it_can_again(to
     assert [entry["MESSAGE"] for entry in told.entries()] == [
         "the disk is full",
         "the history is written again",
+    ]
+
+
+def test_what_withholds_a_step_around_its_threshold_is_told_once_while_it_lasts(told):
+    def withheld(at, obstacle, until):
+        refusal = Refusal(obstacle, f"{obstacle} until {until}", until)
+        invocation = Invocation("a.service", "1" * 32, 7)
+        told.reporter.decided(Decision(at, "p", 0, Stop(), invocation, 0, 0, (), refusal=refusal))
+
+    for at in range(0, 100, 4):
+        withheld(at, Obstacle.COOLING_DOWN, 60 if at < 60 else 160)
+        withheld(at, Obstacle.OUT_OF_BUDGET, 100)
+    assert [entry["MESSAGE"].rpartition(": ")[2] for entry in told.entries()] == [
+        "not stopping it, since cooling down until 60",
+        "not stopping it, since out of budget until 100",
+        "not stopping it, since cooling down until 160",
     ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
-from unitmem.policy.decision import Decision, Outcome, Override
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Override
 from unitmem.policy.journal_fields import POLICY_FIELD, SET_BACK_MESSAGE_ID, STEP_FIELD, UNKNOWN_MESSAGE_ID
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
@@ -35,13 +35,21 @@ class Reporter:
     """The reports of one watch; what has been reported is not repeated."""
 
     def __init__(
-        self, journal: Journal, recorder: Recorder, kind: ManagerKind, exporter: Exporter | None = None
+        self,
+        journal: Journal,
+        recorder: Recorder,
+        kind: ManagerKind,
+        exporter: Exporter | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._recorder = recorder
         self._kind = kind
         self._exporter = exporter
+        self._clock = clock
         self._reported_unknown: set[_Blind] = set()
+        self._withheld: dict[tuple[str, int, str, Obstacle], float] = {}
+        """When what withheld a step of a unit ends, as far as that was reported."""
         self._once = Once()
 
     def say(self, priority: Priority, message: str) -> None:
@@ -56,15 +64,20 @@ class Reporter:
         priority: Priority = Priority.WARNING,
         *,
         by_words: bool = True,
+        quiet: float = 0.0,
     ) -> None:
         """Report a problem of the watch itself once while it lasts, and its end; see `Once.news`."""
-        if (entry := self._once.news(key, trouble, well, priority, by_words=by_words)) is not None:
+        entry = self._once.news(
+            key, trouble, well, priority, by_words=by_words, now=self._clock(), quiet=quiet
+        )
+        if entry is not None:
             self._journal.write(entry)
 
     def decided(self, decision: Decision) -> str:
         """Log a decision, before it is performed; return the message, for `record`."""
         entry = decision_entry(decision, self._kind)
-        self._journal.write(entry)
+        if not self._is_withheld_as_reported(decision):
+            self._journal.write(entry)
         if self._exporter is not None:
             self._exporter.decided(decision)
         return entry.message
@@ -121,11 +134,24 @@ class Reporter:
         self.once("history", self._recorder.trouble, "the history is written again")
 
     def flush(self) -> None:
-        """Send what journald had no room for."""
+        """Report the problems that have been away for long enough, and send what journald had no room for."""
+        for entry in self._once.ends(self._clock()):
+            self._journal.write(entry)
         self._journal.flush()
 
     def close(self) -> None:
         self._journal.close()
+
+    def _is_withheld_as_reported(self, decision: Decision) -> bool:
+        """Return whether the cooldown or the budget that withholds a step was reported: around a threshold it is again and again."""
+        refusal = decision.refusal
+        if refusal is None or refusal.until is None:
+            return False
+        self._withheld = {key: until for key, until in self._withheld.items() if until > decision.at}
+        key = decision.policy, decision.step, decision.unit, refusal.obstacle
+        is_reported = self._withheld.get(key) == refusal.until
+        self._withheld[key] = refusal.until
+        return is_reported
 
     def _news(self, state: State) -> Iterable[tuple[_Blind, str]]:
         blind: dict[_Blind, str] = {}
