@@ -78,7 +78,8 @@ _FAULTS = frozenset(
 )
 """The signals that a process gets for what it does itself."""
 _OWN_RESULTS = ("watchdog", "protocol", "resources")
-_UNNAMED = "; the journal doesn't say whether it was sent a signal, or by whom"
+_UNNAMED = "; the journal doesn't say whether it was sent a signal"
+_UNNAMED_SENDER = "; the journal doesn't say who sent it"
 _RIGHT_BEFORE = 0.1
 
 _CAUSE_OF_KILL = {JournalEventKind.OOM: Cause.OOM_KILLER, JournalEventKind.OOMD: Cause.SYSTEMD_OOMD}
@@ -195,13 +196,16 @@ def _judge(
         )
     guard = _guard_behind(run, onset)
     sender = "" if guard is None else _sender(guard, onset)
-    told = [] if guard is None else [guard.reported]
+    guard_lines = [] if guard is None else [guard.reported]
     if end.kind is JournalEventKind.FAILURE:
-        sender = sender or (_UNNAMED if _may_be_a_signal(end, exits) else "")
-        return Cause.CRASH, f"{_crash(end, exits)}{sender}", [*told, *exits[-1:]]
+        return (
+            Cause.CRASH,
+            f"{_crash(end, exits)}{sender or _unnamed(end, exits)}",
+            [*guard_lines, *exits[-1:]],
+        )
     # nothing sends signals to a mount or a socket
     sender = sender or (_UNNAMED if unit_kind(run.unit) in ("service", "scope") else "")
-    return Cause.EXIT, f"with success{sender}", told
+    return Cause.EXIT, f"with success{sender}", guard_lines
 
 
 def _fatal_kills(run: UnitRun) -> list[OomKill]:
@@ -266,15 +270,14 @@ def _sender(sent: GuardSignal, onset: JournalEvent) -> str:
     return f", likely by {sent.by}, which sent {sent.signal}{whom} {when}"
 
 
-def _may_be_a_signal(end: JournalEvent, exits: Sequence[JournalEvent]) -> bool:
-    """Return whether a failure looks like a signal that somebody has sent: no fault of its own, nor a status of its own."""
+def _unnamed(end: JournalEvent, exits: Sequence[JournalEvent]) -> str:
+    """Return what the journal doesn't say about a failure that looks like a signal which somebody has sent."""
     if end.value in _OWN_RESULTS or not exits:
-        return False
-    last = exits[-1]
-    number = last.number or 0
-    if last.value == "exited":
-        return number - 128 in _ENDING_SIGNALS  # as shells and Java exit after a signal
-    return number not in _FAULTS
+        return ""
+    number = exits[-1].number or 0
+    if exits[-1].value == "exited":
+        return _UNNAMED if number - 128 in _ENDING_SIGNALS else ""  # as shells and Java exit after a signal
+    return "" if number in _FAULTS else _UNNAMED_SENDER
 
 
 def _explains(number: int, onset: JournalEvent) -> bool:

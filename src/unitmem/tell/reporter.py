@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
@@ -15,7 +15,7 @@ from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.record.history import Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.journal import Entry, Journal, Priority
-from unitmem.tell.once import Once
+from unitmem.tell.once import LONGEST_QUIET, Once
 from unitmem.tell.wording import decision_entry, outcome_entry, unit_fields
 from unitmem.unit import Invocation, ManagerKind
 
@@ -29,6 +29,11 @@ class _Blind(NamedTuple):
     policy: str
     step: int
     invocation: Invocation
+
+    @property
+    def of_unit(self) -> tuple[str, int, str]:
+        """The step and the unit, whichever run."""
+        return self.policy, self.step, self.invocation.unit
 
 
 class Reporter:
@@ -49,7 +54,8 @@ class Reporter:
         self._clock = clock
         self._reported_unknown: set[_Blind] = set()
         self._withheld: dict[tuple[str, int, str, Obstacle], float] = {}
-        """When what withheld a step of a unit ends, as far as that was reported."""
+        """Until when it isn't reported again that a step is withheld."""
+        self._blind: set[tuple[str, int, str]] = set()
         self._once = Once()
 
     def say(self, priority: Priority, message: str) -> None:
@@ -108,8 +114,16 @@ class Reporter:
         self._recorder.event(event, now)
 
     def unknown(self, state: State, now: float) -> None:
-        """Report steps that can't be judged since a measure is unknown, once for each run of a unit."""
-        for blind, why in self._news(state):
+        """Report steps that can't be judged since a measure is unknown, once for each run of a unit.
+
+        Of a unit that is restarted again and again, further runs are in the history only.
+        """
+        found = self._blind_steps(state)
+        steps = {blind.of_unit for blind in found}
+        for gone in self._blind - steps:
+            self._once.news(gone, None, now=now)
+        self._blind = steps
+        for blind, why in self._news(state, found):
             message = f"{blind.invocation.unit}: policy {blind.policy}, step {blind.step} can't fire: {why}"
             fields = {
                 "MESSAGE_ID": UNKNOWN_MESSAGE_ID,
@@ -117,7 +131,8 @@ class Reporter:
                 POLICY_FIELD: blind.policy,
                 STEP_FIELD: blind.step,
             }
-            self._journal.write(Entry(Priority.WARNING, message, fields))
+            if self._once.news(blind.of_unit, why, now=now) is not None:
+                self._journal.write(Entry(Priority.WARNING, message, fields))
             event = Event(
                 time.time(),
                 EventKind.UNKNOWN,
@@ -143,17 +158,25 @@ class Reporter:
         self._journal.close()
 
     def _is_withheld_as_reported(self, decision: Decision) -> bool:
-        """Return whether the cooldown or the budget that withholds a step was reported: around a threshold it is again and again."""
+        """Return whether it was reported that the step is withheld, and why: around a threshold it is again and again.
+
+        A cooldown and a budget are reported once while they last, other obstacles once in a quarter of an hour.
+        """
         refusal = decision.refusal
-        if refusal is None or refusal.until is None:
+        if refusal is None:
             return False
         self._withheld = {key: until for key, until in self._withheld.items() if until > decision.at}
         key = decision.policy, decision.step, decision.unit, refusal.obstacle
-        is_reported = self._withheld.get(key) == refusal.until
-        self._withheld[key] = refusal.until
-        return is_reported
+        reported = self._withheld.get(key)
+        until = refusal.until
+        if until is None:
+            until = decision.at + LONGEST_QUIET if reported is None else reported
+        self._withheld[key] = until
+        return reported == until
 
-    def _news(self, state: State) -> Iterable[tuple[_Blind, str]]:
+    @staticmethod
+    def _blind_steps(state: State) -> dict[_Blind, str]:
+        """Return the steps that can't be judged, with the reasons."""
         blind: dict[_Blind, str] = {}
         for (policy, _), ladder in state.ladders.items():
             for index, step in enumerate(ladder.steps):
@@ -164,6 +187,9 @@ class Reporter:
                 ]
                 if reasons:
                     blind[_Blind(policy, step_number(index), ladder.invocation)] = "; ".join(reasons)
+        return blind
+
+    def _news(self, state: State, blind: Mapping[_Blind, str]) -> Iterable[tuple[_Blind, str]]:
         news = [(key, why) for key, why in blind.items() if key not in self._reported_unknown]
         # told once a run, even if it comes and goes
         running = {ladder.invocation for ladder in state.ladders.values()}
