@@ -16,6 +16,7 @@ from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, UsageError
+from unitmem.manager.systemd import Manager
 from unitmem.measure.collect import measure_largest
 from unitmem.policyfile import reader as config
 from unitmem.record.history import FILE_NAME as HISTORY
@@ -71,16 +72,40 @@ def test_missed_ticks_are_counted(watch, exporter):
 
 
 def test_a_delay_is_logged_once_and_so_is_its_end(manager, tmp_path):
+    """Twenty minutes in which every other tick is late, and then a quiet one."""
     path, stream = tmp_path / "web.yaml", io.StringIO()
     path.write_text(POLICY)
-    world = World(open_journal=lambda: Journal(stream=stream))
+    now = 0.0
+    world = World(open_journal=lambda: Journal(stream=stream), monotonic=lambda: now)
     with Watch(path, config.load(path), manager, world) as watch:
-        for missed in (0, 1, 2, 0, 0):
+        for missed in (0, 1, 2, *(0, 1) * 300, *(0,) * 40):
+            now += 2
             watch.report_missed(missed)
     late, caught_up = stream.getvalue().splitlines()
     assert "late by 1 tick (interval 2s): choose a longer `interval`" in late
     assert late.endswith("further delays are not logged until it has caught up")
-    assert caught_up == "caught up: no longer late"
+    assert caught_up == "caught up: no longer late; 303 ticks missed since the start"
+
+
+def test_a_manager_that_comes_and_goes_is_not_told_of_each_time(manager, systemd, tmp_path):
+    path, stream = tmp_path / "web.yaml", io.StringIO()
+    path.write_text(POLICY)
+    now = 0.0
+    world = World(
+        open_journal=lambda: Journal(stream=stream),
+        monotonic=lambda: now,
+        connect=lambda kind: Manager(kind, systemd.address),
+    )
+    with Watch(path, config.load(path), manager, world) as watch:
+        for _ in range(20):
+            now += 2
+            watch.connection.lose(BusLostError("it hangs"), now)
+            watch.connection.renew(now)
+            watch.catch_up(now)
+        now += 100
+        watch.catch_up(now)
+    lost, back = "it hangs; continuing with the known units and reconnecting", "the system manager is back"
+    assert stream.getvalue().splitlines() == [lost, back] * 2
 
 
 @pytest.mark.parametrize(

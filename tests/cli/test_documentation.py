@@ -33,8 +33,7 @@ from unitmem.policy.state import Phase
 from unitmem.policyfile import reader as config
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
-from unitmem.policyfile.warnings import Code
-from unitmem.simulate.lint import review
+from unitmem.simulate.lint import CODES, LintCode, review
 from unitmem.tell import wording
 from unitmem.text import format_span
 from unitmem.unit import Invocation, ManagerKind
@@ -103,9 +102,9 @@ def test_the_policy_manual_explains_every_warning():
     assert re.findall(
         r"^\| `([a-z-]+)` \|.+\|.+\|$", MANUAL["unitmem.yaml.5"].partition("## WARNINGS")[2], re.MULTILINE
     ) == [
-        *sorted(set(Code) - {Code.UNKNOWN_CODE, Code.UNUSED_IGNORE}),
-        Code.UNKNOWN_CODE,
-        Code.UNUSED_IGNORE,
+        *sorted(CODES - {LintCode.UNKNOWN_CODE, LintCode.UNUSED_IGNORE}),
+        LintCode.UNKNOWN_CODE,
+        LintCode.UNUSED_IGNORE,
     ]
 
 

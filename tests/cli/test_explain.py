@@ -339,7 +339,11 @@ def test_replay_page(run, watch, tmp_path, snapshot):
     ended = run("replay", str(policy), "--history", str(watch))
     assert ended.status == 0
     assert ended.out == snapshot
-    assert ended.err == "101 samples over 1min 40s: 1 log, 1 SIGUSR1\n"
+    assert ended.err == (
+        "101 samples over 1min 40s: 1 log, 1 SIGUSR1\n"
+        "leak, step 1: judged in 101 of 101 samples\n"
+        "leak, step 2: judged in 101 of 101 samples\n"
+    )
 
 
 def test_replay_of_a_history_as_json_lines(run, watch, tmp_path):
@@ -356,6 +360,81 @@ def test_replay_of_a_history_as_json_lines(run, watch, tmp_path):
     told = [(made["at"], made["step"], made["message"]) for made in from_lines["decisions"]]
     assert told == [(made["at"], made["step"], made["message"]) for made in recorded["decisions"]]
     assert [at for at, *_ in told] == [41, 66]
+
+
+@pytest.mark.parametrize(
+    ("unit", "measure", "why"),
+    [
+        ("web.service", "anno", "anon is unknown (not in this history)"),
+        ("wbe.service", "anon", "no unit that matches"),
+    ],
+)
+def test_replay_fails_where_a_step_could_not_be_judged_at_all(run, tmp_path, unit, measure, why):
+    policy, lines = tmp_path / "policy.yaml", tmp_path / "samples.jsonl"
+    policy.write_text(POLICY)
+    sample = {unit: {"run": "1", "values": {measure: 99 * M}}}
+    lines.write_text("".join(json.dumps({"at": at, "units": sample}) + "\n" for at in range(3)))
+    ended = run("replay", str(policy), "--history", str(lines))
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err == (
+        "3 samples over 2s: nothing would have been done, as far as that could be judged\n"
+        f"leak, step 1: judged in 0 of 3 samples: {why}\n"
+        f"leak, step 2: judged in 0 of 3 samples: {why}\n"
+    )
+    ended = run("replay", str(policy), "--history", str(lines), "--json")
+    assert ended.status == 1
+    assert [(step["judged"], step["unknown"]) for step in json.loads(ended.out)["steps"]] == [
+        (0, {why: 3})
+    ] * 2
+
+
+def test_replay_says_which_units_and_samples_a_step_could_not_be_judged_by(run, tmp_path):
+    policy, lines = tmp_path / "policy.yaml", tmp_path / "samples.jsonl"
+    policy.write_text(
+        'policies: [{name: p, units: ["*.service"], steps: [{when: "growth(anon, 10s) > 1G/min", do: log}]}]'
+    )
+    units = {"a.service": {"run": "1", "values": {"anon": M}}, "b.service": {"run": "1", "values": {}}}
+    lines.write_text("".join(json.dumps({"at": at, "units": units}) + "\n" for at in range(20)))
+    ended = run("replay", str(policy), "--history", str(lines))
+    assert ended.status == 0
+    assert ended.err.splitlines()[1] == (
+        "p, step 1: judged in 10 of 20 samples: growth(anon, 10s) is unknown (not watched for that long yet) in 10; "
+        "never for b.service, as growth(anon, 10s) is unknown (not in this history)"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"at": 1, "units": {"web.service": {"values": {"anon": NaN}}}}',
+        '{"at": 1, "units": {"web.service": {"values": {"anon": 1e999}}}}',
+        '{"at": 1, "units": {"web.service": {"values": {}, "at_most": {"pss": -Infinity}}}}',
+        '{"at": 1, "units": {}, "host": {"values": {"host.total": Infinity}}}',
+        '{"at": NaN, "units": {}}',
+        '{"at": 1' + "0" * 400 + ', "units": {}}',
+    ],
+)
+def test_replay_refuses_what_is_no_number_with_its_place(run, watch, tmp_path, line):
+    policy, lines = tmp_path / "policy.yaml", tmp_path / "samples.jsonl"
+    policy.write_text(POLICY)
+    lines.write_text('{"at": 0, "units": {}}\n' + line)
+    ended = run("replay", str(policy), "--history", str(lines))
+    assert (ended.status, ended.out) == (1, "")
+    assert f"{lines}:2: not a sample: " in ended.err
+    assert "is not a number" in ended.err
+
+
+def test_replay_refuses_what_is_no_number_in_a_recorded_history(run, watch, tmp_path):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    with sqlite3.connect(watch) as database:
+        database.execute(
+            "UPDATE ticks SET units = replace(units, '\"anon\":', '\"anon\":1e999') WHERE id = 9"
+        )
+        ((at,),) = database.execute("SELECT at FROM ticks WHERE id = 9")
+    ended = run("replay", str(policy), "--history", str(watch))
+    assert ended.status == 1
+    assert f"{watch} can't be read: sample at {at:.3f}: inf is not a number" in ended.err
 
 
 @pytest.mark.parametrize(

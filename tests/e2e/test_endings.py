@@ -118,7 +118,7 @@ def test_a_leak_past_its_limit_is_the_oom_killers(ended, policy):
         ("restart", "request", "a restart job"),
         ("KILL", "signal-request", "SIGKILL sent by systemctl kill"),
         ("TERM", "signal-request", "SIGTERM sent by systemctl kill"),
-        ("success", "exit", "it ended by itself, with success"),
+        ("success", "exit", "with success; the journal doesn't say whether it was sent a signal"),
         ("status", "crash", "exit status 3"),
         ("crash", "crash", "SIGSEGV"),
         ("timeout", "timeout", "reached runtime time limit"),
@@ -128,6 +128,23 @@ def test_what_a_person_did_or_nobody_is_told_apart(ended, way, cause, detail):
     _, ending = ended[way]
     assert ending["cause"] == cause, ending
     assert detail.lower() in ending["detail"].lower(), ending
+
+
+def test_a_signal_has_no_sender_but_a_guard_whose_service_told_of_it(host, unit, the_ends):
+    """`logger` may call itself earlyoom; only journald knows which unit a line is from."""
+
+    def signalled(log):
+        steady = unit("steady", "--size", "8M")
+        pid = steady.get("MainPID")
+        line = f'sending SIGTERM to process {pid} uid 0 "steady": badness 780, VmRSS 8 MiB'
+        host.check_output(f"{log} %s && kill -TERM %s", line, pid)
+        (ending,) = the_ends(steady)
+        assert ending["cause"] == "exit", ending
+        return ending["detail"]
+
+    assert "doesn't say whether it was sent a signal" in signalled("logger --tag=earlyoom")
+    told = signalled("systemd-run --quiet --wait --unit=earlyoom.service /bin/echo")
+    assert "likely by earlyoom, which sent SIGTERM to pid " in told
 
 
 def test_a_child_that_is_oom_killed_under_oompolicy_continue_ends_nothing(unit, endings, eventually):

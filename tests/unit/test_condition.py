@@ -205,6 +205,17 @@ def test_a_finding_tells_numbers_and_what_is_unknown():
     assert str(finding) == "workingset is unknown (not read)"
 
 
+@pytest.mark.parametrize("operator", [">", ">=", "<", "<="])
+@pytest.mark.parametrize("negated", ["", "not "])
+def test_a_share_of_nothing_is_unknown(operator, negated):
+    """As without swap: `<= 10%` of it always held, `< 10%` never, and both without a word."""
+    condition = parse_condition(f"{negated}host.swap_free {operator} 10% of host.swap_total")
+    verdict = judge(condition, Facts({"host.swap_free": 0, "host.swap_total": 0}))
+    assert verdict.truth is None
+    (finding,) = verdict.findings
+    assert str(finding) == "10% of host.swap_total is unknown (host.swap_total is 0)"
+
+
 @pytest.mark.parametrize(
     ("text", "known", "truth", "told"),
     [

@@ -457,6 +457,171 @@ def test_the_unit_that_journald_adds_for_a_process_does_not_hide_whose_the_deed_
     assert causes([started(0), line, KILLED]) == [(Cause.UNITMEM, True)]
 
 
+# --- signals, whose sender no entry names -------------------------------------------------------
+
+
+def guard(t, message, service="earlyoom.service"):
+    return entry(t, message, _SYSTEMD_UNIT=service, _UID="0", _PID="500", _TRANSPORT="stdout")
+
+
+def earlyoom(t, signal="SIGTERM", name="web"):
+    return guard(t, f'sending {signal} to process 77 uid 33 "{name}": badness 1264, VmRSS 239 MiB')
+
+
+def nohang(t, signal="SIGTERM", cgroup=f"/system.slice/{UNIT}"):
+    """What nohang 0.2 prints, a line each."""
+    lines = [
+        ">>=== STARTING implement_corrective_action() ====>>",
+        "Victim status (found in 12ms):",
+        "  PID:       77, name: web, state: S (sleeping), EUID: 33, SID: 1 (systemd), lifetime: 5min 10s",
+        "  badness:   780, oom_score:  780, oom_score_adj:  0",
+        "  Vm, MiB:   Size: 500, RSS: 239 (Anon: 230, File: 9, Shmem: 0), Swap: 0",
+        "  cgroup_v1: ",
+        f"  cgroup_v2: {cgroup}",
+        "Implementing a corrective action:",
+        f"  Sending {signal} to the victim",
+        "OK; total response time: 14ms",
+    ]
+    return [guard(t, line, "nohang.service") for line in lines]
+
+
+UNNAMED = "; the journal doesn't say whether it was sent a signal"
+SIGNALLED = {
+    "kill -TERM from a shell": ([success(10)], f"with success{UNNAMED}"),
+    "kill -KILL from a shell": ([exited(10, "killed", 9), failure(10, "signal")], "SIGKILL; the journal doesn't say who sent it"),
+    "a status as after a signal": ([exited(10, "exited", 143), failure(10, "exit-code")], f"exit status 143{UNNAMED}"),
+    "a fault": ([exited(10, "dumped", 11), failure(10, "core-dump")], "SIGSEGV, core dumped"),
+    "a status": ([exited(10, "exited", 3), failure(10, "exit-code")], "exit status 3"),
+    "earlyoom": (
+        [earlyoom(9.5), success(10)],
+        "with success, likely by earlyoom, which sent SIGTERM to pid 77 (web) 500ms before",
+    ),
+    "earlyoom 1.8": (
+        [
+            guard(
+                10,
+                'sending SIGTERM to process 77 uid 33 "web": oom_score 1264, oom_score_adj 0, VmRSS 239 MiB, '
+                'cmdline "web --serve"',
+            ),
+            success(10),
+        ],
+        "with success, likely by earlyoom, which sent SIGTERM to pid 77 (web) right before",
+    ),
+    "earlyoom 1.3": (
+        [guard(9, 'sending SIGTERM to process 77 "web": badness 209, VmRSS 2891 MiB'), success(10)],
+        "with success, likely by earlyoom, which sent SIGTERM to pid 77 (web) 1s before",
+    ),
+    "earlyoom's SIGKILL": (
+        [earlyoom(9, "SIGKILL"), exited(10, "killed", 9), failure(10, "signal")],
+        "SIGKILL, likely by earlyoom, which sent SIGKILL to pid 77 (web) 1s before",
+    ),
+    "earlyoom's lines come last": (
+        [success(10), earlyoom(10.2)],
+        "with success, likely by earlyoom, which sent SIGTERM to pid 77 (web) right before",
+    ),
+    "a dry run of earlyoom": (
+        [earlyoom(9), guard(9, "dryrun, not actually sending any signal"), success(10)],
+        f"with success{UNNAMED}",
+    ),
+    "nohang": (
+        [nohang(9), success(10)],
+        "with success, likely by nohang, which sent SIGTERM to pid 77 (web) 1s before",
+    ),
+    "nohang that tells nothing of its victim": (
+        [guard(9, "  Sending SIGKILL to the victim", "nohang-desktop.service"), exited(10, "killed", 9), failure(10, "signal")],
+        "SIGKILL, likely by nohang, which sent SIGKILL 1s before",
+    ),
+    "nohang, in another unit": ([nohang(9, cgroup="/system.slice/db.service"), success(10)], f"with success{UNNAMED}"),
+    "long before": ([earlyoom(9), success(30)], f"with success{UNNAMED}"),
+    "in another boot": ([earlyoom(9) | {"_BOOT_ID": "b0"}, success(10)], f"with success{UNNAMED}"),
+    "what it didn't end by": (
+        [earlyoom(9), exited(10, "dumped", 11), failure(10, "core-dump")],
+        "SIGSEGV, core dumped",
+    ),
+    "stopped by hand meanwhile": (
+        [stopping(9.8), earlyoom(9.9), success(10)],
+        "a stop job (systemctl stop, a dependency or shutdown)",
+    ),
+    "somebody who calls himself earlyoom": (
+        [earlyoom(9) | {"_SYSTEMD_UNIT": "session-1.scope", "SYSLOG_IDENTIFIER": "earlyoom"}, success(10)],
+        f"with success{UNNAMED}",
+    ),
+    "a user's own earlyoom.service": (
+        [earlyoom(9) | {"_SYSTEMD_UNIT": "user@1000.service", "_SYSTEMD_USER_UNIT": "earlyoom.service"}, success(10)],
+        f"with success{UNNAMED}",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIGNALLED)
+def test_a_signal_has_the_sender_that_is_known_and_no_other(name):
+    lines, detail = SIGNALLED[name]
+    assert only([started(0), *lines]).detail == detail
+
+
+def test_another_guards_line_is_evidence():
+    ending = only([started(0), earlyoom(9), success(10)])
+    assert (ending.cause, ending.evidence) == (
+        Cause.EXIT,
+        (earlyoom(9)["MESSAGE"], f"{UNIT}: Deactivated successfully."),
+    )
+
+
+def test_what_is_no_process_is_sent_no_signal():
+    mount = "srv.mount"
+    assert only([started(0, unit=mount), success(10, unit=mount)]).detail == "with success"
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        (
+            [
+                "web invoked oom-killer: gfp_mask=0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP), order=0, oom_score_adj=0"
+            ],
+            False,
+        ),
+        (["sysrq: Manual OOM execution"], True),
+        (["sysrq: SysRq : Manual OOM execution"], True),
+        (["kworker/0:1 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=-1, oom_score_adj=0"], True),
+        (
+            [
+                "sysrq: Manual OOM execution",
+                "web invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=2, oom_score_adj=0",
+            ],
+            False,
+        ),
+    ],
+)
+def test_the_machine_was_out_of_memory_only_if_the_kernel_said_so(before, reason):
+    lines = [kernel(9.9, line) for line in before]
+    victims: set[int] = set()
+    journal = flat(
+        [started(0), lines, oom(10, constraint="NONE"), exited(10, "killed", 9), failure(10, "signal")]
+    )
+    ending = only([line for line in journal if is_about(line, UNIT, None, victims)])
+    assert ending.cause is Cause.OOM_KILLER
+    assert ending.detail.startswith(
+        "somebody ran the OOM killer by SysRq" if reason else "the whole machine was"
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "cause", "detail"),
+    [
+        ([decision(10, "restart"), STOP], Cause.UNITMEM, "restart"),
+        ([exited(10, "exited", 3), failure(10, "exit-code")], Cause.CRASH, "exit status 3"),
+    ],
+)
+def test_a_start_that_systemd_refused_afterwards_is_told_with_the_end(end, cause, detail):
+    ending = only([started(0), *end, failure(13, "start-limit-hit")])
+    assert (ending.cause, ending.at) == (cause, only([started(0), *end]).at)
+    assert ending.detail == (
+        f"{detail}; systemd did not start it again, as its start limit was hit (StartLimitBurst=)"
+    )
+    assert ending.evidence[-1] == f"{UNIT}: Failed with result 'start-limit-hit'."
+
+
 # --- kills that a run survives -----------------------------------------------------------------
 
 
@@ -677,6 +842,7 @@ FORGED = {
     "the kernel's line from a forged journal field": forged(kernel(5, oom_line()), _TRANSPORT="stdout"),
     "oomd's": forged(oomd(5)),
     "oomd's notice": forged(oomd_noticed(5)),
+    "earlyoom's": forged(entry(5, 'sending SIGTERM to process 77 uid 0 "web": badness 9, VmRSS 9 MiB')),
     "unitmem's": forged(decision(5, "SIGTERM")),
     "a client's request": forged(sent(5, "SIGKILL")),
     "a description like a request": pid1(
@@ -845,7 +1011,10 @@ def test_journalctl_is_asked_for_those_who_may_tell_of_the_unit(uid, groups):
     terms = " ".join(argument for argument in arguments[1:] if not argument.startswith("--")).split(" + ")
     manager, own, *others = [set(group.split()) for group in terms]
     assert (manager, groups[1] in own, "UNITMEM_UNIT=web.service" in own) == (groups[0], True, True)
-    assert others == [{"_SYSTEMD_UNIT=systemd-oomd.service"}, {"_TRANSPORT=kernel"}]
+    guards = {
+        f"_SYSTEMD_UNIT={name}.service" for name in ("systemd-oomd", "earlyoom", "nohang", "nohang-desktop")
+    }
+    assert others == [guards, {"_TRANSPORT=kernel"}]
 
 
 def test_of_the_kernel_and_oomd_only_what_is_about_the_unit_is_taken():

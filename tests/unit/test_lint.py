@@ -13,8 +13,9 @@ from unitmem.kernel.host import Host
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policyfile import nodes
 from unitmem.policyfile.reader import parse
-from unitmem.policyfile.warnings import Code, ignores
-from unitmem.simulate.lint import review
+from unitmem.policyfile.warnings import ignores
+from unitmem.simulate.lint import CODES, LintCode, review
+from unitmem.simulate.lint_budgets import BudgetCode
 from unitmem.unit import StartLimit, Unit
 
 M, G = 1 << 20, 1 << 30
@@ -53,6 +54,14 @@ def told(text: str, machine: Sample | None = HERE) -> list[tuple[str | None, int
 
 COOLDOWN = "    cooldown: 10min\n"
 CLEAR = '    clear: "{}"\n'
+SET_1G, SET_2G = "{set: {MemoryHigh: 1G}}", "{set: {MemoryHigh: 2G}}"
+STOP_IF_BOTH = 'when: "anon > 1G and swap > 1G", for: 1s, do: stop'
+
+
+def another(step: str, units: str = "db.service", more: str = "") -> str:
+    """A second policy, of four lines and `more`: its step in the last of these."""
+    return f'  - name: b\n    units: ["{units}"]\n    steps:\n      - {{{step}}}\n{more}'
+
 
 # what it says, by code: texts that are warned about and where; (text, machine) that are not
 DOUBTFUL = {
@@ -262,6 +271,41 @@ DOUBTFUL = {
         HERE,
         ("unquoted-pattern", 3, 13),
     ),
+    "a name with an escape in double quotes": (
+        steps('when: "swap > 1G", do: log', units=r"dev-disk\x2da.swap"),
+        None,
+        ("escaped-name", 3, 13),
+    ),
+    "a share of swap that isn't there": (
+        steps('when: "host.available < 1G and host.swap_free < 10% of host.swap_total", do: log'),
+        HERE,
+        ("no-swap", 5, 16),
+    ),
+    "set otherwise by another policy": (
+        steps(f'when: "anon > 1G", do: {SET_1G}', more=another(f'when: "pss > 1G", do: {SET_2G}')),
+        SWAP,
+        ("contradiction", 9, 32),
+    ),
+    "set otherwise by a policy over a glob": (
+        steps(f'when: "anon > 1G", do: {SET_1G}', more=another(f'when: "anon > 2G", do: {SET_2G}', "*b.service")),
+        None,
+        ("contradiction", 9, 33),
+    ),
+    "frozen and thawed at the same time": (
+        steps('when: "anon > 1G", do: freeze', more=another('when: "host.available > 1G", do: thaw')),
+        HERE,
+        ("contradiction", 9, 43),
+    ),
+    "stopped by one policy before the other restarts it": (
+        steps('when: "anon > 2G", for: 9s, do: restart', more=COOLDOWN + another('when: "anon > 1G", for: 1s, do: stop')),
+        HERE,
+        ("contradiction", 10, 42),
+    ),
+    "restarted by one policy and stopped by another on the same condition": (
+        steps(STOP_IF_BOTH, more=another(STOP_IF_BOTH.replace("stop", "restart"), more=COOLDOWN)),
+        HERE,
+        ("contradiction", 9, 56),
+    ),
 }  # fmt: skip
 
 FINE = {
@@ -423,6 +467,53 @@ FINE = {
         steps('when: "anon > 1G", do: log', more="    unprotect: [db.service]\n"),
         HERE,
     ),
+    "a name with a backslash in single quotes": (
+        steps('when: "swap > 1G", do: log').replace('"db.service"', r"'dev-disk\x2da.swap'"),
+        None,
+    ),
+    "a name with its backslash doubled": (
+        steps('when: "swap > 1G", do: log', units=r"dev-disk\\x2da.swap"),
+        None,
+    ),
+    "a share of swap, or another condition": (
+        steps('when: "host.available < 1G or host.swap_free < 10% of host.swap_total", do: log'),
+        HERE,
+    ),
+    "a share of swap that is there": (
+        steps('when: "host.swap_free < 10% of host.swap_total", do: log'),
+        SWAP,
+    ),
+    "set otherwise in the same ladder": (
+        steps(f'when: "anon > 1G", do: {SET_1G}', f'when: "anon > 2G", do: {SET_2G}'),
+        SWAP,
+    ),
+    "set otherwise where the first condition can't hold": (
+        steps(f'when: "anon > 2G", do: {SET_1G}', more=another(f'when: "anon < 1G", do: {SET_2G}')),
+        SWAP,
+    ),
+    "set the same by two policies": (
+        steps(f'when: "anon > 1G", do: {SET_1G}', more=another(f'when: "pss > 1G", do: {SET_1G}')),
+        SWAP,
+    ),
+    "set otherwise for other units": (
+        steps(f'when: "anon > 9M", do: {SET_1G}', more=another(f'when: "anon > 9M", do: {SET_2G}', "web@1.service")),
+        SWAP,
+    ),
+    "set otherwise by a policy that only observes": (
+        steps(f'when: "anon > 1G", do: {SET_1G}', more=another(f'when: "anon > 1G", do: {SET_2G}', more="    mode: observe\n")),
+        SWAP,
+    ),
+    "frozen below and thawed above": (
+        steps(
+            'when: "host.available < 1G or host.pressure.full.avg10 > 20%", do: freeze',
+            more=another('when: "host.available > 2G", do: thaw'),
+        ),
+        HERE,
+    ),
+    "restarted by one policy before the other stops it": (
+        steps('when: "anon > 1G", for: 1s, do: restart', more=COOLDOWN + another('when: "anon > 2G", for: 1s, do: stop')),
+        HERE,
+    ),
     "a glob in quotes": (steps('when: "anon > 1G", do: log', units="db*.service"), HERE),
 }  # fmt: skip
 
@@ -440,10 +531,10 @@ def test_its_close_neighbours_are_not_doubted(name):
 
 
 def test_every_code_but_those_about_comments_is_in_the_table():
-    assert {doubt[0] for _, _, doubt in DOUBTFUL.values()} == set(Code) - {
-        Code.START_LIMIT,
-        Code.UNKNOWN_CODE,
-        Code.UNUSED_IGNORE,
+    assert {doubt[0] for _, _, doubt in DOUBTFUL.values()} == CODES - {
+        BudgetCode.START_LIMIT,
+        LintCode.UNKNOWN_CODE,
+        LintCode.UNUSED_IGNORE,
     }
 
 

@@ -213,6 +213,13 @@ BUS = running("dbus.service", protected="the machine needs it")
             [(0, "`anon < 0B` can never be true: nothing is less than 0")],
         ),
         (
+            {
+                "units": [running("web@1.service")],
+                "steps": '[{when: "anon > 1M and host.swap_free < 10% of host.swap_total", do: log}]',
+            },
+            [(0, "`host.swap_free < 10% of host.swap_total` is never true here: there is no swap")],
+        ),
+        (
             {"units": [running("web@1.service")], "steps": '[{when: "anon > 2G or anon > 1M", do: log}]'},
             [],
         ),

@@ -129,3 +129,46 @@ def test_what_was_spent_before_a_reboot_is_given_back_by_the_wall_clock(tmp_path
         recorder.close()
     told = list(decisions(PolicyFile((ladder,)), read_samples(tmp_path / FILE_NAME), Replayed()))
     assert [decision.refusal is None for decision in told].count(True) == acts
+
+
+def covered(*steps, samples):
+    """How often each of `steps` of a policy over all services could be judged."""
+    policy = Policy("p", ("*.service",), tuple(Step(parse_condition(step), Log()) for step in steps))
+    replayed = Replayed()
+    assert list(decisions(PolicyFile((policy,)), samples, replayed)) == []
+    return replayed, list(replayed.steps.values())
+
+
+def test_it_counts_the_samples_by_which_each_step_could_be_judged():
+    replayed, (anon, pss, growth, either) = covered(
+        "anon > 1G",
+        "pss > 1M",
+        "growth(anon, 10s) > 1G/min",
+        "anon < 0B or pss > 1M",
+        samples=samples(20),
+    )
+    assert [each.judged for each in (anon, pss, growth, either)] == [20, 0, 10, 0]
+    assert replayed.is_blind
+    assert pss.unknown == {"pss is unknown (not read)": 20}
+    assert set(pss.never) == {"a.service", "b.service"}
+    assert growth.unknown == {"growth(anon, 10s) is unknown (not watched for that long yet)": 10}
+    assert growth.never == anon.never == {}
+
+
+def test_a_step_is_also_judged_for_none_where_no_unit_matches():
+    others = (
+        replace(sample, units={"x.socket": replace(sample.units["a.service"], unit=Unit("x.socket"))})
+        for sample in samples(3)
+    )
+    replayed, (only,) = covered("anon > 1G", samples=others)
+    assert (replayed.is_blind, only.judged, only.unknown) == (True, 0, {"no unit that matches": 3})
+
+
+def test_a_unit_that_is_never_judged_is_named():
+    def without(sample):
+        lacking = replace(sample.units["b.service"], values={})
+        return replace(sample, units={**sample.units, "b.service": lacking})
+
+    replayed, (only,) = covered("anon > 1G", samples=map(without, samples(3)))
+    assert (replayed.is_blind, only.judged) == (False, 3)
+    assert only.never == {"b.service": "anon is unknown (not in this history)"}

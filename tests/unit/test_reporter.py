@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from unitmem.policy.decision import Override
+from unitmem.policy.actions import Stop
+from unitmem.policy.decision import Decision, Obstacle, Override, Refusal
 from unitmem.policy.journal_fields import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID
 from unitmem.policy.state import Ladder, State, StepState
 from unitmem.record.recorder import Recorder
@@ -52,6 +53,16 @@ def test_a_guard_that_sees_nothing_says_so_once_a_run(told):
     assert (entry["UNITMEM_UNIT"], entry["UNITMEM_POLICY"], entry["UNITMEM_STEP"]) == ("a.service", "p", "1")
 
 
+def test_a_unit_that_is_restarted_again_and_again_is_told_of_twice(told):
+    for run in range(50):
+        invocation = Invocation("a.service", f"{run:032x}", 7)
+        told.reporter.unknown(
+            State({("p", "a.service"): Ladder(invocation, (StepState(unknown={"pss": "no"}),))}), 4.0 * run
+        )
+        told.reporter.unknown(State(), 4.0 * run + 2)
+    assert len(told.entries()) == 2
+
+
 def test_what_was_set_back_is_told(told):
     told.reporter.set_back(
         Override("p", "a.service", {"MemoryHigh": None}), "set back to MemoryHigh=infinity", 1.0
@@ -68,4 +79,22 @@ def test_a_history_that_can_not_be_written_is_told_once_and_that_it_can_again(to
     assert [entry["MESSAGE"] for entry in told.entries()] == [
         "the disk is full",
         "the history is written again",
+    ]
+
+
+def test_what_withholds_a_step_around_its_threshold_is_told_once_while_it_lasts(told):
+    def withheld(at, obstacle, until=None):
+        refusal = Refusal(obstacle, f"{obstacle} until {until}", until)
+        invocation = Invocation("a.service", "1" * 32, 7)
+        told.reporter.decided(Decision(at, "p", 0, Stop(), invocation, 0, 0, (), refusal=refusal))
+
+    for at in range(0, 100, 4):
+        withheld(at, Obstacle.COOLING_DOWN, 60 if at < 60 else 160)
+        withheld(at, Obstacle.OUT_OF_BUDGET, 100)
+        withheld(at, Obstacle.PROTECTED)
+    assert [entry["MESSAGE"].partition("since ")[2].partition(";")[0] for entry in told.entries()] == [
+        "cooling down until 60",
+        "out of budget until 100",
+        "protected until None",
+        "cooling down until 160",
     ]

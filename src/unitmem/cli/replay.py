@@ -10,14 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from unitmem.cli.options import Json
+from unitmem.errors import UnitmemError
 from unitmem.policy.decision import Decision
+from unitmem.policy.model import step_number
 from unitmem.policyfile import reader as config
 from unitmem.record.history import read_samples
 from unitmem.report.document import emit
 from unitmem.report.failure import say
-from unitmem.simulate.replay import Replayed, decisions
+from unitmem.simulate.replay import Coverage, Replayed, decisions
 from unitmem.tell.wording import decision_entry
-from unitmem.text import format_span
+from unitmem.text import format_span, plural
+
+_MOST = 3
+"""Reasons that are printed for a step; `--json` has all."""
 
 
 def replay_policy(
@@ -34,15 +39,21 @@ def replay_policy(
 
     Each decision comes with its time in the recording. Nothing is done to any unit, and the past is not changed by what
     would have been done: after a stop, the recording goes on with the unit as it was.
+
+    At the end, it says in how many samples each step could be judged. Status 1 if one could be in none: what it needs was
+    not recorded, or no unit that matches.
     """
     checked = config.load(policy)
     replayed = Replayed()
     made = decisions(checked.file, read_samples(history), replayed)
     if as_json:
         documents = [_document(decision, replayed) for decision in made]
-        emit({"samples": replayed.samples, "decisions": documents})
+        steps = [_step(*step, coverage) for step, coverage in replayed.steps.items()]
+        emit({"samples": replayed.samples, "steps": steps, "decisions": documents})
     else:
         _print(made, replayed)
+    if replayed.is_blind:
+        raise typer.Exit(UnitmemError.exit_status)
 
 
 def _print(made: Iterable[Decision], replayed: Replayed) -> None:
@@ -51,6 +62,8 @@ def _print(made: Iterable[Decision], replayed: Replayed) -> None:
         typer.echo(f"{_time(decision, replayed):>12}  {decision_entry(decision).message}")
         counts["withheld" if decision.refusal is not None else decision.action.name] += 1
     say(_summary(replayed, counts))
+    for step, coverage in replayed.steps.items():
+        say(_coverage(*step, coverage, replayed.samples))
 
 
 def _time(decision: Decision, replayed: Replayed) -> str:
@@ -61,10 +74,33 @@ def _summary(replayed: Replayed, counts: Counter[str]) -> str:
     if not replayed.samples:
         return "the history has no samples"
     span = format_span((replayed.last or 0.0) - (replayed.first or 0.0))
-    what = (
-        ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing would have been done"
-    )
+    nothing = "nothing would have been done"
+    if replayed.is_blind:
+        nothing += ", as far as that could be judged"
+    what = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or nothing
     return f"{replayed.samples} samples over {span}: {what}"
+
+
+def _coverage(policy: str, index: int, coverage: Coverage, samples: int) -> str:
+    """Return the line on a step: `web, step 1: judged in 0 of 312 samples: pss is unknown (not in this history)`."""
+    reasons = [
+        f"{why}{'' if count == samples else f' in {count}'}"
+        for why, count in coverage.unknown.most_common(_MOST)
+    ]
+    if coverage.judged:  # else the reasons say it of all units
+        reasons += [f"never for {unit}, as {why}" for unit, why in sorted(coverage.never.items())[:_MOST]]
+    line = f"{policy}, step {step_number(index)}: judged in {coverage.judged} of {plural(samples, 'sample')}"
+    return ": ".join([line, *(["; ".join(reasons)] if reasons else [])])
+
+
+def _step(policy: str, index: int, coverage: Coverage) -> dict[str, Any]:
+    return {
+        "policy": policy,
+        "step": step_number(index),
+        "judged": coverage.judged,
+        "unknown": dict(coverage.unknown),
+        "never_judged": coverage.never,
+    }
 
 
 def _document(decision: Decision, replayed: Replayed) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from unitmem.record.files import replace_file
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Remembered, Store
 from unitmem.tell.journal import Priority
+from unitmem.tell.once import QUIET
 from unitmem.tell.reporter import Reporter
 from unitmem.tell.status import FILE_NAME as STATUS_FILE
 from unitmem.tell.status import WatchStatus, status_document
@@ -88,7 +89,9 @@ class Watch:
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
         self._exporter = exporter
-        self._reporter = Reporter(world.open_journal(), self._recorder, manager.kind, exporter)
+        self._reporter = Reporter(
+            world.open_journal(), self._recorder, manager.kind, exporter, world.monotonic
+        )
         self._saved_state = SavedState(Store(world.state_directory), self._reporter)
         self._alive_at = 0.0
         self._suspended = world.suspended()
@@ -98,8 +101,8 @@ class Watch:
         self.connection = Connection(
             manager,
             self.selector,
-            on_lost=partial(self._reporter.say, Priority.WARNING),
-            on_return=partial(self._reporter.say, Priority.NOTICE),
+            on_lost=partial(self._reporter.once, "manager", by_words=False),
+            on_return=partial(self._reporter.once, "manager", None),
             renewed=self.tracker.resume,
             connect=world.connect,
         )
@@ -168,13 +171,14 @@ class Watch:
         self.world.notify(ready=1)
 
     def report_missed(self, missed: int) -> None:
-        """Count missed ticks; log the first delay, and no further one until a tick was on time."""
+        """Count missed ticks; log the first delay, and no further one until none was missed for a minute."""
         self._missed += missed
         late = (
             f"late by {plural(missed, 'tick')} (interval {format_span(self.file.interval)}): choose a longer "
             "`interval`, or fewer process measures; further delays are not logged until it has caught up"
         )
-        self._reporter.once("late", late if missed > 0 else None, "caught up: no longer late", by_words=False)
+        well = f"caught up: no longer late; {plural(self._missed, 'tick')} missed since the start"
+        self._reporter.once("late", late if missed > 0 else None, well, by_words=False, quiet=QUIET)
 
     def reload(self) -> None:
         """Read the policy file again; if it has mistakes, log them and keep the policies."""

@@ -1,7 +1,7 @@
 """How runs of units ended, and what ended them, from the journal. Pure: entries in, endings out.
 
 Only these entries count: about units those of PID 1 (for a user's units: of that user's manager), kernel lines with
-the kernel's own facility, systemd-oomd's from its unit, unitmem's from root (or that user).
+the kernel's own facility, those of systemd-oomd, earlyoom and nohang from their units, unitmem's from root (or that user).
 
 Where more than one thing may have ended a run, the first rule that applies decides:
 
@@ -14,7 +14,8 @@ Where more than one thing may have ended a run, the first rule that applies deci
 3. A stop job that began before anything else went wrong. The journal doesn't say whose.
 4. A timeout, by systemd's result.
 5. `systemctl kill`, if it ended as by that signal.
-6. Otherwise it ended by itself: a crash where systemd reports failure, an exit where it reports success.
+6. Otherwise a crash where systemd reports failure, an exit where it reports success. Whether a signal was sent to it,
+   and by whom, is in no entry, and not claimed; a guard (earlyoom, nohang) that told of a signal right before is named.
 
 A kill that a run survived is an `Ending` with `ended=False`. Sources: catalog/systemd.catalog, src/core/{unit,job,
 service,cgroup}.c and src/oom/oomd-manager.c of systemd 252 and 257; mm/oom_kill.c and mm/memcontrol.c of Linux.
@@ -31,6 +32,7 @@ from unitmem.explain.runs import (
     LATE,
     NEAR,
     SLOW,
+    GuardSignal,
     JournalEvent,
     JournalEventKind,
     OomKill,
@@ -40,7 +42,7 @@ from unitmem.explain.runs import (
     signal_number,
 )
 from unitmem.policy.actions import ACTIONS
-from unitmem.text import printable, signal_name
+from unitmem.text import format_span, printable, signal_name
 from unitmem.unit import unit_kind
 
 #: After these a process is expected to end.
@@ -62,6 +64,23 @@ class Cause(StrEnum):
     EXIT = "exit"
     UNKNOWN = "unknown"
 
+
+_FAULTS = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGABRT,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+    }
+)
+"""The signals that a process gets for what it does itself."""
+_OWN_RESULTS = ("watchdog", "protocol", "resources")
+_UNNAMED = "; the journal doesn't say whether it was sent a signal"
+_UNNAMED_SENDER = "; the journal doesn't say who sent it"
+_RIGHT_BEFORE = 0.1
 
 _CAUSE_OF_KILL = {JournalEventKind.OOM: Cause.OOM_KILLER, JournalEventKind.OOMD: Cause.SYSTEMD_OOMD}
 
@@ -112,7 +131,11 @@ def _endings(run: UnitRun) -> Iterator[Ending]:
             )
     if run.end is not None:
         cause, detail, evidence = _judge(run, run.end, fatal)
-        yield Ending(run.end.at, run.unit, run.invocation_id, cause, detail, _evidence([*evidence, run.end]))
+        evidence = [*evidence, run.end]
+        if run.refused_start is not None:
+            detail += "; systemd did not start it again, as its start limit was hit (StartLimitBurst=)"
+            evidence.append(run.refused_start)
+        yield Ending(run.end.at, run.unit, run.invocation_id, cause, detail, _evidence(evidence))
 
 
 def _judge(
@@ -171,9 +194,18 @@ def _judge(
             f"{signal_name(request.number or 0)} sent by systemctl kill",
             [request, *exits[-1:]],
         )
+    guard = _guard_behind(run, onset)
+    sender = "" if guard is None else _sender(guard, onset)
+    guard_lines = [] if guard is None else [guard.reported]
     if end.kind is JournalEventKind.FAILURE:
-        return Cause.CRASH, _crash(end, exits), exits[-1:]
-    return Cause.EXIT, "it ended by itself, with success", ()
+        return (
+            Cause.CRASH,
+            f"{_crash(end, exits)}{sender or _unnamed(end, exits)}",
+            [*guard_lines, *exits[-1:]],
+        )
+    # nothing sends signals to a mount or a socket
+    sender = sender or (_UNNAMED if unit_kind(run.unit) in ("service", "scope") else "")
+    return Cause.EXIT, f"with success{sender}", guard_lines
 
 
 def _fatal_kills(run: UnitRun) -> list[OomKill]:
@@ -222,6 +254,32 @@ def _request_behind(run: UnitRun, onset: JournalEvent) -> JournalEvent | None:
     return None
 
 
+def _guard_behind(run: UnitRun, onset: JournalEvent) -> GuardSignal | None:
+    """Return the last signal of another guard that may explain how the run ended; None if there is none."""
+    for sent in reversed(run.guard_signals):
+        if (number := signal_number(sent.signal)) is not None and _explains(number, onset):
+            return sent
+    return None
+
+
+def _sender(sent: GuardSignal, onset: JournalEvent) -> str:
+    """Return the clause on a guard's signal, which is likely only: few of them name the unit, and none its end."""
+    gap = onset.clock - sent.reported.clock
+    when = "right before" if gap < _RIGHT_BEFORE else f"{format_span(gap, accuracy=0.1)} before"
+    whom = "" if sent.victim is None else f" to {sent.victim}"
+    return f", likely by {sent.by}, which sent {sent.signal}{whom} {when}"
+
+
+def _unnamed(end: JournalEvent, exits: Sequence[JournalEvent]) -> str:
+    """Return what the journal doesn't say about a failure that looks like a signal which somebody has sent."""
+    if end.value in _OWN_RESULTS or not exits:
+        return ""
+    number = exits[-1].number or 0
+    if exits[-1].value == "exited":
+        return _UNNAMED if number - 128 in _ENDING_SIGNALS else ""  # as shells and Java exit after a signal
+    return "" if number in _FAULTS else _UNNAMED_SENDER
+
+
 def _explains(number: int, onset: JournalEvent) -> bool:
     """Return whether the signal `number` can make a run end with `onset`."""
     ending = number in _ENDING_SIGNALS
@@ -247,7 +305,7 @@ def _aftermath(end: JournalEvent) -> str:
 
 def _crash(end: JournalEvent, exits: Sequence[JournalEvent]) -> str:
     """Return how it crashed: `SIGSEGV, core dumped`, `exit status 3`, …"""
-    if end.value in ("watchdog", "protocol", "resources") or not exits:
+    if end.value in _OWN_RESULTS or not exits:
         return {"watchdog": "it missed its watchdog deadline"}.get(
             end.value, f"result {printable(end.value)}"
         )

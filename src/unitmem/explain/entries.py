@@ -7,11 +7,12 @@ adds, whose names begin with an underscore (systemd.journal-fields(7)).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from unitmem.policy.journal_fields import DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID
-from unitmem.unit import is_unit_name, unit_kind
+from unitmem.text import printable
+from unitmem.unit import is_unit_name, is_within, unit_kind
 
 # --- fields ------------------------------------------------------------------------------------
 
@@ -45,6 +46,13 @@ def number(entry: Mapping[str, object], name: str) -> int | None:
     return int(match[0]) if match else None
 
 
+GUARDS = {
+    "earlyoom.service": "earlyoom",
+    "nohang.service": "nohang",
+    "nohang-desktop.service": "nohang",
+}
+"""Services of other userspace OOM killers that signal single processes, and the names of these."""
+
 # --- whose word it is --------------------------------------------------------------------------
 
 
@@ -56,6 +64,11 @@ def is_from_kernel(entry: Mapping[str, object]) -> bool:
 def is_from_oomd(entry: Mapping[str, object]) -> bool:
     """Return whether systemd-oomd wrote the entry."""
     return text(entry, "_SYSTEMD_UNIT") == "systemd-oomd.service"
+
+
+def guard_of(entry: Mapping[str, object]) -> str | None:
+    """Return the name of the other userspace OOM killer whose service wrote the entry; None if none did."""
+    return GUARDS.get(text(entry, "_SYSTEMD_UNIT") or "")
 
 
 def is_from_manager(entry: Mapping[str, object], uid: int | None = None) -> bool:
@@ -99,6 +112,21 @@ _KILLED = re.compile(
     r"total-vm:\d+kB, anon-rss:(\d+)kB",
     re.DOTALL,
 )
+# SysRq asks for memory of the order -1, which nothing else does (is_sysrq_oom() in mm/oom_kill.c)
+_INVOKED = re.compile(r".* invoked oom-killer: gfp_mask=.*, order=(-?\d+), .*", re.DOTALL)
+_SYSRQ = re.compile(r"sysrq: (?:SysRq : )?Manual OOM execution\s*")
+# kill.c of earlyoom 1.3 to 1.8
+_EARLYOOM = re.compile(
+    r'sending (?P<signal>SIG[A-Z]+) to process (?P<pid>\d+) (?:uid \d+ )?"(?P<name>.*)": '
+    r"(?:badness|oom_score) -?\d+, .*",
+    re.DOTALL,
+)
+# nohang 0.2, which prints the victim first, a line each
+_NOHANG_VICTIM = re.compile(r"\s*PID: +(?P<pid>\d+), name: (?P<name>.*), state: .*", re.DOTALL)
+_NOHANG_CGROUP = re.compile(r"\s*cgroup_v2: (?P<cgroup>/.*)", re.DOTALL)
+_NOHANG_SIGNAL = re.compile(r"\s*Sending (?P<signal>SIG[A-Z]+) to the victim\s*")
+_DRY_RUN = re.compile(r"dryrun, not actually sending any signal\s*")
+_GUARD_LINES = (_DRY_RUN, _EARLYOOM, _NOHANG_VICTIM, _NOHANG_CGROUP, _NOHANG_SIGNAL)
 # 257 and before say Killed, later ones may say Marked … for killing
 _OOMD_KILL = re.compile(
     r"(?:Killed (?P<killed>/.*?)|Marked (?P<marked>/.*?) for killing)"
@@ -128,6 +156,41 @@ def parse_killed(message: str) -> tuple[int, int] | None:
     """Return (pid, bytes of anonymous memory) of the kernel's `Killed process` line; None for any other message."""
     match = _KILLED.match(message)
     return (int(match[1]), int(match[2]) * 1024) if match else None
+
+
+def parse_invoked(message: str) -> bool | None:
+    """Return whether somebody has run the OOM killer by SysRq, as the kernel's first lines about a kill say.
+
+    None for any other message. The lines that follow are the same as where the machine is out of memory.
+    """
+    if _SYSRQ.fullmatch(message):
+        return True
+    match = _INVOKED.fullmatch(message)
+    return None if match is None else int(match[1]) < 0
+
+
+@dataclass(frozen=True, slots=True)
+class GuardLine:
+    """A line of another userspace OOM killer about a victim; each has a part of these."""
+
+    signal: str | None = None
+    """The signal that it sends now."""
+    victim: str | None = None
+    """`pid 77 (web)`"""
+    cgroup: str | None = None
+
+
+def parse_guard_line(message: str) -> GuardLine | None:
+    """Parse a line of earlyoom or nohang about a victim; None for any other message.
+
+    One without any part takes back the signal in the line before: a dry run.
+    """
+    for pattern in _GUARD_LINES:
+        if (match := pattern.fullmatch(message)) is not None:
+            part = match.groupdict()
+            victim = f"pid {part['pid']} ({printable(part['name'])})" if "pid" in part else None
+            return GuardLine(part.get("signal"), victim, part.get("cgroup"))
+    return None
 
 
 def parse_oomd_kill(message: str) -> tuple[str, str] | None:
@@ -168,3 +231,33 @@ def unit_of_cgroup(path: str, uid: int | None = None) -> str | None:
         if unit_kind(name) != "slice":
             break
     return found
+
+
+def oom_reason(oom: OomLine, unit: str, *, is_by_sysrq: bool) -> str:
+    """Return the reason of a kill in `unit`, as a clause; `is_by_sysrq` is what `parse_invoked` returned before."""
+    match oom.constraint, oom.limited:
+        case "NONE", _ if is_by_sysrq:
+            return "somebody ran the OOM killer by SysRq"
+        case "NONE", _:
+            return "the whole machine was out of memory"
+        case "MEMCG", None:
+            return "a cgroup's limit (memory.max) was reached"
+        case "MEMCG", str(limited):
+            own = next(
+                (p for p in _ancestors(oom.cgroup) if p.rpartition("/")[2].removeprefix("_") == unit), None
+            )
+            if limited == own:
+                return "its own limit (memory.max) was reached"
+            inside = own is not None and is_within(limited, own)
+            # above the unit everything is systemd's, and called by its last name
+            whose = printable(limited if inside else limited.rpartition("/")[2])
+            return f"the limit (memory.max) of {whose} was reached"
+        case constraint, _:
+            return f"there was no memory left where it may allocate ({constraint.lower().replace('_', ' ')})"
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    """Yield `/a`, `/a/b`, … down to `path` itself."""
+    names = [name for name in path.split("/") if name]
+    for count in range(1, len(names) + 1):
+        yield "/" + "/".join(names[:count])

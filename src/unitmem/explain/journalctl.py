@@ -13,8 +13,12 @@ from collections.abc import Iterator, Mapping
 
 from unitmem.errors import UnitmemError
 from unitmem.explain.entries import (
+    GUARDS,
+    guard_of,
     is_from_kernel,
     is_from_oomd,
+    parse_guard_line,
+    parse_invoked,
     parse_killed,
     parse_oom_kill,
     parse_oomd_kill,
@@ -48,6 +52,8 @@ _HINT = "run it as root, or as a member of the group systemd-journal"
 def read_entries(unit: str, since: float, *, user: bool = False) -> Iterator[dict[str, object]]:
     """Yield the entries about `unit`, oldest first, of its manager, unitmem, the kernel's OOM killer and systemd-oomd.
 
+    And those of other guards about any process, since few of them name a unit.
+
     Args:
         unit: its full name.
         since: seconds since the epoch.
@@ -76,7 +82,8 @@ def command(unit: str, since: float, uid: int | None) -> list[str]:
     groups = [
         manager,
         [*own, f"_UID={uid or 0}"],
-        ["_SYSTEMD_UNIT=systemd-oomd.service"],  # its line about a kill has no MESSAGE_ID
+        # their lines about a kill have no MESSAGE_ID
+        [f"_SYSTEMD_UNIT={service}" for service in ("systemd-oomd.service", *GUARDS)],
         ["_TRANSPORT=kernel"],
     ]
     terms: list[str] = []
@@ -113,6 +120,8 @@ def is_about(entry: Mapping[str, object], unit: str, uid: int | None, victims: s
     if is_from_kernel(entry):
         if (killed := parse_killed(message)) is not None:
             return killed[0] in victims
+        if parse_invoked(message) is not None:
+            return True
         oom = parse_oom_kill(message)
         if oom is None:
             return False
@@ -123,6 +132,8 @@ def is_about(entry: Mapping[str, object], unit: str, uid: int | None, victims: s
         return True
     if text(entry, "_TRANSPORT") == "kernel":
         return False
+    if guard_of(entry) is not None:
+        return parse_guard_line(message) is not None
     if is_from_oomd(entry):
         killed_cgroup = parse_oomd_kill(message)
         return killed_cgroup is not None and unit_of_cgroup(killed_cgroup[0], uid) == unit

@@ -7,13 +7,16 @@ kernel and systemd-oomd name a cgroup, and no invocation.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from unitmem.explain import entries as fields
 from unitmem.explain.entries import (
-    OomLine,
+    GuardLine,
+    oom_reason,
+    parse_guard_line,
+    parse_invoked,
     parse_killed,
     parse_oom_kill,
     parse_oomd_kill,
@@ -35,12 +38,14 @@ from unitmem.policy.journal_fields import (
     UNIT_FIELD,
 )
 from unitmem.text import format_size, printable
-from unitmem.unit import ManagerKind, is_within, unit_kind
+from unitmem.unit import ManagerKind, unit_kind
 
 NEAR = 30.0
 """The most seconds from a SIGKILL to the manager's notice: under pressure, freeing memory takes long."""
 SLOW = 90.0
 """The most seconds that a process may take to end on SIGTERM and the like: systemd's DefaultTimeoutStopSec=."""
+SHORTLY = 10.0
+"""The most seconds from another guard's signal to an end that it may have caused: they wait no longer themselves."""
 LATE = 5.0
 """The most seconds by which one source's lines may lag behind another's."""
 
@@ -75,7 +80,8 @@ _KIND_OF_MESSAGE = {
     "d989611b15e44c9dbf31e3c81256e4ed": JournalEventKind.OOMD,  # of PID 1: systemd-oomd's own line has no MESSAGE_ID
 }
 # failures of a start that never made a run, or none of its own
-_NO_ENDING = frozenset({"start-limit-hit", "exec-condition"})
+_START_LIMIT = "start-limit-hit"
+_NO_ENDING = frozenset({_START_LIMIT, "exec-condition"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,19 @@ class UnitmemDecision:
         return clock <= self.outcome.clock + (LATE if self.result == Result.VERIFIED else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class GuardSignal:
+    """A signal that another userspace OOM killer says that it sends."""
+
+    by: str
+    signal: str
+    victim: str | None
+    """`pid 77 (web)`; None where it doesn't say."""
+    cgroup: str | None
+    """The victim's cgroup; None where it doesn't say."""
+    reported: JournalEvent
+
+
 @dataclass(slots=True)
 class UnitRun:
     """One run of a unit, as far as the journal shows it."""
@@ -147,6 +166,10 @@ class UnitRun:
     kills: list[OomKill] = field(default_factory=list)
     decisions: list[UnitmemDecision] = field(default_factory=list)
     end: JournalEvent | None = None
+    refused_start: JournalEvent | None = None
+    """The manager's word that it didn't start the unit again after this run, as its start limit was hit."""
+    guard_signals: list[GuardSignal] = field(default_factory=list)
+    """The signals of other guards from the seconds before its end, which may have been sent to it."""
     before: UnitRun | None = None
     """The unit's previous run, until an entry of the manager about this one shows that the previous one is over."""
 
@@ -175,6 +198,11 @@ class _RunCollector:
         self.runs: list[UnitRun] = []
         self.victims: dict[int, OomKill] = {}
         """The kernel's latest kill of each pid; its size is in a later line."""
+        self.is_by_sysrq = False
+        """Whether somebody has run the OOM killer by SysRq, as the kernel's lines before those about a victim say."""
+        self.victim_of: dict[str, GuardLine] = {}
+        """The victim of each other guard, whose signal is in a later line."""
+        self.guard_signals: list[GuardSignal] = []
         self._by_id: dict[tuple[str, str], UnitRun] = {}
         self._current: dict[str, UnitRun] = {}
 
@@ -226,6 +254,8 @@ def read(entries: Iterable[Mapping[str, object]], uid: int | None = None) -> lis
     collector = _RunCollector()
     for entry in entries:
         _take(collector, entry, uid)
+    for run in collector.runs:
+        run.guard_signals = [sent for sent in collector.guard_signals if _may_have_met(sent, run, uid)]
     return collector.runs
 
 
@@ -253,6 +283,8 @@ def _take(collector: _RunCollector, entry: Mapping[str, object], uid: int | None
         _take_kernel(collector, event(JournalEventKind.OOM), message, uid)
     elif fields.is_from_oomd(entry):
         _take_oomd(collector, event(JournalEventKind.OOMD), message, uid)
+    elif (guard := fields.guard_of(entry)) is not None:
+        _take_guard(collector, event(JournalEventKind.SIGNAL), guard, message)
     elif fields.is_from_manager(entry, uid):
         prefix = "" if uid is None else "USER_"
         unit = text(entry, f"{prefix}UNIT")
@@ -289,6 +321,8 @@ def _manager_event(
 
 def _take_manager(run: UnitRun, event: JournalEvent) -> None:
     if event.value in _NO_ENDING:
+        if event.value == _START_LIMIT and run.end is not None:
+            run.refused_start = event
         return
     if event.kind is JournalEventKind.STOPPED and not run.events and unit_kind(run.unit) != "slice":
         return  # the journal begins between an end and the restart that is scheduled after it
@@ -324,7 +358,9 @@ def _note_notice(run: UnitRun, event: JournalEvent) -> None:
 
 
 def _take_kernel(collector: _RunCollector, event: JournalEvent, message: str, uid: int | None) -> None:
-    if (killed := parse_killed(message)) is not None and killed[0] in collector.victims:
+    if (is_by_sysrq := parse_invoked(message)) is not None:
+        collector.is_by_sysrq = is_by_sysrq
+    elif (killed := parse_killed(message)) is not None and killed[0] in collector.victims:
         kill = collector.victims.pop(killed[0])
         kill.victim += f", which held {format_size(killed[1])} of anonymous memory"
         kill.evidence.append(event)
@@ -332,7 +368,7 @@ def _take_kernel(collector: _RunCollector, event: JournalEvent, message: str, ui
         unit := unit_of_cgroup(oom.cgroup, uid)
     ) is not None:
         victim = f"pid {oom.pid} ({printable(oom.name)})"
-        kill = _note_kill(collector, unit, event, _oom_reason(oom, unit))
+        kill = _note_kill(collector, unit, event, oom_reason(oom, unit, is_by_sysrq=collector.is_by_sysrq))
         kill.victim = victim
         collector.victims[oom.pid] = kill
 
@@ -342,6 +378,29 @@ def _take_oomd(collector: _RunCollector, event: JournalEvent, message: str, uid:
     unit = unit_of_cgroup(parsed[0], uid) if parsed else None
     if parsed is not None and unit is not None:
         _note_kill(collector, unit, event, printable(parsed[1]))
+
+
+def _take_guard(collector: _RunCollector, event: JournalEvent, guard: str, message: str) -> None:
+    line = parse_guard_line(message)
+    if line is None:
+        return
+    before = collector.victim_of.pop(guard, GuardLine())
+    line = GuardLine(line.signal, line.victim or before.victim, line.cgroup or before.cgroup)
+    if line == GuardLine():
+        if collector.guard_signals and collector.guard_signals[-1].by == guard:
+            collector.guard_signals.pop()
+    elif line.signal is None:
+        collector.victim_of[guard] = line
+    else:
+        collector.guard_signals.append(GuardSignal(guard, line.signal, line.victim, line.cgroup, event))
+
+
+def _may_have_met(sent: GuardSignal, run: UnitRun, uid: int | None) -> bool:
+    """Return whether the signal may have been sent to a process of `run`, and shortly before its end."""
+    if run.end is None or sent.reported.boot != run.end.boot:
+        return False
+    gap = run.onset(run.end).clock - sent.reported.clock
+    return -1 <= gap <= SHORTLY and (sent.cgroup is None or unit_of_cgroup(sent.cgroup, uid) == run.unit)
 
 
 def _note_kill(collector: _RunCollector, unit: str, event: JournalEvent, why: str) -> OomKill:
@@ -374,33 +433,6 @@ def _take_own(
         if decision.key == key and decision.outcome is None:
             decision.result, decision.outcome = result, event
             return
-
-
-def _oom_reason(oom: OomLine, unit: str) -> str:
-    match oom.constraint, oom.limited:
-        case "NONE", _:
-            return "the whole machine was out of memory"
-        case "MEMCG", None:
-            return "a cgroup's limit (memory.max) was reached"
-        case "MEMCG", str(limited):
-            own = next(
-                (p for p in _ancestors(oom.cgroup) if p.rpartition("/")[2].removeprefix("_") == unit), None
-            )
-            if limited == own:
-                return "its own limit (memory.max) was reached"
-            inside = own is not None and is_within(limited, own)
-            # above the unit everything is systemd's, and called by its last name
-            whose = printable(limited if inside else limited.rpartition("/")[2])
-            return f"the limit (memory.max) of {whose} was reached"
-        case constraint, _:
-            return f"there was no memory left where it may allocate ({constraint.lower().replace('_', ' ')})"
-
-
-def _ancestors(path: str) -> Iterator[str]:
-    """Yield `/a`, `/a/b`, … down to `path` itself."""
-    names = [name for name in path.split("/") if name]
-    for count in range(1, len(names) + 1):
-        yield "/" + "/".join(names[:count])
 
 
 def signal_number(name: str) -> signal.Signals | None:

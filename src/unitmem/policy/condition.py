@@ -263,6 +263,10 @@ def _compare(comparison: Comparison, facts: Facts) -> Finding:
         if whole is None or whole.low != whole.high:
             threshold = None
             unknown[comparison.of] = facts.why_unknown(comparison.of, None)
+        elif whole.low == 0:
+            # every value is at least that, so it would say nothing: no swap, a MemTotal of 0
+            threshold = None
+            unknown[f"{comparison.spelled_threshold} of {comparison.of}"] = f"{comparison.of} is 0"
         else:
             threshold = whole.low * comparison.threshold / 100
     truth = None

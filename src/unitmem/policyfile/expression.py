@@ -100,7 +100,10 @@ def _odd_character(character: str) -> str:
     if character in "&|":
         return f"{character!r} is not an operator here: write `and` or `or`"
     if character in "+-*":
-        return f"there is no arithmetic here ({character!r}): compare one measure with a size or a share"
+        below = ", and no threshold below 0" if character == "-" else ""
+        return (
+            f"there is no arithmetic here ({character!r}){below}: compare one measure with a size or a share"
+        )
     return f"{character!r} means nothing here: a condition reads like `workingset > 80% of limit`"
 
 

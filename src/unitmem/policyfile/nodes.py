@@ -190,6 +190,15 @@ def is_plain(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and not node.style
 
 
+def has_escape(node: yaml.Node) -> bool:
+    """Return whether YAML read something else than what stands between double quotes, but for backslashes doubled."""
+    if not isinstance(node, yaml.ScalarNode) or node.style != '"':
+        return False
+    start, end = node.start_mark, node.end_mark
+    written = len(node.value) + node.value.count("\\") + 2
+    return bool(start.line != end.line or end.column - start.column != written)
+
+
 def column_within(node: yaml.Node, offset: int) -> int:
     """Return the column in the file of the character `offset` of a scalar, if known; else that of its start."""
     start, end = node.start_mark, node.end_mark

@@ -16,7 +16,7 @@ from unitmem.policy.condition import Comparison, Condition, Derivation, comparis
 from unitmem.policy.keys import Choice, Count, Items, Key, Part, Size, Span, Syntax, Value, names, required
 from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.policyfile.language import POLICY_NAME, UNIT_GLOB
-from unitmem.policyfile.nodes import NodeReader, column_within, is_plain
+from unitmem.policyfile.nodes import NodeReader, column_within, has_escape, is_plain
 from unitmem.policyfile.warnings import Code
 from unitmem.text import format_span, quoted
 from unitmem.unit import CGROUP_KINDS, is_glob, is_unit_name, unit_kind
@@ -155,6 +155,7 @@ class ValueReader(NodeReader):
         text = self.text(node, "a unit pattern")
         if text is None:
             return None
+        self.unescaped(node, text)
         if not is_glob(text):
             return self.unit_name(node, text)
         if is_plain(node):
@@ -178,12 +179,23 @@ class ValueReader(NodeReader):
 
     def exact_name(self, node: yaml.Node) -> str | None:
         text = self.text(node, "a unit name")
+        if text is not None:
+            self.unescaped(node, text)
         if text is not None and is_glob(text):
             self.problem(
                 node, f"{text!r} is a pattern: a protected unit must be named exactly, one entry for each"
             )
             return None
         return None if text is None else self.unit_name(node, text)
+
+    def unescaped(self, node: yaml.Node, text: str) -> None:
+        """Warn if `text` is not as it stands in the file, and so is the name of another unit."""
+        if has_escape(node):
+            self.warning(
+                node,
+                Code.ESCAPED_NAME,
+                f"`\\` is an escape in double quotes, so this is {text}: put the name into single quotes",
+            )
 
     def unit_name(self, node: yaml.Node, text: str) -> str | None:
         if is_unit_name(text) and unit_kind(text) in CGROUP_KINDS:

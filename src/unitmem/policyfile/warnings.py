@@ -1,4 +1,4 @@
-"""The codes of warnings about policy files, and the comments in a file that silence them.
+"""The codes of warnings that reading a policy file finds, and the comments in a file that silence warnings.
 
     # unitmem: ignore=no-hold
     do: stop  # unitmem: ignore=no-hold,restart-loop  and words on why, if you like
@@ -18,42 +18,18 @@ import yaml
 
 
 class Code(StrEnum):
-    """The code of a warning, as in `# unitmem: ignore=CODE`; see unitmem.yaml(5)."""
+    """The code of a warning that is found by reading; those of `simulate.lint` are there."""
 
     ABOVE_LIMIT = "above-limit"
     """A threshold above the unit's limit."""
-    ALIAS = "alias"
-    """A unit that is named by an alias."""
-    CLEAR_NOT_BELOW = "clear-not-below"
-    """`clear` may hold while a step's condition holds."""
-    CORE_UNIT = "core-unit"
-    """A pattern that matches protected units."""
-    LADDER_ORDER = "ladder-order"
-    """A harsher step that fires no later than a milder one."""
-    MEMORY_HIGH_WITHOUT_SWAP = "memory-high-without-swap"
-    """MemoryHigh= without swap, which can stall the unit."""
+    ESCAPED_NAME = "escaped-name"
+    """A name in double quotes with an escape of YAML in it."""
     NEVER_TRUE = "never-true"
     """A comparison that no number satisfies."""
-    NO_HOLD = "no-hold"
-    """An action that ends the unit, in a step without `for`."""
-    NO_MATCH = "no-match"
-    """A pattern that matches no loaded unit."""
-    PAGE_CACHE = "page-cache"
-    """A condition that page cache alone can make true."""
-    RESTART_LOOP = "restart-loop"
-    """A restart without cooldown and budget."""
-    SMALL_BUDGET = "small-budget"
-    """A budget of one action for several steps that act."""
-    START_LIMIT = "start-limit"
-    """More restarts than a unit's start limit allows."""
-    UNKNOWN_CODE = "unknown-code"
-    """A comment with a code that doesn't exist."""
     UNPROTECT_UNGOVERNED = "unprotect-ungoverned"
     """A unit under `unprotect` that the policy doesn't govern."""
     UNQUOTED_PATTERN = "unquoted-pattern"
     """A glob without quotes, which YAML may misread."""
-    UNUSED_IGNORE = "unused-ignore"
-    """A comment that silences nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ HOST = "host"
 """The key of the host's measures among those of units."""
 _OF_HOST = "host."
 _MAGIC = b"SQLite format 3\0"
+_NOT_A_SAMPLE = (ValueError, KeyError, TypeError, AttributeError)
+"""What reading a document raises that is not that of a sample."""
 _BATCH = 200
 """Ticks that are read in one query: a slow reader must not keep the writer's log from being truncated."""
 _MOMENT = 1.0
@@ -137,7 +140,11 @@ class History:
             if then is not None:
                 moved -= now.shift_from(then, at_least=_MOMENT)
             then = now
-            yield _sample(clock + moved, json.loads(units))
+            try:
+                sample = _sample(clock + moved, json.loads(units))
+            except _NOT_A_SAMPLE as error:
+                raise self._unreadable(error, f"sample at {at:.3f}") from None
+            yield sample
 
     def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
         """Return (wall clock, value) pairs of one measure, oldest first."""
@@ -164,10 +171,10 @@ class History:
         except (sqlite3.Error, ValueError) as error:
             raise self._unreadable(error) from None
 
-    def _unreadable(self, error: Exception) -> HistoryError:
+    def _unreadable(self, error: Exception, what: str = "") -> HistoryError:
         name = self.path.parent.name
         return HistoryError(
-            f"{self.path} can't be read: {error}",
+            f"{self.path} can't be read: {f'{what}: ' if what else ''}{error}",
             hint=f"if it is damaged, a restart of unitmem@{name}.service sets it aside and begins a new one",
         )
 
@@ -230,9 +237,9 @@ def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:
             continue
         try:
             document = json.loads(line)
-            at = float(document["at"])
+            at = float(_finite(document["at"]))
             sample = _sample(at, document["units"], document.get(HOST, {}))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _NOT_A_SAMPLE as error:
             raise HistoryError(
                 f"{path}:{number}: not a sample: {error}",
                 hint='a line is like {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}}}}',
@@ -266,7 +273,9 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
             protected=entry.get("protected"),
             values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},
             unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
-            at_most={str(measure): int(value) for measure, value in entry.get("at_most", {}).items()},
+            at_most={
+                str(measure): int(_finite(value)) for measure, value in entry.get("at_most", {}).items()
+            },
         )
     return Sample(
         at, units, HostSample(values, {name: why for name, why in unknown.items() if name not in values})
@@ -279,6 +288,11 @@ def _values(document: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _checked(value: object) -> float | None:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+    return None if value is None else _finite(value)
+
+
+def _finite(value: object) -> float:
+    """Return `value` if it is a number; NaN, infinity and what no float can hold (1e999) are none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
         return value
-    raise ValueError(f"{value!r} is not a number")
+    raise ValueError(f"{value!r:.40} is not a number")

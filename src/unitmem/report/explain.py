@@ -43,7 +43,7 @@ _BY = {
     Cause.REQUEST: "stopped on request, not by unitmem",
     Cause.SIGNAL_REQUEST: "ended by a signal, not by unitmem",
     Cause.TIMEOUT: "ended by systemd, after a timeout",
-    Cause.CRASH: "it failed by itself",
+    Cause.CRASH: "it failed",
     Cause.EXIT: "it ended",
     Cause.UNKNOWN: "it ended for an unknown reason",
 }

@@ -1,16 +1,15 @@
 """Warnings about a policy file: what may run but is probably a mistake, and what to write instead.
 
 Pure. The machine is a sample of the units that match; without one, warnings that depend on it are left out.
-The codes are in `policyfile.warnings`; unitmem.yaml(5) explains them.
+A warning is its code here, with what it depends on, and its rule; unitmem.yaml(5) explains the codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
 from itertools import chain
-from typing import NamedTuple
 
 from unitmem.errors import Problem
 from unitmem.measure.catalogue import MEASURES, Trait
@@ -25,11 +24,47 @@ from unitmem.policy.model import Policy, Step
 from unitmem.policyfile.reader import Checked, is_silenced
 from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
-from unitmem.simulate.lint_budgets import doubts_about_budgets
+from unitmem.simulate.contradictions import contradiction, shared_unit
+from unitmem.simulate.lint_budgets import BudgetCode, doubts_about_budgets
+from unitmem.simulate.thresholds import rung_of, without_not
 from unitmem.text import closest, format_size, listed
 from unitmem.unit import CORE_UNITS, StartLimit, Unit, is_glob, matches
 
 _MOST_NAMED = 3
+
+
+class LintCode(StrEnum):
+    """The code of a warning that is found here; those that reading a file finds are in `policyfile.warnings`."""
+
+    ALIAS = "alias"
+    """A unit that is named by an alias."""
+    CLEAR_NOT_BELOW = "clear-not-below"
+    """`clear` may hold while a step's condition holds."""
+    CONTRADICTION = "contradiction"
+    """Two policies that undo each other's actions on the same unit."""
+    CORE_UNIT = "core-unit"
+    """A pattern that matches protected units."""
+    LADDER_ORDER = "ladder-order"
+    """A harsher step that fires no later than a milder one."""
+    MEMORY_HIGH_WITHOUT_SWAP = "memory-high-without-swap"
+    """MemoryHigh= without swap, which can stall the unit."""
+    NO_HOLD = "no-hold"
+    """An action that ends the unit, in a step without `for`."""
+    NO_MATCH = "no-match"
+    """A pattern that matches no loaded unit."""
+    NO_SWAP = "no-swap"
+    """A condition that needs swap where there is none."""
+    PAGE_CACHE = "page-cache"
+    """A condition that page cache alone can make true."""
+    RESTART_LOOP = "restart-loop"
+    """A restart without cooldown and budget."""
+    UNKNOWN_CODE = "unknown-code"
+    """A comment with a code that doesn't exist."""
+    UNUSED_IGNORE = "unused-ignore"
+    """A comment that silences nothing."""
+
+
+CODES = frozenset({*Code, *LintCode, *BudgetCode})
 
 
 def review(
@@ -67,11 +102,13 @@ class _Review:
             yield from self._condition(index, step)
             yield from self._action(index, step)
             yield from self._order(index, step)
+        for other in self.checked.file.policies[: self.index]:
+            yield from self._contradictions(other)
         if self.policy.clear is not None:
             yield from self._limit(self.policy.clear, "clear")
             yield from self._clear(self.policy.clear)
 
-    def doubt(self, code: Code, message: str, *keys: str | int) -> Problem:
+    def doubt(self, code: Code | LintCode, message: str, *keys: str | int) -> Problem:
         """Return a warning about the part of this policy at `keys`."""
         line, column = self.checked.place("policies", self.index, *keys)
         return Problem(line, column, message, code)
@@ -81,14 +118,14 @@ class _Review:
     def _pattern(self, index: int, pattern: str) -> Iterator[Problem]:
         if self.machine is not None and not self._matching(pattern):
             yield self.doubt(
-                Code.NO_MATCH,
+                LintCode.NO_MATCH,
                 f"{pattern} matches no unit that is loaded here now; `unitmem list --all` shows which are",
                 *("units", index),
             )
         for sample in self._matching(pattern):
             if pattern in sample.unit.aliases:
                 yield self.doubt(
-                    Code.ALIAS,
+                    LintCode.ALIAS,
                     f"{pattern} is an alias of {sample.name}, which is the unit that is governed: write {sample.name}",
                     *("units", index),
                 )
@@ -97,14 +134,14 @@ class _Review:
         core = self._core(pattern)
         if core and is_glob(pattern):
             yield self.doubt(
-                Code.CORE_UNIT,
+                LintCode.CORE_UNIT,
                 f"{pattern} also matches protected units ({listed(core, _MOST_NAMED)}), on which only `log` is "
                 "performed: narrow the pattern, or list them under `except`",
                 *("units", index),
             )
         elif core:
             yield self.doubt(
-                Code.CORE_UNIT,
+                LintCode.CORE_UNIT,
                 f"{pattern} is protected, so only `log` is performed on it: "
                 "leave it out, or list it under `unprotect` too if it is meant",
                 *("units", index),
@@ -138,13 +175,19 @@ class _Review:
 
     def _condition(self, index: int, step: Step) -> Iterator[Problem]:
         yield from self._limit(step.when, "steps", index, "when")
+        if self.machine is not None and self.machine.host.swap_total == 0 and _needs_swap(step.when):
+            yield self.doubt(
+                LintCode.NO_SWAP,
+                f"`{step.when}` is never true here, as there is no swap: join another condition by `or`",
+                *("steps", index, "when"),
+            )
         if not step.action.acts:
             return
-        for term in _cached(_without_not(step.when)):
+        for term in _cached(without_not(step.when)):
             if term.measure == "file" and isinstance(step.action, Reclaim):
                 continue  # it is page cache that is meant, and that goes
             yield self.doubt(
-                Code.PAGE_CACHE,
+                LintCode.PAGE_CACHE,
                 f"page cache alone makes `{term}` true, and a healthy unit's cache fills up: "
                 "compare `workingset` or, better, `unreclaimable`",
                 *("steps", index, "when"),
@@ -152,7 +195,7 @@ class _Review:
 
     def _limit(self, condition: Condition, *keys: str | int) -> Iterator[Problem]:
         """Yield a warning for each size that no unit here can reach."""
-        for term in comparisons(_without_not(condition)):
+        for term in comparisons(without_not(condition)):
             most = None if self.machine is None else _above_limit(term, self.policy, self.machine)
             if most is not None:
                 yield self.doubt(
@@ -168,14 +211,14 @@ class _Review:
         is_instant = any(comparison.span is None for comparison in comparisons(step.when))
         if action.ends_the_unit and step.hold == 0 and is_instant:
             yield self.doubt(
-                Code.NO_HOLD,
+                LintCode.NO_HOLD,
                 f"without `for`, one spike is enough for `{action.name}`: add one, such as `for: 30s`",
                 *keys,
             )
         budgets = (self.policy.budget, self.checked.file.budget)
         if isinstance(action, Restart) and self.policy.cooldown == 0 and budgets == (None, None):
             yield self.doubt(
-                Code.RESTART_LOOP,
+                LintCode.RESTART_LOOP,
                 "nothing limits a restart loop: give the policy a `cooldown:`, such as 10min, "
                 "or a `budget:`, such as {actions: 3, per: 1h}",
                 *keys,
@@ -187,7 +230,7 @@ class _Review:
             and self.machine.host.swap_total == 0
         ):
             yield self.doubt(
-                Code.MEMORY_HIGH_WITHOUT_SWAP,
+                LintCode.MEMORY_HIGH_WITHOUT_SWAP,
                 "without swap, as here, MemoryHigh= can stall a unit that stays active: "
                 "add swap, set MemoryMax, or restart or stop the unit",
                 *keys,
@@ -199,7 +242,7 @@ class _Review:
         """Yield a warning if of this step and an earlier one, the harsher fires no later than the milder."""
         for other in self.policy.steps[:index]:
             mild, harsh = sorted((other, step), key=lambda each: each.action.severity)
-            low, high = _rung(mild.when), _rung(harsh.when)
+            low, high = rung_of(mild.when), rung_of(harsh.when)
             if low is None or high is None or low.subject != high.subject:
                 continue
             if mild.action.severity == harsh.action.severity or (low.height, mild.hold) < (
@@ -208,23 +251,36 @@ class _Review:
             ):
                 continue
             yield self.doubt(
-                Code.LADDER_ORDER,
+                LintCode.LADDER_ORDER,
                 f"`{harsh.action.name}` at `{harsh.when}` comes no later than `{mild.action.name}` "
                 f"at `{mild.when}`, which is milder: give the milder one the threshold that is met first",
                 *("steps", index, "when"),
             )
             return
 
+    def _contradictions(self, other: Policy) -> Iterator[Problem]:
+        """Yield a warning for each step that undoes what a step of `other`, an earlier policy, does to the same unit."""
+        unit = shared_unit(self.policy, other, self.machine)
+        for index, step in enumerate(self.policy.steps if unit is not None else ()):
+            against = next((each for each in other.steps if contradiction(step, each)), None)
+            if against is not None:
+                yield self.doubt(
+                    LintCode.CONTRADICTION,
+                    f"`{step.action}` contradicts `{against.action}` of policy {other.name}, and both may be due for "
+                    f"{unit}: make the conditions exclude each other, or keep one of the steps",
+                    *("steps", index, "do"),
+                )
+
     def _clear(self, clear: Condition) -> Iterator[Problem]:
         """Yield a warning if `clear` may hold while a step's condition does."""
-        end = _rung(clear)
+        end = rung_of(clear)
         if end is None:
             return
         begins = [
             (rung, term)
             for step in self.policy.steps
-            for term in comparisons(_without_not(step.when))
-            if (rung := _rung(term)) is not None and rung.measured == end.measured
+            for term in comparisons(without_not(step.when))
+            if (rung := rung_of(term)) is not None and rung.measured == end.measured
         ]
         # it clears on the way back: heights of the other direction have the other sign
         met = [
@@ -237,7 +293,7 @@ class _Review:
         _, first = min(met, key=lambda each: each[0])
         below = "less" if first.operator.startswith(">") else "more"
         yield self.doubt(
-            Code.CLEAR_NOT_BELOW,
+            LintCode.CLEAR_NOT_BELOW,
             f"`{clear}` may hold while `{first}` does, so that the step fires again and again: "
             f"clear at {below} than {first.spelled_threshold}",
             "clear",
@@ -246,49 +302,13 @@ class _Review:
 
 # --- conditions --------------------------------------------------------------------------------
 
-_OPPOSITE = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}
-
-
-def _without_not(condition: Condition, *, negated: bool = False) -> Condition:
-    """Return `condition`, or its opposite if `negated`, in comparisons, `and` and `or` alone."""
-    match condition:
-        case Comparison():
-            return replace(condition, operator=_OPPOSITE[condition.operator]) if negated else condition
-        case Not(term):
-            return _without_not(term, negated=not negated)
-        case All(terms) | AnyOf(terms):
-            joined = tuple(_without_not(term, negated=negated) for term in terms)
-            return All(joined) if isinstance(condition, All) is not negated else AnyOf(joined)
-
-
-class _Rung(NamedTuple):
-    """The place of a comparison on a ladder."""
-
-    measured: Comparison
-    """The comparison without operator and threshold."""
-    rises: bool
-    """Whether the value has to rise to meet it."""
-    height: float
-    """A number by which comparisons are ordered: the greater, the later it is met."""
-
-    @property
-    def subject(self) -> tuple[Comparison, bool]:
-        return self.measured, self.rises
-
-
-def _rung(condition: Condition) -> _Rung | None:
-    """Return the place of `condition` on a ladder; None where it is more than one comparison."""
-    term = _without_not(condition)
-    if not isinstance(term, Comparison):
-        return None
-    rises = term.operator.startswith(">")
-    return _Rung(replace(term, operator="", threshold=0), rises, term.threshold if rises else -term.threshold)
-
 
 def impossible(condition: Condition, policy: Policy, machine: Sample) -> tuple[str, ...]:
     """Return the reasons why `condition` can't become true of any unit of `policy` here; none if it can."""
-    match _without_not(condition):
+    match without_not(condition):
         case Comparison() as term:
+            if machine.host.swap_total == 0 and _needs_swap(term):
+                return (f"`{term}` is never true here: there is no swap",)
             doubt = never_true(term)
             most = _above_limit(term, policy, machine)
             if doubt is not None:
@@ -301,6 +321,19 @@ def impossible(condition: Condition, policy: Policy, machine: Sample) -> tuple[s
             return tuple(chain.from_iterable(reasons)) if all(reasons) else ()
         case Not():  # none is left
             return ()
+
+
+def _needs_swap(condition: Condition) -> bool:
+    """Return whether `condition` can't be true without swap, since a share of 0 is unknown."""
+    match without_not(condition):
+        case Comparison(of=whole):
+            return whole == "host.swap_total"
+        case All(terms):
+            return any(map(_needs_swap, terms))
+        case AnyOf(terms):
+            return all(map(_needs_swap, terms))
+        case Not():  # none is left
+            return False
 
 
 def _above_limit(term: Comparison, policy: Policy, machine: Sample) -> str | None:
@@ -348,7 +381,7 @@ def _trigger(condition: Condition) -> _Trigger:
         case Comparison():
             return _trigger_of_comparison(condition)
         case Not():
-            return _trigger(_without_not(condition))
+            return _trigger(without_not(condition))
         case All(terms):
             triggers = {_trigger(term) for term in terms}
             return next(c for c in (_Trigger.NEED, _Trigger.PAGE_CACHE, _Trigger.NOTHING) if c in triggers)
@@ -393,29 +426,29 @@ def _odd_ignores(
     given = {(doubt.line, doubt.code) for doubt in doubts}
     for ignore in ignores:
         for code in ignore.codes:
-            if code not in set(Code):
-                close = f" (did you mean {meant}?)" if (meant := closest(code, Code)) else ""
+            if code not in CODES:
+                close = f" (did you mean {meant}?)" if (meant := closest(code, CODES)) else ""
                 message = f"there is no warning {code!r}{close}: unitmem.yaml(5) lists them"
-                yield Problem(ignore.line, ignore.column, message, Code.UNKNOWN_CODE)
+                yield Problem(ignore.line, ignore.column, message, LintCode.UNKNOWN_CODE)
             elif (
-                code not in (Code.UNKNOWN_CODE, Code.UNUSED_IGNORE)
-                and _is_judged(Code(code), machine, start_limits)
+                code not in (LintCode.UNKNOWN_CODE, LintCode.UNUSED_IGNORE)
+                and _is_judged(code, machine, start_limits)
                 and not any((line, code) in given for line in ignore.lines)
             ):
                 message = f"there is no {code} here to ignore: remove it"
-                yield Problem(ignore.line, ignore.column, message, Code.UNUSED_IGNORE)
+                yield Problem(ignore.line, ignore.column, message, LintCode.UNUSED_IGNORE)
 
 
-def _is_judged(code: Code, machine: Sample | None, start_limits: Mapping[str, StartLimit] | None) -> bool:
+def _is_judged(code: str, machine: Sample | None, start_limits: Mapping[str, StartLimit] | None) -> bool:
     """Return whether all that a warning of this code depends on is known."""
     match code:
-        case Code.NO_MATCH | Code.CORE_UNIT | Code.ALIAS:
+        case LintCode.NO_MATCH | LintCode.CORE_UNIT | LintCode.ALIAS:
             return machine is not None
-        case Code.START_LIMIT:
+        case BudgetCode.START_LIMIT:
             return start_limits is not None
         case Code.ABOVE_LIMIT:
             return machine is not None and any("limit" in sample.values for sample in machine.units.values())
-        case Code.MEMORY_HIGH_WITHOUT_SWAP:
+        case LintCode.MEMORY_HIGH_WITHOUT_SWAP | LintCode.NO_SWAP:
             return machine is not None and machine.host.swap_total is not None
         case _:
             return True

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 
 from unitmem.errors import Problem
 from unitmem.measure.sample import Sample
 from unitmem.policy.actions import Restart
 from unitmem.policy.model import Budget, Policy, Step
 from unitmem.policyfile.reader import Checked
-from unitmem.policyfile.warnings import Code
 from unitmem.text import plural
 from unitmem.unit import StartLimit
+
+
+class BudgetCode(StrEnum):
+    """The code of a warning that is found here."""
+
+    SMALL_BUDGET = "small-budget"
+    """A budget of one action for several steps that act."""
+    START_LIMIT = "start-limit"
+    """More restarts than a unit's start limit allows."""
 
 
 def doubts_about_budgets(
@@ -46,7 +55,7 @@ def _small_budgets(checked: Checked, policy: Policy, index: int) -> Iterator[Pro
                 column,
                 f"the first step of {policy.name} that acts spends {whose} of {budget}, which leaves none for the "
                 "others: allow 2 actions or more; a policy keeps its last one for its harshest step",
-                Code.SMALL_BUDGET,
+                BudgetCode.SMALL_BUDGET,
             )
 
 
@@ -74,6 +83,6 @@ def _exceeded_limits(
                 *place,
                 f"{plural(min(most), 'restart')} of {name} may exceed its start limit ({limit}), and then it stays "
                 "down until `systemctl reset-failed`: give the policy a longer `cooldown`, or raise the limit",
-                Code.START_LIMIT,
+                BudgetCode.START_LIMIT,
             )
             return

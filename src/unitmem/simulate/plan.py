@@ -168,11 +168,9 @@ def _idle(policy: Policy, machine: Sample, units: tuple[UnitPlan, ...]) -> Itera
     if not running:
         yield Idle(None, ("no unit that matches runs now",))
     for index, step in enumerate(policy.steps):
-        reasons = (
-            *impossible(step.when, policy, machine),
-            *_protected(step, units),
-            *_unknown(index, [unit for unit in running if _may_act(step, unit)]),
-        )
+        never = impossible(step.when, policy, machine)
+        unknown = _unknown(index, [unit for unit in running if _may_act(step, unit)])
+        reasons = (*never, *_protected(step, units), *(() if never else unknown))
         if reasons:
             yield Idle(index, reasons)
 

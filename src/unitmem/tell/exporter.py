@@ -203,7 +203,7 @@ class Exporter:
             self._write(self._textfile)
         except OSError as error:
             trouble = f"metrics can't be written to {self._textfile}, {_AGAIN}: {reason_of(error)}"
-        return self._once.news("file", trouble, f"metrics are written to {self._textfile} again")
+        return self._once.news("file", trouble, f"metrics are written to {self._textfile} again", now=now)
 
     def _listen_if_due(self, now: float) -> Entry | None:
         """Open the HTTP listener if it is due; return an error the first time it occurs, and the end of it."""
@@ -223,7 +223,7 @@ class Exporter:
             trouble = f"metrics are not served: {error}: {error.hint}"
         except OSError as error:
             trouble = f"metrics can't be served on {self._listen}, {_AGAIN}: {reason_of(error)}"
-        return self._once.news("listener", trouble, f"metrics are served on {self._listen} now")
+        return self._once.news("listener", trouble, f"metrics are served on {self._listen} now", now=now)
 
     def _write(self, path: Path) -> None:
         replace_file(path, render(self.current(), format_of(path)), durable=False, mode=0o644)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.kernel.process import Process
-from unitmem.policy.decision import Decision, Outcome, Override
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Override
 from unitmem.policy.journal_fields import POLICY_FIELD, SET_BACK_MESSAGE_ID, STEP_FIELD, UNKNOWN_MESSAGE_ID
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
@@ -15,7 +15,7 @@ from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.record.history import Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.journal import Entry, Journal, Priority
-from unitmem.tell.once import Once
+from unitmem.tell.once import LONGEST_QUIET, Once
 from unitmem.tell.wording import decision_entry, outcome_entry, unit_fields
 from unitmem.unit import Invocation, ManagerKind
 
@@ -30,18 +30,32 @@ class _Blind(NamedTuple):
     step: int
     invocation: Invocation
 
+    @property
+    def of_unit(self) -> tuple[str, int, str]:
+        """The step and the unit, whichever run."""
+        return self.policy, self.step, self.invocation.unit
+
 
 class Reporter:
     """The reports of one watch; what has been reported is not repeated."""
 
     def __init__(
-        self, journal: Journal, recorder: Recorder, kind: ManagerKind, exporter: Exporter | None = None
+        self,
+        journal: Journal,
+        recorder: Recorder,
+        kind: ManagerKind,
+        exporter: Exporter | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._recorder = recorder
         self._kind = kind
         self._exporter = exporter
+        self._clock = clock
         self._reported_unknown: set[_Blind] = set()
+        self._withheld: dict[tuple[str, int, str, Obstacle], float] = {}
+        """Until when it isn't reported again that a step is withheld."""
+        self._blind: set[tuple[str, int, str]] = set()
         self._once = Once()
 
     def say(self, priority: Priority, message: str) -> None:
@@ -56,15 +70,20 @@ class Reporter:
         priority: Priority = Priority.WARNING,
         *,
         by_words: bool = True,
+        quiet: float = 0.0,
     ) -> None:
         """Report a problem of the watch itself once while it lasts, and its end; see `Once.news`."""
-        if (entry := self._once.news(key, trouble, well, priority, by_words=by_words)) is not None:
+        entry = self._once.news(
+            key, trouble, well, priority, by_words=by_words, now=self._clock(), quiet=quiet
+        )
+        if entry is not None:
             self._journal.write(entry)
 
     def decided(self, decision: Decision) -> str:
         """Log a decision, before it is performed; return the message, for `record`."""
         entry = decision_entry(decision, self._kind)
-        self._journal.write(entry)
+        if not self._is_withheld_as_reported(decision):
+            self._journal.write(entry)
         if self._exporter is not None:
             self._exporter.decided(decision)
         return entry.message
@@ -95,8 +114,16 @@ class Reporter:
         self._recorder.event(event, now)
 
     def unknown(self, state: State, now: float) -> None:
-        """Report steps that can't be judged since a measure is unknown, once for each run of a unit."""
-        for blind, why in self._news(state):
+        """Report steps that can't be judged since a measure is unknown, once for each run of a unit.
+
+        Of a unit that is restarted again and again, further runs are in the history only.
+        """
+        found = self._blind_steps(state)
+        steps = {blind.of_unit for blind in found}
+        for gone in self._blind - steps:
+            self._once.news(gone, None, now=now)
+        self._blind = steps
+        for blind, why in self._news(state, found):
             message = f"{blind.invocation.unit}: policy {blind.policy}, step {blind.step} can't fire: {why}"
             fields = {
                 "MESSAGE_ID": UNKNOWN_MESSAGE_ID,
@@ -104,7 +131,8 @@ class Reporter:
                 POLICY_FIELD: blind.policy,
                 STEP_FIELD: blind.step,
             }
-            self._journal.write(Entry(Priority.WARNING, message, fields))
+            if self._once.news(blind.of_unit, why, now=now) is not None:
+                self._journal.write(Entry(Priority.WARNING, message, fields))
             event = Event(
                 time.time(),
                 EventKind.UNKNOWN,
@@ -121,13 +149,34 @@ class Reporter:
         self.once("history", self._recorder.trouble, "the history is written again")
 
     def flush(self) -> None:
-        """Send what journald had no room for."""
+        """Report the problems that have been away for long enough, and send what journald had no room for."""
+        for entry in self._once.ends(self._clock()):
+            self._journal.write(entry)
         self._journal.flush()
 
     def close(self) -> None:
         self._journal.close()
 
-    def _news(self, state: State) -> Iterable[tuple[_Blind, str]]:
+    def _is_withheld_as_reported(self, decision: Decision) -> bool:
+        """Return whether it was reported that the step is withheld, and why: around a threshold it is again and again.
+
+        A cooldown and a budget are reported once while they last, other obstacles once in a quarter of an hour.
+        """
+        refusal = decision.refusal
+        if refusal is None:
+            return False
+        self._withheld = {key: until for key, until in self._withheld.items() if until > decision.at}
+        key = decision.policy, decision.step, decision.unit, refusal.obstacle
+        reported = self._withheld.get(key)
+        until = refusal.until
+        if until is None:
+            until = decision.at + LONGEST_QUIET if reported is None else reported
+        self._withheld[key] = until
+        return reported == until
+
+    @staticmethod
+    def _blind_steps(state: State) -> dict[_Blind, str]:
+        """Return the steps that can't be judged, with the reasons."""
         blind: dict[_Blind, str] = {}
         for (policy, _), ladder in state.ladders.items():
             for index, step in enumerate(ladder.steps):
@@ -138,6 +187,9 @@ class Reporter:
                 ]
                 if reasons:
                     blind[_Blind(policy, step_number(index), ladder.invocation)] = "; ".join(reasons)
+        return blind
+
+    def _news(self, state: State, blind: Mapping[_Blind, str]) -> Iterable[tuple[_Blind, str]]:
         news = [(key, why) for key, why in blind.items() if key not in self._reported_unknown]
         # told once a run, even if it comes and goes
         running = {ladder.invocation for ladder in state.ladders.values()}
