@@ -326,6 +326,29 @@ def test_the_workingset_of_a_level_is_at_least_0_and_unknown_with_its_parts(curr
     assert Level("/a", current=current, inactive_file=inactive).workingset == workingset
 
 
+@pytest.mark.parametrize(
+    ("current", "file", "slab", "unreclaimable"),
+    [
+        (10, 3, 2, 5),
+        (10, 0, 0, 10),
+        (3, 10, 0, 0),
+        (None, 3, 0, None),
+        (3, None, 0, None),
+        (3, 0, None, None),
+    ],
+)
+def test_what_no_reclaim_gives_back_is_at_least_0_and_unknown_with_its_parts(
+    current, file, slab, unreclaimable
+):
+    level = Level("/a", current=current, file=file, slab_reclaimable=slab)
+    assert level.unreclaimable == unreclaimable
+
+
+def test_the_file_lists_of_a_level_are_added_up(tree):
+    tree.add(WEB, {**FILES, "memory.stat": "inactive_file 300\nactive_file 200\nslab_reclaimable 100"})
+    assert (read(tree).levels[0].file, read(tree).levels[0].unreclaimable) == (500, 400)
+
+
 # --- cgroups that go and come ------------------------------------------------------------------
 
 

@@ -263,7 +263,9 @@ class Cgroup:
 
     def _level(self, values: Mapping[str, int | None], stat: Mapping[str, int]) -> Level:
         limit, high, current = (values[name] for name in _LEVEL_FILES)
-        return Level(self.path, limit, high, current, stat.get("inactive_file"))
+        active, inactive = stat.get("active_file"), stat.get("inactive_file")
+        file = None if active is None or inactive is None else active + inactive
+        return Level(self.path, limit, high, current, inactive, file, stat.get("slab_reclaimable"))
 
     def _ancestors(self, seen: MutableMapping[str, Level]) -> Iterator[Level]:
         parts = [part for part in self.path.split("/") if part]

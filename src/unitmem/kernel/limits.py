@@ -20,6 +20,9 @@ class Level:
     high: int | None = None
     current: int | None = None
     inactive_file: int | None = None
+    file: int | None = None
+    """`active_file + inactive_file`: page cache that reclaim can take; tmpfs and locked files are in neither."""
+    slab_reclaimable: int | None = None
 
     @property
     def workingset(self) -> int | None:
@@ -27,6 +30,14 @@ class Level:
         if self.current is None or self.inactive_file is None:
             return None
         return max(0, self.current - self.inactive_file)
+
+    @property
+    def unreclaimable(self) -> int | None:
+        """`current − file − slab_reclaimable`: the usage that no reclaim gives back without swap."""
+        if self.current is None or self.file is None or self.slab_reclaimable is None:
+            return None
+        # memory.stat lags behind memory.current
+        return max(0, self.current - self.file - self.slab_reclaimable)
 
 
 def tightest_limit(levels: Sequence[Level], total: int) -> tuple[int, str]:
