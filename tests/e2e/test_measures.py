@@ -18,7 +18,7 @@ RECLAIM = """
 for kind in {kinds}; do
     cd /sys/fs/cgroup/system.slice/e2e-hold-$kind.service || exit
     for look in 1 2 3 4; do echo 1G >memory.reclaim; done 2>/dev/null
-    echo $kind $(cat memory.current) $(sed -n 's/^slab_reclaimable //p' memory.stat)
+    echo $kind $(cat memory.current) $(sed -n 's/^slab_reclaimable //p' memory.stat) $(sed -n 's/^percpu //p' memory.stat)
 done
 """
 
@@ -40,7 +40,10 @@ def huge_pages(host):
 
 @pytest.fixture(scope="module")
 def looks(host, eventually, huge_pages):
-    """Return (measures by kind, what is left after reclaim by kind, `show --json` of the one with huge pages)."""
+    """Return (measures by kind, what is left after reclaim by kind, `show --json` of the one with huge pages).
+
+    Without percpu where the kernel charges nobody for it: some don't for what is allocated with a BPF map.
+    """
     units = [f"e2e-hold-{kind}.service" for kind in KINDS]
     host.check_output(
         f"for kind in {' '.join(KINDS)}; do systemd-run --quiet --no-block --unit=e2e-hold-$kind"
@@ -62,14 +65,20 @@ def looks(host, eventually, huge_pages):
     measures = {
         row["unit"].removeprefix("e2e-hold-").removesuffix(".service"): row["measures"] for row in shown
     }
-    sizes = (line.split() for line in left.splitlines())
-    # reclaim never empties slab
-    return measures, {kind: int(current) - int(slab) for kind, current, slab in sizes}, huge
+    kept = {}
+    for kind, current, slab, percpu in (line.split() for line in left.splitlines()):
+        if kind == "percpu" and int(percpu) < HELD / 2:
+            del measures[kind]
+        else:
+            kept[kind] = int(current) - int(slab)  # which reclaim never empties
+    return measures, kept, huge
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unreclaimable_is_what_is_left_after_reclaim(looks, kind):
     measures, left, _ = looks
+    if kind not in measures:
+        pytest.skip("this kernel charges no unit for it")
     assert measures[kind]["unreclaimable"] == pytest.approx(left[kind], rel=0.05, abs=4 * M)
 
 
@@ -77,7 +86,7 @@ def test_every_kind_counts_but_page_cache(looks, huge_pages):
     measures, _, _ = looks
     without = {"cache"} if huge_pages else {"cache", "hugepages"}
     most = max(measures[kind]["unreclaimable"] for kind in without)
-    for kind in set(KINDS) - without:
+    for kind in measures.keys() - without:
         assert measures[kind]["unreclaimable"] > HELD
         assert measures[kind]["unreclaimable"] > most + HELD / 2
         assert measures[kind]["footprint"] == measures[kind]["unreclaimable"]
