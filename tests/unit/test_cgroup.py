@@ -178,12 +178,12 @@ def test_a_mount_without_it_is_refused_with_what_to_do(tree, controllers, messag
         (
             "MemTotal: 8 kB\n",
             None,
-            Host(8192, unknown={"memory.pressure": "pressure accounting is off (boot with psi=1)"}),
+            Host(8192, unknown={"/proc/pressure/memory": "pressure accounting is off (boot with psi=1)"}),
         ),
         (
             "MemTotal: 8 kB\n",
             "some avg10\n",
-            Host(8192, unknown={"memory.pressure": "not a `key=value` pair: 'avg10'"}),
+            Host(8192, unknown={"/proc/pressure/memory": "not a `key=value` pair: 'avg10'"}),
         ),
     ],
 )
@@ -296,7 +296,7 @@ def test_a_file_that_can_not_be_read_is_unknown(tree):
 
 
 def test_the_levels_are_the_cgroup_and_each_ancestor_below_the_root(tree):
-    tree.add("/", {"memory.max": 1, "memory.current": 1})
+    tree.add("/", {"memory.stat": "anon 1"})
     tree.add(
         "/a.slice",
         {"memory.max": 5000, "memory.high": 4000, "memory.current": 10, "memory.stat": "inactive_file 3"},
@@ -324,6 +324,29 @@ def test_the_root_cgroup_has_no_counters_and_no_levels(tree):
 )
 def test_the_workingset_of_a_level_is_at_least_0_and_unknown_with_its_parts(current, inactive, workingset):
     assert Level("/a", current=current, inactive_file=inactive).workingset == workingset
+
+
+@pytest.mark.parametrize(
+    ("current", "file", "slab", "unreclaimable"),
+    [
+        (10, 3, 2, 5),
+        (10, 0, 0, 10),
+        (3, 10, 0, 0),
+        (None, 3, 0, None),
+        (3, None, 0, None),
+        (3, 0, None, None),
+    ],
+)
+def test_what_no_reclaim_gives_back_is_at_least_0_and_unknown_with_its_parts(
+    current, file, slab, unreclaimable
+):
+    level = Level("/a", current=current, file=file, slab_reclaimable=slab)
+    assert level.unreclaimable == unreclaimable
+
+
+def test_the_file_lists_of_a_level_are_added_up(tree):
+    tree.add(WEB, {**FILES, "memory.stat": "inactive_file 300\nactive_file 200\nslab_reclaimable 100"})
+    assert (read(tree).levels[0].file, read(tree).levels[0].unreclaimable) == (500, 400)
 
 
 # --- cgroups that go and come ------------------------------------------------------------------

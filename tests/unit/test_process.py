@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitmem.kernel.process import (
+    PinnedProcess,
     Process,
     ProcessGoneError,
     Stat,
@@ -211,6 +212,23 @@ def test_pss_uss_and_swap_come_from_the_rollup(proc):
     assert (process.rss, process.unknown) == (8 * PAGE, None)
 
 
+def test_huge_pages_are_counted_beside_pss(proc):
+    """The kernel counts those of hugetlbfs in neither Pss nor Rss."""
+    pages = {"Private_Hugetlb": 4 << 20, "Shared_Hugetlb": 2 << 20}
+    proc.add(42, rollup={"Pss": 1 << 20, "Private_Clean": 0, "Private_Dirty": 1 << 20, **pages})
+    process = with_pss(read_process(42, proc.root), proc.root)
+    assert (process.pss, process.uss, process.hugetlb) == (1 << 20, 5 << 20, 6 << 20)
+    assert process.held == 7 << 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "held"),
+    [({}, None), ({"rss": 9}, 9), ({"rss": 9, "pss": 5}, 5), ({"rss": 9, "pss": 5, "hugetlb": 70}, 75)],
+)
+def test_what_a_process_holds_is_rss_until_pss_is_known(sizes, held):
+    assert Process(7, 1, "p", **sizes).held == held
+
+
 def test_a_kernel_without_swap_pss_leaves_only_that_unknown(proc):
     proc.add(42, rollup={"Pss": 2048, "Private_Clean": 0, "Private_Dirty": 1024, "Private_Hugetlb": 0})
     process = with_pss(read_process(42, proc.root), proc.root)
@@ -226,13 +244,25 @@ def test_without_one_of_its_parts_uss_is_unknown(proc, missing):
 
 @pytest.mark.parametrize(
     ("rollup", "reason"),
-    [({"Rss": 1024}, "no Pss in it"), ({}, "no Pss in it"), (None, "no such file or directory")],
+    [
+        ({"Rss": 1024}, "no Pss in it"),
+        ({}, "no Pss in it"),
+        (None, "no such file or directory"),
+        ({"Pss": 2**64 - 4096}, "Pss is 18446744073709547520, which can't be true"),
+    ],
 )
 def test_a_live_process_without_a_readable_rollup_is_unknown_with_the_reason(proc, rollup, reason):
     proc.add(42, rss=PAGE, rollup=rollup)
     process = with_pss(read_process(42, proc.root), proc.root)
     assert (process.pss, process.uss, process.unknown) == (None, None, reason)
     assert process.rss == PAGE
+
+
+def test_a_pss_that_can_not_be_true_is_refused(proc):
+    """A guard that reads nothing else would kill for it."""
+    proc.add(42, rollup={"Pss": 2**64 - 4096})
+    with PinnedProcess(42, proc.root) as pinned, pytest.raises(ValueError):
+        pinned.read_pss()
 
 
 @pytest.mark.parametrize("rollup", [{"Pss": 1024}, {}, None])

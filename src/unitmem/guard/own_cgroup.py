@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitmem.kernel.cgroup import parse_self_cgroup
-from unitmem.kernel.files import parse_counter, parse_flat_keyed
+from unitmem.kernel.files import impossible, parse_counter, parse_flat_keyed
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level, headroom
 
@@ -117,12 +117,13 @@ class CgroupV2:
     def current(self, host: Callable[[], Host]) -> int:
         if self._is_root():
             # it has no counter; systemd gives this for -.slice, and so do the measures of a unit
-            return host().total - known(host().available, "no MemAvailable in /proc/meminfo")
+            reason = host().why_unknown("MemAvailable")
+            return known(host().total, reason) - known(host().available, reason)
         return self._counter("memory.current")
 
     def swap(self, host: Callable[[], Host]) -> int:
         if self._is_root():
-            reason = "no SwapTotal or SwapFree in /proc/meminfo"
+            reason = host().why_unknown("SwapTotal or SwapFree")
             return known(host().swap_total, reason) - known(host().swap_free, reason)
         return self._counter("memory.swap.current")
 
@@ -143,7 +144,7 @@ class CgroupV2:
 
     def _counter(self, name: str) -> int:
         try:
-            value = parse_counter(read_file(self.top.joinpath(*self.names, name)))
+            value = _usage(self.top.joinpath(*self.names, name))
         except FileNotFoundError:
             raise ValueError(f"its cgroup has no {name}: that isn't counted there") from None
         return known(value, f"{name} is not a number")
@@ -157,7 +158,7 @@ class CgroupV1:
     names: tuple[str, ...]
 
     def current(self, _host: Callable[[], Host]) -> int:
-        usage = parse_counter(read_file(self._directory / "memory.usage_in_bytes"))
+        usage = _usage(self._directory / "memory.usage_in_bytes")
         return known(usage, "memory.usage_in_bytes is not a number")
 
     def swap(self, _host: Callable[[], Host]) -> int:
@@ -240,13 +241,26 @@ def _limit(directory: Path, name: str, parse: Callable[[str], int | None]) -> in
         return None
 
 
+def _usage(file: Path) -> int | None:
+    """Return the bytes in a counter's file.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: not a number, or one that can't be true.
+    """
+    usage = parse_counter(read_file(file))
+    if why := impossible({file.name: usage or 0}):
+        raise ValueError(why[file.name])
+    return usage
+
+
 def _level(directory: Path, limit: int | None, current: str, inactive: str) -> Level:
     """Return `directory` with its usage if it has a limit: memory.stat is slow to read, and not needed without."""
     if limit is None:
         return Level(str(directory))
     usage = inactive_file = None
     with suppress(OSError, ValueError):
-        usage = parse_counter(read_file(directory / current))
+        usage = _usage(directory / current)
         inactive_file = parse_flat_keyed(read_file(directory / "memory.stat")).get(inactive)
     return Level(str(directory), max=limit, current=usage, inactive_file=inactive_file)
 
@@ -264,7 +278,7 @@ def _tightest(levels: Iterator[Level] | list[Level]) -> int | None:
 
 def _headroom(levels: list[Level], host: Host) -> int:
     blind = [level.path for level in levels if level.max is not None and level.workingset is None]
-    reason = f"what is used in {blind[0]} can't be read" if blind else "no MemAvailable in /proc/meminfo"
+    reason = f"what is used in {blind[0]} can't be read" if blind else host.why_unknown("MemAvailable")
     return known(headroom(levels, host), reason)
 
 

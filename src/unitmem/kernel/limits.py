@@ -5,10 +5,16 @@ Reference: Documentation/admin-guide/cgroup-v2.rst.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unitmem.kernel.host import Host
+from unitmem.kernel.process import PAGE_SIZE
+
+_PARTS = ("anon", "shmem", "kernel", "sock", "active_file", "inactive_file", "slab_reclaimable")
+# The kernel adds up memory.stat in batches of 64 pages for each CPU (MEMCG_CHARGE_BATCH).
+_STAT_LAG = 64 * PAGE_SIZE * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,9 @@ class Level:
     high: int | None = None
     current: int | None = None
     inactive_file: int | None = None
+    file: int | None = None
+    """`active_file + inactive_file`: page cache that reclaim can take; tmpfs and locked files are in neither."""
+    slab_reclaimable: int | None = None
 
     @property
     def workingset(self) -> int | None:
@@ -28,11 +37,27 @@ class Level:
             return None
         return max(0, self.current - self.inactive_file)
 
+    @property
+    def unreclaimable(self) -> int | None:
+        """`current − file − slab_reclaimable`: the usage that no reclaim gives back without swap."""
+        if self.current is None or self.file is None or self.slab_reclaimable is None:
+            return None
+        # memory.stat lags behind memory.current
+        return max(0, self.current - self.file - self.slab_reclaimable)
 
-def tightest_limit(levels: Sequence[Level], total: int) -> tuple[int, str]:
-    """Return (bytes, owner): the least memory.max from the unit up, or the machine's `total`, whose owner is `host`."""
-    limits = [(level.max, level.path) for level in levels if level.max is not None]
-    return min([*limits, (total, "host")], key=lambda limit: limit[0])
+
+def impossible_parts(stat: Mapping[str, int], current: int) -> dict[str, str]:
+    """Return the reason by key for those lines of memory.stat that are parts of memory.current, and greater."""
+    return {
+        key: f"{key} is {stat[key]}, more than memory.current ({current}), which can't be true"
+        for key in _PARTS
+        if stat.get(key, 0) > current + _STAT_LAG
+    }
+
+
+def tightest_limit(levels: Sequence[Level], machine: int) -> int:
+    """Return the least memory.max from the unit up, or what the `machine` has for all cgroups."""
+    return min([machine, *(level.max for level in levels if level.max is not None)])
 
 
 def tightest_high(levels: Sequence[Level]) -> int | None:
