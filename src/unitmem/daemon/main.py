@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem.daemon.loop import Loop
-from unitmem.daemon.watch import Watch, load_policies
+from unitmem.daemon.watch import Watch, load_checked
 from unitmem.daemon.world import World
 from unitmem.kernel.cgroup import require_memory_controller
 from unitmem.unit import ManagerKind
@@ -47,7 +47,7 @@ def main(
     raise_file_limit()
     world = World.of_service(os.environ)
     exporter = _exporter(Path(path).stem, metrics_targets(textfile, listen, os.environ), keep=once)
-    checked = load_policies(Path(path), observe=observe)
+    checked = load_checked(Path(path), observe=observe)
     # systemd first: a machine without it most often lacks cgroup v2 too, and for that reason
     manager = world.connect(ManagerKind.USER if user else ManagerKind.SYSTEM)
     require_memory_controller()

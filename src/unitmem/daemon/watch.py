@@ -177,7 +177,7 @@ class Watch:
         now = self.world.monotonic()
         self.world.notify(reloading=1, monotonic_usec=int(now * 1_000_000))
         try:
-            checked = load_policies(self.path, observe=self._observe)
+            checked = load_checked(self.path, observe=self._observe)
         except PolicyFileError as error:
             self._is_loaded = False
             for line in str(error).splitlines():
@@ -328,7 +328,7 @@ class Watch:
             self._reporter.say(entry.priority, entry.message)
 
 
-def load_policies(path: Path, *, observe: bool) -> Checked:
+def load_checked(path: Path, *, observe: bool) -> Checked:
     """Return the policies in the file `path`; with `observe`, all of them in observe mode.
 
     Raises:
