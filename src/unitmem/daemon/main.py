@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from unitmem import __version__
 from unitmem.daemon.loop import Loop
 from unitmem.daemon.watch import Watch, load_checked
 from unitmem.daemon.world import World
@@ -49,7 +50,7 @@ def main(
     exporter = _exporter(Path(path).stem, metrics_targets(textfile, listen, os.environ), keep=once)
     checked = load_checked(Path(path), observe=observe)
     # systemd first: a machine without it most often lacks cgroup v2 too, and for that reason
-    manager = world.connect(ManagerKind.USER if user else ManagerKind.SYSTEM)
+    manager = world.connect(ManagerKind.of(user=user))
     require_memory_controller()
     with Watch(Path(path), checked, manager, world, exporter, observe=observe) as watch:
         Loop(watch).run(once=once)
@@ -97,4 +98,4 @@ def _exporter(watch: str, targets: MetricsTargets | None, *, keep: bool) -> Expo
         return None
     from unitmem.tell.exporter import Exporter  # noqa: PLC0415 - as above
 
-    return Exporter(watch, *targets, keep=keep)
+    return Exporter(watch, *targets, keep=keep, version=__version__)
