@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent / "unit"))  # for the corpus; importlib mode doesn't
 
 settings.register_profile(
-    "check", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
+    "check", deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "ci", settings.get_profile("check"), max_examples=100, derandomize=True, database=None, print_blob=True
