@@ -69,7 +69,7 @@ quick: $(VENV)/ready
 	$(PYTEST) -m "not slow"
 
 .PHONY: slow
-slow: $(VENV)/ready ## the tests that `make check` leaves out: of what ansible-playbook does, and of more input
+slow: $(VENV)/ready ## the tests that `make check` leaves out: of what Ansible does, and of more input
 	$(PYTEST) -m slow
 
 .PHONY: e2e

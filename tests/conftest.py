@@ -17,7 +17,7 @@ for directory in ("unit", "days"):  # for the corpora; importlib mode doesn't
     sys.path.insert(0, str(Path(__file__).parent / directory))
 
 settings.register_profile(
-    "check", deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow]
+    "check", deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "ci", settings.get_profile("check"), max_examples=100, derandomize=True, database=None, print_blob=True

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from unitmem.errors import NoSuchUnitError
 from unitmem.kernel.cgroup import CgroupGoneError, own_cgroup, require_memory_controller
@@ -24,6 +24,8 @@ from unitmem.unit import ManagerKind, complete_name, is_glob, matches, unit_kind
 if TYPE_CHECKING:
     from unitmem.manager.systemd import Manager
     from unitmem.manager.tracker import Tracker
+
+Connect: TypeAlias = "Callable[[ManagerKind], Manager]"
 
 
 def connect(kind: ManagerKind) -> Manager:
@@ -59,11 +61,11 @@ class System:
         self,
         *,
         user: bool = False,
-        connect: Callable[[ManagerKind], Manager] = connect,
+        connect: Connect = connect,
         cgroups: Path = CGROUP_ROOT,
         proc: Path = PROC_ROOT,
     ) -> None:
-        self._kind = ManagerKind.USER if user else ManagerKind.SYSTEM
+        self._kind = ManagerKind.of(user=user)
         self._connect = connect
         self._cgroups = cgroups
         self._proc = proc

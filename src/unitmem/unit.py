@@ -22,6 +22,10 @@ class ManagerKind(StrEnum):
     SYSTEM = "system"
     USER = "user"
 
+    @classmethod
+    def of(cls, *, user: bool) -> ManagerKind:
+        return cls.USER if user else cls.SYSTEM
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:

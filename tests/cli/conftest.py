@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Self
 
 import pytest
+import typer.main
 
-from unitmem.cli import main
+from unitmem.cli import VERBS, application, main
 from unitmem.cli.machine import Machine
 from unitmem.errors import NoSuchUnitError
 from unitmem.kernel.process import PAGE_SIZE
@@ -187,6 +189,12 @@ class Ended:
     err: str
 
 
+@cache
+def command(verb: str) -> Callable[..., object]:
+    """The program with that verb, or with all of them; to make it takes longer than most verbs do."""
+    return typer.main.get_command(application([verb]))
+
+
 @pytest.fixture
 def run(
     fake: FakeMachine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -194,6 +202,9 @@ def run(
     """run("list", "--json"): the whole command line on the fake machine, or on the one given."""
     for name in ("COLUMNS", "UNITMEM_DEBUG"):  # xdist sets the first
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(
+        "unitmem.cli.application", lambda words: command(words[0] if words[0] in VERBS else "")
+    )
 
     def run(*arguments: str, machine: Machine | None = None) -> Ended:
         status = main(arguments, machine or fake.machine)

@@ -29,26 +29,15 @@ def test_a_full_disk_is_told():
     assert (done.returncode, done.stderr) == (1, b"unitmem: the output: No space left on device\n")
 
 
-@pytest.mark.skipif(IS_SYSTEMD_MACHINE, reason="this machine is run by systemd")
-@pytest.mark.parametrize("arguments", ["list", "list --user", "show ssh"])
-def test_without_systemd_one_sentence_says_so(arguments):
-    done = subprocess.run([*UNITMEM, *arguments.split()], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    message, hint = done.stderr.splitlines()
-    assert message == "unitmem: this machine isn't run by systemd (there is no /run/systemd/system)"
-    assert hint.startswith("Run unitmem on a systemd machine")
-
-
 WATCHES = (
-    "a.yaml",
-    "--user a.yaml",
-    "a.yaml --observe --once --user",
-    "--once a.yaml --observe --observe",
-    "a.yaml --textfile a.prom",
-    "a.yaml --textfile=a=b.prom --listen 9797",
-    "--listen=[::1]:9797 a=b.yaml --textfile a.prom --textfile b.prom",
+    "watch a.yaml",
+    "watch --user a.yaml",
+    "watch a.yaml --observe --once --user",
+    "watch --once a.yaml --observe --observe",
+    "watch a.yaml --textfile a.prom",
+    "watch a.yaml --textfile=a=b.prom --listen 9797",
+    "watch --listen=[::1]:9797 a=b.yaml --textfile a.prom --textfile b.prom",
 )
-"""What may follow `watch`."""
 IN_ONE_PROCESS = """
 import contextlib, io, json, sys
 import unitmem.daemon.main
@@ -63,7 +52,7 @@ if sys.argv.pop(1) == 'replace':
     unitmem.daemon.main.main = daemon
 ended = []
 for words in sys.argv[1:]:
-    sys.argv = ['unitmem', 'watch', *words.split()]
+    sys.argv = ['unitmem', *words.split()]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         try:
             main()
@@ -74,20 +63,29 @@ print(json.dumps(ended))
 """
 
 
-def watches(*spelled, daemon):
-    """What the program says to each: `watch` and these words. An interpreter's start takes longer than all of them."""
+def program(*lines, daemon="keep"):
+    """What the program says to each command line. An interpreter's start takes longer than all of them."""
     done = subprocess.run(
-        [sys.executable, "-c", IN_ONE_PROCESS, daemon, *spelled], capture_output=True, text=True, check=True
+        [sys.executable, "-c", IN_ONE_PROCESS, daemon, *lines], capture_output=True, text=True, check=True
     )
-    return dict(zip(spelled, map(tuple, json.loads(done.stdout)), strict=True))
+    return dict(zip(lines, map(tuple, json.loads(done.stdout)), strict=True))
+
+
+@pytest.mark.skipif(IS_SYSTEMD_MACHINE, reason="this machine is run by systemd")
+def test_without_systemd_one_sentence_says_so():
+    for words, (status, out, err) in program("list", "list --user", "show ssh").items():
+        assert (status, out) == (1, ""), words
+        message, hint = err.splitlines()
+        assert message == "unitmem: this machine isn't run by systemd (there is no /run/systemd/system)"
+        assert hint.startswith("Run unitmem on a systemd machine")
 
 
 def test_both_ways_to_the_daemon_tell_errors_alike(tmp_path):
     """The service's spelling passes by Typer; a broken file ends it with 78 all the same."""
     path = tmp_path / "broken.yaml"
     path.write_text("policies: [*.service]\n")
-    spelled = (f"{path}", f"{path} --observe", f"--once {path}")
-    for words, (status, _, err) in watches(*spelled, daemon="keep").items():
+    spelled = (f"watch {path}", f"watch {path} --observe", f"watch --once {path}")
+    for words, (status, _, err) in program(*spelled).items():
         assert status == 78, words
         assert err.startswith(f"{path}:1:12: `*` starts an alias in YAML"), words
 
@@ -98,26 +96,30 @@ def test_a_watch_imports_neither_typer_nor_rich(run, monkeypatch):
     monkeypatch.setattr(
         "unitmem.daemon.main.main", lambda path, **given: calls.append((path, *given.values())) or 7
     )
-    for words, (status, out, err) in watches(*WATCHES, daemon="replace").items():
+    for words, (status, out, err) in program(*WATCHES, daemon="replace").items():
         call, imported = out.splitlines()
         assert (status, imported, err) == (7, "", ""), words
-        assert run("watch", *words.split()).status == 7
+        assert run(*words.split()).status == 7
         assert call == " ".join(map(str, calls.pop())), words
 
 
 ODD = (
-    *("", "--help", "a.yaml b.yaml", "a.yaml --nope", "--observe=yes a.yaml", "--once", "-- -a.yaml"),
-    *(
-        "a.yaml --textfile",
-        "a.yaml --textfile --once",
-        "a.yaml --textfile= --nope",
-        "a.yaml --listen localhost",
-    ),
+    "watch",
+    "watch --help",
+    "watch a.yaml b.yaml",
+    "watch a.yaml --nope",
+    "watch --observe=yes a.yaml",
+    "watch --once",
+    "watch -- -a.yaml",
+    "watch a.yaml --textfile",
+    "watch a.yaml --textfile --once",
+    "watch a.yaml --textfile= --nope",
+    "watch a.yaml --listen localhost",
 )
 
 
 def test_a_watch_that_is_spelled_oddly_is_told_as_by_the_command_line(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for words, ended in watches(*ODD, daemon="keep").items():
-        told = run("watch", *words.split())
+    for words, ended in program(*ODD).items():
+        told = run(*words.split())
         assert ended == (told.status, told.out, told.err), words

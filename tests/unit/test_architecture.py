@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -211,35 +212,35 @@ def test_a_module_answers_one_question():
     assert long == set(LONGER)
 
 
-def loaded_by(statement: str) -> set[str]:
-    """The top-level modules in memory after `statement` in a new interpreter."""
-    script = f"{statement}; import sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+def loaded_by(*statements: str) -> list[set[str]]:
+    """The top-level modules that each statement adds to those in memory, one after the other in a new interpreter."""
+    report = "print(*{name.split('.')[0] for name in sys.modules})"
+    script = "\n".join(("import sys", report, *(f"{each}\n{report}" for each in statements)))
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    return set(done.stdout.split())
+    loaded = [set(line.split()) for line in done.stdout.splitlines()]
+    return [after - before for before, after in pairwise(loaded)]
 
 
 def test_the_library_imports_nothing_beyond_the_standard_library():
-    known = sys.stdlib_module_names | {"unitmem", "__main__", "sitecustomize"}
-    # editable installs and the like put a finder of theirs into every interpreter
-    before = loaded_by("pass")
-    assert loaded_by("import unitmem") - before - known == set()
-    use = "from unitmem import ProcessGuard, read_memory_info; read_memory_info(); import os; ProcessGuard(os.getpid()).pss"
-    assert loaded_by(use) - before - known == set()
+    """And the package next to nothing until a name of it is used: the commands and the daemon import it as well."""
     # pystemd comes when a System is made, and YAML with what reads it
     everything = set(unitmem.__all__) - {"load_policies"}
-    assert loaded_by(f"from unitmem import {', '.join(sorted(everything))}") - before - known == set()
-
-
-def test_importing_the_package_costs_next_to_nothing_until_a_name_of_it_is_used():
-    """The commands and the daemon import it as well, and use none of the library."""
-    assert loaded_by("import unitmem") - loaded_by("import importlib") == {"unitmem"}
+    _, package, *library = loaded_by(
+        "import importlib",
+        "import unitmem",
+        "from unitmem import ProcessGuard, read_memory_info; read_memory_info(); import os; ProcessGuard(os.getpid()).pss",
+        f"from unitmem import {', '.join(sorted(everything))}",
+    )
+    assert package == {"unitmem"}
+    assert set().union(*library) - sys.stdlib_module_names == set()
 
 
 def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
     """They would stay in its memory for all its life; metrics are for a watch that is asked for them."""
     unwanted = {"typer", "click", "rich", "pydantic", "prometheus_client", "http", "wsgiref", "socketserver"}
     unwanted |= {"statistics", "fractions", "decimal"}  # half a megabyte for one median
-    assert loaded_by("import unitmem.daemon.main, unitmem.report.failure") & unwanted == set()
+    (loaded,) = loaded_by("import unitmem.daemon.main, unitmem.report.failure")
+    assert loaded & unwanted == set()
 
 
 def test_what_only_tells_or_records_needs_no_bus():
@@ -253,4 +254,5 @@ def test_what_only_tells_or_records_needs_no_bus():
         "unitmem.cli.replay",
         "unitmem.cli.metrics",
     ]
-    assert "pystemd" not in loaded_by(f"import {', '.join(modules)}")
+    (loaded,) = loaded_by(f"import {', '.join(modules)}")
+    assert "pystemd" not in loaded

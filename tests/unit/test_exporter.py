@@ -134,7 +134,7 @@ def test_a_reader_never_finds_half_of_it(tmp_path):
 
     reader = threading.Thread(target=read)
     reader.start()
-    for tick in range(50):
+    for tick in range(20):
         publish(exporter, tick * WRITE_EVERY)
     done.set()
     reader.join()

@@ -137,9 +137,8 @@ def test_it_stays_bounded(tmp_path):
     assert (tmp_path / FILE_NAME).stat().st_size < 400_000
 
 
-@pytest.mark.parametrize("units", [1, 300])
-def test_it_stays_bounded_however_large_a_tick_is(tmp_path, units):
-    bound = 1_000_000
+@pytest.mark.parametrize(("units", "bound"), [(1, 400_000), (300, 1_000_000)])
+def test_it_stays_bounded_however_large_a_tick_is(tmp_path, units, bound):
     recorder = Recorder(tmp_path, "boot", max_bytes=bound)
     read = Sample(0.0, {f"unit-{n}.service": sample(0.0, anon=1).units["a.service"] for n in range(units)})
     for clock in range(4 * bound // (200 * units)):

@@ -453,9 +453,9 @@ def test_a_thousand_times_cancelled(hog, cancel, state):
     guard.wait(EVER)
 
 
-def test_a_thousand_guards_cancelled_while_they_begin(hog):
+def test_many_guards_cancelled_while_they_begin(hog):
     guards = []
-    for number in range(1000):
+    for number in range(200):
         guard = ProcessGuard(hog, interval=0.001)
         guard.limit(PLENTY + number)
         guard.cancel()
@@ -573,8 +573,8 @@ def test_a_logger_that_fails_does_not_end_the_guard(hog):
         assert guard.wait(EVER).kind is GuardEnd.KILLED
 
 
-def test_after_cancel_nothing_is_sent(hog):
-    for _ in range(50):
+def test_after_cancel_nothing_is_sent():
+    for _ in range(20):
         with Hog() as process:
             process.take(0)
             guard = ProcessGuard(process, interval=0.001)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from unitmem.policyfile.reader import load, parse
 
@@ -76,6 +75,14 @@ def test_targets_of_make_that_are_named_exist():
 # --- its options
 
 
+def mistakes(variables):
+    """What the role says is wrong with them."""
+    # takes a while to import, and each worker imports all files
+    from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+    return ArgumentSpecValidator(OPTIONS).validate({**DEFAULTS, **variables}).error_messages
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
@@ -96,7 +103,7 @@ def test_targets_of_make_that_are_named_exist():
     ],
 )
 def test_options_are_typed(variables, words):
-    errors = ArgumentSpecValidator(OPTIONS).validate({**DEFAULTS, **variables}).error_messages
+    errors = mistakes(variables)
     assert bool(errors) == bool(words), errors
     assert [word for word in words if not any(word in error for error in errors)] == []
 
@@ -118,7 +125,7 @@ def test_a_bool_is_made_one_wherever_it_is_used():
 def test_the_example_is_one_that_runs():
     for group in ("all", "canary"):
         variables = yaml.safe_load((ANSIBLE / f"inventory/group_vars/{group}.yml").read_text())
-        assert ArgumentSpecValidator(OPTIONS).validate({**DEFAULTS, **variables}).error_messages == []
+        assert mistakes(variables) == []
         for instance in variables.get("unitmem_instances", []):
             if "file" in instance:
                 checked = load(ANSIBLE / "files" / instance["file"])
@@ -347,7 +354,6 @@ def test_problems_are_told_by_the_names_that_files_have_for_their_author(made):
 @pytest.fixture(scope="module")
 def evaluate():
     """evaluate(expression, **variables): what the role makes of it where the variables are these."""
-    # the imports take a second, and each worker imports all files
     from ansible.parsing.dataloader import DataLoader
     from ansible.plugins.loader import init_plugin_loader
     from ansible.template import Templar, trust_as_template
@@ -375,13 +381,10 @@ def task(file, name):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
-    [
-        "no",
-        True,
-        *(pytest.param(said, marks=pytest.mark.slow) for said in ("false", "0", "true", "yes", "1", False)),
-    ],
+    ["no", True, "false", "0", "true", "yes", "1", False],
 )
 def test_no_is_no_as_text_too(evaluate, said):
     """What isn't listed stays, who shall act acts, and what is remembered is removed or not as it is meant."""
@@ -404,6 +407,7 @@ def test_no_is_no_as_text_too(evaluate, said):
     assert made_of("unitmem_observe", "__unitmem_observing") == ["a", "yes"] if is_meant else ["yes"]
 
 
+@pytest.mark.slow
 def test_a_new_package_has_policies_checked_that_did_not_change(evaluate):
     """What it refuses would be found at the next boot."""
     conditions = task("tasks/instances.yml", "Check the policies on the target")["when"]
@@ -426,6 +430,7 @@ def test_a_new_package_has_policies_checked_that_did_not_change(evaluate):
         assert made_of("__unitmem_to_restart", **{registered: {"changed": True}}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "there", "is_wanted"),
     [
@@ -447,6 +452,7 @@ def test_what_apt_would_change_is_told_without_its_python(evaluate, asked, there
     assert evaluate(would_change["changed_when"], **variables) is not is_wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("found", "wanted", "state"),
     [
@@ -475,6 +481,7 @@ def test_what_is_started_or_stopped(evaluate, found, wanted, state):
         assert evaluate(start["ansible.builtin.systemd_service"]["state"].strip("{} "), **variables) == state
 
 
+@pytest.mark.slow
 def test_what_fails_again_and_again_is_not_reloaded_and_can_be_removed(evaluate):
     variables = {
         "__unitmem_probe": probe(active="a", unsettled="b c"),

@@ -142,10 +142,10 @@ def test_ticks_end_when_stop_is_set_before_or_in_the_midst_of_a_wait():
 # --- calls -------------------------------------------------------------------------------------
 
 
-def test_a_hundred_ticks_are_a_hundred_samples_of_this_very_process():
+def test_each_tick_is_a_sample_of_this_very_process():
     seen = []
-    watch(3600, seen.append, ticks=range(100))
-    assert len(seen) == 100
+    watch(3600, seen.append, ticks=range(20))
+    assert len(seen) == 20
     assert all(isinstance(sample, MemoryInfo) for sample in seen)
     assert [sample.at for sample in seen] == sorted({sample.at for sample in seen})
 
@@ -256,14 +256,14 @@ def test_several_threads_watch_side_by_side():
         counts[key] += 1
 
     threads = [
-        threading.Thread(target=watch, args=(1, lambda _, key=key: count(key)), kwargs={"ticks": range(50)})
+        threading.Thread(target=watch, args=(1, lambda _, key=key: count(key)), kwargs={"ticks": range(10)})
         for key in counts
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert set(counts.values()) == {50}
+    assert set(counts.values()) == {10}
 
 
 # --- errors ------------------------------------------------------------------------------------

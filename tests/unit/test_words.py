@@ -6,13 +6,13 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/unitmem"
-TREES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 CLASSES = {
     "action",
@@ -52,9 +52,20 @@ def glossary() -> set[str]:
     return set(re.findall(r"^\| ([a-z]+) \|", section, re.MULTILINE)) - {"word"}
 
 
-def identifiers(tree: ast.AST) -> Iterator[str]:
-    """Yield every name that is defined or used in `tree`."""
-    for node in ast.walk(tree):
+@cache
+def names_and_classes() -> dict[Path, tuple[set[str], list[str]]]:
+    """The identifiers and the classes of each file."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        classes = [node.name for node in nodes if isinstance(node, ast.ClassDef)]
+        found[path] = {path.stem, *identifiers(nodes)}, classes
+    return found
+
+
+def identifiers(nodes: list[ast.AST]) -> Iterator[str]:
+    """Yield every name that is defined or used in `nodes`."""
+    for node in nodes:
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
                 yield name
@@ -68,6 +79,7 @@ def identifiers(tree: ast.AST) -> Iterator[str]:
                 yield from name.split(".")
 
 
+@cache
 def words(identifier: str) -> set[str]:
     """Return the words of a name, in lower case and in the singular."""
     found = re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", identifier)
@@ -76,10 +88,6 @@ def words(identifier: str) -> set[str]:
 
 def singular(word: str) -> str:
     return re.sub("ies$", "y", word) if word.endswith("ies") else word.removesuffix("s")
-
-
-def classes(tree: ast.AST) -> list[str]:
-    return [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +106,10 @@ def test_a_name_is_split_into_words(identifier, expected):
 
 def test_what_is_a_class_has_its_word():
     of_policy = {
-        name for path, tree in TREES.items() if path.parent.name == "policy" for name in classes(tree)
+        name
+        for path, (_, classes) in names_and_classes().items()
+        if path.parent.name == "policy"
+        for name in classes
     }
     assert glossary() >= CLASSES
     assert {word.capitalize() for word in CLASSES} <= of_policy
@@ -106,18 +117,19 @@ def test_what_is_a_class_has_its_word():
 
 
 def test_a_class_has_a_name_of_its_own():
-    named = Counter(name for tree in TREES.values() for name in classes(tree))
+    named = Counter(name for _, classes in names_and_classes().values() for name in classes)
     assert [name for name, count in named.items() if count > 1] == []
 
 
 def test_no_name_has_a_word_that_was_replaced():
-    for path, tree in TREES.items():
-        for identifier in {path.stem, *identifiers(tree)}:
+    for path, (names, _) in names_and_classes().items():
+        for identifier in names:
             assert words(identifier) & REPLACED.keys() == set(), f"{path}: {identifier}"
 
 
 def test_hold_is_a_steps_for_and_nothing_else():
-    assert {name for tree in TREES.values() for name in identifiers(tree) if "hold" in words(name)} == HOLD
+    names = set().union(*(names for names, _ in names_and_classes().values()))
+    assert {name for name in names if "hold" in words(name)} == HOLD
 
 
 def test_no_word_that_was_replaced_is_explained():

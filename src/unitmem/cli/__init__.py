@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import typer.core
 
 from unitmem import __version__
-from unitmem.cli.machine import Machine
 from unitmem.errors import UsageError
 from unitmem.report import failure
+
+if TYPE_CHECKING:  # what reads units takes a while to import, and not every verb does
+    from unitmem.cli.machine import Machine
 
 VERBS = {
     "list": "list_units",
@@ -45,10 +47,10 @@ def main(arguments: Sequence[str], machine: Machine | None = None) -> int:
 
     Args:
         arguments: without the program's name; an empty list asks for help.
-        machine: the machine to look at; a test passes its own.
+        machine: the machine to look at; None is this one, a test passes its own.
     """
     # `list` is a module here, the verb's
-    return failure.run(lambda: _run([*arguments] or ["--help"], machine or Machine()))
+    return failure.run(lambda: _run([*arguments] or ["--help"], machine))
 
 
 def application(arguments: Sequence[str] = ()) -> typer.Typer:
@@ -70,7 +72,7 @@ def application(arguments: Sequence[str] = ()) -> typer.Typer:
     return app
 
 
-def _run(arguments: list[str], machine: Machine) -> int:
+def _run(arguments: list[str], machine: Machine | None) -> int:
     try:
         status = application(arguments)(arguments, prog_name="unitmem", obj=machine, standalone_mode=False)
     except typer.Abort:

@@ -9,13 +9,14 @@ import typer
 from unitmem.cli.machine import Machine
 from unitmem.errors import UnitmemError
 from unitmem.measure.snapshot import is_present
-from unitmem.unit import CGROUP_KINDS
+from unitmem.unit import CGROUP_KINDS, ManagerKind
 
 
 def unit_names(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     """Yield (name, description) of loaded units that can have a cgroup; nothing if the manager can't be asked."""
     try:
-        with Machine.of(context).manager(user=bool(context.params.get("user"))) as manager:
+        kind = ManagerKind.of(user=bool(context.params.get("user")))
+        with Machine.of(context).connect(kind) as manager:
             units = manager.list_units()
     except UnitmemError:
         return

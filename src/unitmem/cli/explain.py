@@ -23,7 +23,7 @@ from unitmem.report.document import emit
 from unitmem.report.explain import Explanation, explanation_document, print_explanation, print_overview
 from unitmem.report.failure import say, tell
 from unitmem.report.terminal import console_on
-from unitmem.unit import complete_name, is_glob
+from unitmem.unit import ManagerKind, complete_name, is_glob
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ def _tell_one(
 def _require_loaded(unit: str, machine: Machine, since: str, *, user: bool) -> None:
     """Raise an error if no unit of that name is loaded: it may be misspelt."""
     try:
-        with machine.manager(user=user) as manager:
+        with machine.connect(ManagerKind.of(user=user)) as manager:
             manager.describe(unit)
     except NoSuchUnitError as error:
         raise NoSuchUnitError(f"{error}, and nothing is recorded about one in the last {since}") from None

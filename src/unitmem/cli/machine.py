@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
 from unitmem.measure.sample import Sample
-from unitmem.system import System, connect
-from unitmem.unit import ManagerKind
-
-if TYPE_CHECKING:
-    from unitmem.manager.systemd import Manager
+from unitmem.system import Connect, System, connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +20,7 @@ class Machine:
 
     cgroups: Path = CGROUP_ROOT
     proc: Path = PROC_ROOT
-    connect: Callable[[ManagerKind], Manager] = connect
+    connect: Connect = connect
     runtime: Path = Path("/run")
     """Below it are the runtime directories, in which running watches write their status."""
     state: Path = Path("/var/lib/unitmem")
@@ -35,15 +30,6 @@ class Machine:
     def of(cls, context: typer.Context) -> Machine:
         """Return the machine of this run of the command line."""
         return context.find_object(cls) or cls()
-
-    def manager(self, *, user: bool) -> Manager:
-        """Connect to the system's or the calling user's manager; the caller closes it.
-
-        Raises:
-            UnsupportedSystemError: this isn't run by systemd.
-            BusError: the manager can't be reached.
-        """
-        return self.connect(ManagerKind.USER if user else ManagerKind.SYSTEM)
 
     def system(self, *, user: bool) -> System:
         """Return the `System` of the system's or the calling user's manager; the caller closes it.

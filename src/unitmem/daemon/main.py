@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from unitmem import __version__
 from unitmem.daemon.loop import Loop
-from unitmem.daemon.watch import Watch, load_policies
+from unitmem.daemon.watch import Watch, load_checked
 from unitmem.daemon.world import World
 from unitmem.kernel.cgroup import require_memory_controller
 from unitmem.unit import ManagerKind
@@ -47,9 +48,9 @@ def main(
     raise_file_limit()
     world = World.of_service(os.environ)
     exporter = _exporter(Path(path).stem, metrics_targets(textfile, listen, os.environ), keep=once)
-    checked = load_policies(Path(path), observe=observe)
+    checked = load_checked(Path(path), observe=observe)
     # systemd first: a machine without it most often lacks cgroup v2 too, and for that reason
-    manager = world.connect(ManagerKind.USER if user else ManagerKind.SYSTEM)
+    manager = world.connect(ManagerKind.of(user=user))
     require_memory_controller()
     with Watch(Path(path), checked, manager, world, exporter, observe=observe) as watch:
         Loop(watch).run(once=once)
@@ -97,4 +98,4 @@ def _exporter(watch: str, targets: MetricsTargets | None, *, keep: bool) -> Expo
         return None
     from unitmem.tell.exporter import Exporter  # noqa: PLC0415 - as above
 
-    return Exporter(watch, *targets, keep=keep)
+    return Exporter(watch, *targets, keep=keep, version=__version__)

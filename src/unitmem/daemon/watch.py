@@ -185,7 +185,7 @@ class Watch:
         now = self.world.monotonic()
         self.world.notify(reloading=1, monotonic_usec=int(now * 1_000_000))
         try:
-            checked = load_policies(self.path, observe=self._observe)
+            checked = load_checked(self.path, observe=self._observe)
         except PolicyFileError as error:
             self._is_loaded = False
             for line in str(error).splitlines():
@@ -360,7 +360,7 @@ class _Deed(NamedTuple):
     outcome: Outcome | Pending | None = None
 
 
-def load_policies(path: Path, *, observe: bool) -> Checked:
+def load_checked(path: Path, *, observe: bool) -> Checked:
     """Return the policies in the file `path`; with `observe`, all of them in observe mode.
 
     Raises:

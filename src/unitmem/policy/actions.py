@@ -290,26 +290,36 @@ class Freeze(Action):
 
 
 @dataclass(frozen=True, slots=True)
-class Restart(Action):
-    """Restart the unit through its manager, and verify that a new run is active."""
+class _EndingJob(Action):
+    """A job of the manager that ends the run of the unit."""
 
     timeout: _Timeout = DEFAULT_STOP_TIMEOUT
+    """Seconds until it counts as failed."""
     otherwise: _LastResort = None
-    """What to do then to what is left of the old run."""
+    """What to do then to what is left of the run; None leaves it to systemd's own timeout."""
 
-    keyword = "restart"
     severity = 6
     ends_the_unit = True
-    example = "{restart: {timeout: 30s, else: kill}}"
-    verb, gerund = "restart", "restarting"
+    last_resort = "SIGKILL"
 
     def __str__(self) -> str:
-        return _within(self)
+        last = f", else {self.otherwise}" if self.otherwise else ""
+        return f"{self.keyword} within {format_span(self.timeout)}{last}"
 
     @property
     def terms(self) -> str:
         after = format_span(self.timeout)
-        return f" (SIGKILL to the old run after {after})" if self.otherwise else f" within {after}"
+        return f" ({self.last_resort} after {after})" if self.otherwise else f" within {after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart(_EndingJob):
+    """Restart the unit through its manager, and verify that a new run is active."""
+
+    keyword = "restart"
+    example = "{restart: {timeout: 30s, else: kill}}"
+    verb, gerund = "restart", "restarting"
+    last_resort = "SIGKILL to the old run"
 
     @property
     def kinds(self) -> tuple[frozenset[str], str]:
@@ -317,27 +327,12 @@ class Restart(Action):
 
 
 @dataclass(frozen=True, slots=True)
-class Stop(Action):
+class Stop(_EndingJob):
     """Stop the unit through its manager, and verify that it has stopped."""
 
-    timeout: _Timeout = DEFAULT_STOP_TIMEOUT
-    """Seconds until it counts as failed."""
-    otherwise: _LastResort = None
-    """What to do then; None leaves the unit to systemd's own timeout."""
-
     keyword = "stop"
-    severity = 6
-    ends_the_unit = True
     example = "{stop: {timeout: 30s, else: kill}}"
     verb, gerund = "stop", "stopping"
-
-    def __str__(self) -> str:
-        return _within(self)
-
-    @property
-    def terms(self) -> str:
-        after = format_span(self.timeout)
-        return f" (SIGKILL after {after})" if self.otherwise else f" within {after}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,8 +365,3 @@ ACTIONS: Mapping[str, type[Action]] = MappingProxyType(
 def spell_property(name: str, value: int | None) -> str:
     """Return a property as in a unit file: `MemoryHigh=512M`."""
     return f"{name}={'infinity' if value is None else spell_size(value)}"
-
-
-def _within(action: Stop | Restart) -> str:
-    last = f", else {action.otherwise}" if action.otherwise else ""
-    return f"{action.keyword} within {format_span(action.timeout)}{last}"

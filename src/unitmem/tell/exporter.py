@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unitmem import __version__
 from unitmem.errors import UsageError, reason_of
 from unitmem.kernel.process import ProcessGoneError, read_process, with_pss
 from unitmem.measure.sample import Sample
@@ -103,6 +102,7 @@ class Exporter:
         textfile: the file, replaced as a whole each time.
         listen: the address for HTTP, as `parse_address` takes it.
         keep: whether the file stays when the watch ends; its values would then look current for ever.
+        version: of unitmem.
     """
 
     def __init__(
@@ -112,7 +112,9 @@ class Exporter:
         listen: str | None = None,
         *,
         keep: bool = False,
+        version: str = "",
     ) -> None:
+        self._version = version
         self._watch = _printable(watch)
         self._textfile = textfile
         self._listen = listen
@@ -173,7 +175,7 @@ class Exporter:
         self._counts = forget_missing(self._counts, sample.units)
         self._seen = Seen(
             watch=self._watch,
-            version=__version__,
+            version=self._version,
             file=file,
             sample=sample,
             state=state,
