@@ -185,6 +185,14 @@ def protection(unit: Unit, own_cgroup: str | None, core_cgroups: Sequence[tuple[
     return None
 
 
+def slice_path(path: str) -> str | None:
+    """Return the path of the nearest slice around the cgroup `path`, which is `/` for the root slice; None for `/` itself."""
+    parts = path.strip("/").split("/")[:-1]
+    while parts and not parts[-1].endswith(".slice"):
+        parts.pop()
+    return "/" + "/".join(parts) if path.strip("/") else None
+
+
 def is_within(path: str, ancestor: str) -> bool:
     """Return whether the cgroup `path` is `ancestor` or below it."""
     root = ancestor.rstrip("/")

@@ -56,8 +56,8 @@ def sample(name: str, levels: tuple[Level, ...] = (), description: str = "", **v
 
 
 WEB_LEVELS = (
-    Level("/outer.slice/outer-inner.slice/web.service", 640 * M, 600 * M, 590 * M, 80 * M),
-    Level("/outer.slice/outer-inner.slice", 512 * M, None, 590 * M, 90 * M),
+    Level("/outer.slice/outer-inner.slice/web.service", 640 * M, 600 * M, 590 * M, 80 * M, 180 * M, 5 * M),
+    Level("/outer.slice/outer-inner.slice", 512 * M, None, 590 * M, 90 * M, 180 * M, 5 * M),
     Level("/outer.slice", None, None, 2 * G, 1 * G),
 )
 PROCESSES = (
@@ -84,6 +84,7 @@ WEB = sample(
     limit=512 * M,
     high=600 * M,
     headroom=12 * M,
+    fill=100 * 405 / 512,
     pressure_some_avg10=42.5,
     pressure_some_avg60=12.25,
     pressure_some_avg300=3.0,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from malformed import GOOD, MALFORMED
 
-from unitmem.measure.catalogue import MEASURES, Trait
+from unitmem.measure.catalogue import OPERANDS, Trait
 from unitmem.policy.actions import ACTIONS
 from unitmem.policy.keys import names
 from unitmem.policyfile import nodes
@@ -249,12 +249,12 @@ def test_unit_patterns_are_the_readers(text):
     assert (re.search(UNIT_PATTERN, text) is not None) is is_pattern
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", OPERANDS)
 def test_growth_is_of_the_measures_that_grow(measure):
     text = f"growth({measure}, 10min) > 5M/min"
-    assert (re.search(CONDITION, text) is not None) is (Trait.GROWS in MEASURES[measure].traits)
+    assert (re.search(CONDITION, text) is not None) is (Trait.GROWS in OPERANDS[measure].traits)
     assert is_accepted(FILE.format(**DEFAULTS | {"when": f'"{text}"'})) is (
-        Trait.GROWS in MEASURES[measure].traits
+        Trait.GROWS in OPERANDS[measure].traits
     )
 
 

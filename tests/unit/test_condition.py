@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.measure.catalogue import MEASURES, Dimension, Trait, with_trait
+from unitmem.measure.catalogue import OPERANDS, Dimension, Trait, with_trait
 from unitmem.policy.condition import ETA_TARGETS, Bounds, comparisons, format_value, judge, measures_of
 from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.text import SPAN_UNITS
@@ -139,8 +139,8 @@ rates = st.builds("{}/{}".format, sizes, st.sampled_from(SPAN_UNITS))
 
 @st.composite
 def generated(draw):
-    name = draw(st.sampled_from(sorted(MEASURES)))
-    match MEASURES[name].dimension:
+    name = draw(st.sampled_from(sorted(OPERANDS)))
+    match OPERANDS[name].dimension:
         case Dimension.SIZE:
             threshold = draw(sizes | st.builds("{}% of limit".format, st.integers(0, 200)))
         case Dimension.PERCENT:
@@ -272,8 +272,9 @@ def test_a_value_is_written_in_its_dimension(value, dimension, text):
     [
         ("anon > 80% of limit or not swap > 1M", {"anon", "limit", "swap"}),
         ("growth(process.pss, 10min) > 5M/min", {"process.pss"}),
-        ("eta(limit) < 5min", {"limit", "unreclaimable"}),
-        ("eta(high) < 5min and events.oom > 0 in 1h", {"high", "unreclaimable", "events.oom"}),
+        ("eta(limit) < 5min", {"limit", "unreclaimable", "fill", "host.total", "host.available"}),
+        ("eta(high) < 5min and events.oom > 0 in 1h", {"high", "unreclaimable", "fill", "events.oom"}),
+        ("slice.anon > 80% of slice.max", {"slice.anon", "slice.max"}),
     ],
 )
 def test_the_measures_of_a_condition_are_those_it_needs(text, needed):

@@ -9,7 +9,7 @@ from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
 from unitmem.manager.tracker import Tracked, Tracker
-from unitmem.measure.collect import collect, resolve
+from unitmem.measure.collect import SliceValues, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.engine import is_undecided
@@ -39,12 +39,13 @@ def take_sample(
     machine = host_values(host)
     units = {}
     seen: dict[str, Level] = {}
+    slices: dict[str, SliceValues] = {}
     for tracked, cgroup in tracker.present():
         alive()
         name = tracked.unit.name
         governing = tuple(policy for policy in policies if policy.governs(tracked.unit))
         try:
-            unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen)
+            unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen, slices=slices)
             unit = replace(unit, protected=tracked.protected)
             if is_undecided(governing, unit, state, now, machine):
                 unit = resolve(unit)

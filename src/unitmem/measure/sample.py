@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import overload
 
-from unitmem.kernel.limits import Level, tightest_limit
+from unitmem.kernel.limits import Level, fullest, tightest_limit
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import MEASURES, Dimension, Scope
+from unitmem.measure.catalogue import MEASURES, OPERANDS, Dimension, Scope
 from unitmem.unit import Invocation, Unit
 
 NOT_READ = "not read"
@@ -103,7 +103,7 @@ class UnitSample:
         Raises:
             KeyError: no unit has a measure of that name.
         """
-        if measure not in MEASURES or MEASURES[measure].scope is Scope.HOST:
+        if measure not in OPERANDS or OPERANDS[measure].scope is Scope.HOST:
             raise KeyError(measure)
         return self.values.get(measure)
 
@@ -145,6 +145,11 @@ class Sample:
         if total is None or unit.invocation is None:
             return None
         return tightest_limit(unit.levels, total)[1]
+
+    def fill_set_by(self, unit: UnitSample) -> str | None:
+        """Return the path of the cgroup that sets the `fill` of `unit`, or `host`; None if it isn't known."""
+        level = fullest(unit.levels, self.host.total, self.host.available)
+        return None if level is None or "fill" not in unit.values else level[1]
 
     def value(self, unit: UnitSample, measure: str) -> float | None:
         """Return the value of `measure`, of `unit` or of the host; None if it is unknown."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 from math import isinf
 from typing import NamedTuple, Protocol
 
-from unitmem.measure.catalogue import MEASURES, Dimension
+from unitmem.measure.catalogue import OPERANDS, Dimension
 from unitmem.text import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
 
 # --- what a condition is -----------------------------------------------------------------------
@@ -27,11 +27,14 @@ class Derivation(StrEnum):
     GROWTH = "growth"
     """`growth(anon, 10min) > 5M/min`: its slope, robust against single spikes."""
     ETA = "eta"
-    """`eta(limit, 10min) < 5min`: the time until unreclaimable memory reaches it, at its slope over the span."""
+    """`eta(limit, 10min) < 5min`: the time until unreclaimable memory reaches a limit, at its slope over the span."""
 
 
 ETA_USAGE = "unreclaimable"
 """The measure that `eta` follows: only memory that the kernel can't reclaim stays at a limit."""
+FILL = "fill"
+"""The measure of the levels that `eta` looks at."""
+_MACHINE = ("host.total", "host.available")
 ETA_TARGETS = ("limit", "high")
 
 _DERIVED_DIMENSION = {
@@ -58,7 +61,7 @@ class Comparison:
     def dimension(self) -> Dimension:
         if self.derivation is not None:
             return _DERIVED_DIMENSION[self.derivation]
-        return MEASURES[self.measure].dimension
+        return OPERANDS[self.measure].dimension
 
     @property
     def subject(self) -> str:
@@ -145,7 +148,7 @@ def measures_of(condition: Condition) -> frozenset[str]:
     for comparison in comparisons(condition):
         names |= {comparison.measure, comparison.of}
         if comparison.derivation is Derivation.ETA:
-            names.add(ETA_USAGE)
+            names |= {ETA_USAGE, FILL, *(_MACHINE if comparison.measure == "limit" else ())}
     return frozenset(name for name in names if name)
 
 

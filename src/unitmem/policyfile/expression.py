@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
-from unitmem.measure.catalogue import MEASURES, Dimension, Trait
+from unitmem.measure.catalogue import MEASURES, OPERANDS, SLICE_PREFIX, Dimension, Trait
 from unitmem.policy.condition import ETA_TARGETS, All, AnyOf, Comparison, Condition, Derivation, Not
 from unitmem.text import (
     QuantityError,
@@ -201,7 +201,7 @@ class _Parser:
         token = self.measure(f"a measure is expected in `{_DERIVED_FORM[derivation]}`")
         if derivation is Derivation.ETA and token.text not in ETA_TARGETS:
             self.fail(f"eta is the time until a limit is met: write `eta(limit)`, not {token.text!r}", token)
-        if derivation is Derivation.GROWTH and Trait.GROWS not in MEASURES[token.text].traits:
+        if derivation is Derivation.GROWTH and Trait.GROWS not in OPERANDS[token.text].traits:
             self.fail(f"{token.text!r} has no growth to measure: write `growth(anon, 10min)`", token)
         return token.text
 
@@ -234,14 +234,14 @@ class _Parser:
         token = self.token
         if token.kind != "word":
             self.fail(f"{expected}, not {token.text!r}: write it like `workingset > 80% of limit`")
-        if token.text not in MEASURES:
+        if token.text not in OPERANDS:
             self.fail(f"there is no measure {token.text!r}: {_suggestion(token.text)}")
         return self.advance()
 
     def threshold(self, subject: _Subject, operator: _Token) -> tuple[float, str | None]:
         dimension = subject.dimension
         first = self.token
-        if first.kind == "word" and first.text in MEASURES and dimension is Dimension.SIZE:
+        if first.kind == "word" and first.text in OPERANDS and dimension is Dimension.SIZE:
             self.fail(
                 f"a measure is compared with a share of another: "
                 f"write `{subject} {operator.text} 100% of {first.text}`"
@@ -311,7 +311,7 @@ class _Parser:
             )
         self.advance()
         whole = self.measure("a measure is expected after `of`")
-        if MEASURES[whole.text].dimension is not Dimension.SIZE:
+        if OPERANDS[whole.text].dimension is not Dimension.SIZE:
             self.fail(f"{whole.text!r} is not a size, so it has no share: write `of limit`", whole)
         return whole.text
 
@@ -319,7 +319,7 @@ class _Parser:
         if not quantity.endswith("%"):
             self.fail(f"{subject} is a percentage: write `{subject} {operator.text} 40%`", first)
         if self.token.kind == "of":
-            self.fail(f"{subject} is a percentage of time already: leave out `of`")
+            self.fail(f"{subject} is a percentage already: leave out `of`")
         percent = parse_percent(quantity)
         if percent > 100:
             self.fail(f"{subject} is never more than 100%: write a percentage below that", first)
@@ -414,6 +414,8 @@ def _suggestion(name: str) -> str:
     lowered = name.lower()
     if lowered in _DERIVED_FORM:
         return f"did you mean `{_DERIVED_FORM[Derivation(lowered)]}`?"
-    if close := _FOREIGN_NAMES.get(lowered) or closest(lowered, MEASURES):
+    if lowered.startswith(SLICE_PREFIX) and (own := lowered.removeprefix(SLICE_PREFIX)) in MEASURES:
+        return f"of a slice there are the measures of its cgroup alone, and {own!r} is none of them"
+    if close := _FOREIGN_NAMES.get(lowered) or closest(lowered, OPERANDS):
         return f"did you mean {close!r}?"
     return "see unitmem.yaml(5) for the list, which starts with workingset, unreclaimable, pss, limit"

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from unitmem.measure.catalogue import MEASURES, Trait, with_trait
+from unitmem.measure.catalogue import OPERANDS, Trait
 from unitmem.policy.action import Action
 from unitmem.policy.actions import ACTIONS, DEFAULT_STOP_TIMEOUT
 from unitmem.policy.condition import ETA_TARGETS
@@ -45,8 +45,9 @@ _SIZE_TERM = rf"[0-9]+(\.[0-9]+)?\s*[{''.join(SIZE_UNITS)}]"
 SIZE = rf"^\s*{_SIZE_TERM}(\s*{_SIZE_TERM})*\s*$"
 """A pattern for what `text.parse_size` reads."""
 
-_MEASURE = "|".join(map(re.escape, MEASURES))
-_GROWTH = rf"growth\s*\(\s*({'|'.join(with_trait(Trait.GROWS))})\s*,[^)]+\)"
+_MEASURE = "|".join(map(re.escape, OPERANDS))
+_GROWING = "|".join(re.escape(name) for name, measure in OPERANDS.items() if Trait.GROWS in measure.traits)
+_GROWTH = rf"growth\s*\(\s*({_GROWING})\s*,[^)]+\)"
 _ETA = rf"eta\s*\(\s*({'|'.join(ETA_TARGETS)})\s*(,[^)]+)?\)"
 CONDITION = rf"(^|[\s(])({_MEASURE}|{_GROWTH}|{_ETA})\s*[<>]=?\s*[0-9]"
 """A pattern that finds any comparison of a measure; it is not the grammar."""

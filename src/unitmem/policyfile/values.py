@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from unitmem.measure.catalogue import MEASURES, Trait
+from unitmem.measure.catalogue import OPERANDS, Trait
 from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons
 from unitmem.policy.keys import Choice, Count, Items, Key, Part, Size, Span, Syntax, Value, names, required
 from unitmem.policyfile.expression import ConditionError, parse_condition
@@ -270,7 +270,7 @@ def never_true(comparison: Comparison) -> tuple[Code, str] | None:
     if (
         comparison.operator in (">", ">=")
         and comparison.of == "limit"
-        and Trait.BOUNDED in MEASURES[comparison.measure].traits
+        and Trait.BOUNDED in OPERANDS[comparison.measure].traits
         and (comparison.threshold > 100 or (comparison.threshold == 100 and comparison.operator == ">"))
     ):
         return Code.ABOVE_LIMIT, "the kernel keeps the unit within its limit; write less than 100%"
