@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
-from math import inf
 
 from unitmem.measure.catalogue import EVENT_NAMES
-from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, UnitSample
-from unitmem.policy.condition import ETA_USAGE, Bounds, Comparison, Derivation
+from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, Sample, UnitSample
+from unitmem.policy.condition import ETA_USAGE, FILL, Bounds, Comparison, Derivation
+from unitmem.policy.levels import fillings, time_left
 from unitmem.unit import Invocation
 
 NOT_YET_WATCHED = "not watched for that long yet"
@@ -50,6 +50,22 @@ class Trend:
     points: Mapping[Slope, Points] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class LevelTrend:
+    """The points of what is unreclaimable at a level that units share, and its slopes at the last tick."""
+
+    points: Points = ()
+    slope: float | None = None
+    """Bytes a second, over as much of the span as was watched; None of too few points."""
+    growth: float | None = None
+    """The slope once the level was watched for the whole span; None before."""
+
+
+LevelTrends = Mapping[Slope, LevelTrend]
+"""The trends of levels, by (path or `HOST`, span), which are kept once for all units below them."""
+NO_LEVELS: LevelTrends = {}
+
+
 def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], now: float) -> Trend | None:
     """Return `trend` with the values of `unit` added, and without what no comparison in `wanted` needs any longer.
 
@@ -76,6 +92,35 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
     return Trend(unit.invocation, events, points)
 
 
+def extend_levels(
+    levels: LevelTrends, sample: Sample, wanted: Mapping[str, Iterable[Comparison]], now: float
+) -> LevelTrends:
+    """Return `levels` with what is unreclaimable at each level now, and without levels that no eta needs any longer.
+
+    Args:
+        levels: what the last call returned.
+        sample: the units and the machine.
+        wanted: the comparisons about each unit of `sample`, by its name.
+        now: the time of `sample`.
+    """
+    used: dict[Slope, float | None] = {}
+    for name, asked in wanted.items():
+        for comparison in asked:
+            if comparison.derivation is Derivation.ETA and comparison.span is not None:
+                for filling in fillings(sample.units[name], sample.host, comparison.measure):
+                    if filling.path is not None:
+                        used[filling.path, comparison.span] = filling.used
+    return {slope: _with_level(levels.get(slope), value, slope[1], now) for slope, value in used.items()}
+
+
+def _with_level(trend: LevelTrend | None, value: float | None, span: float, now: float) -> LevelTrend:
+    points = _with_value(() if trend is None else trend.points, value, span, now)
+    if value is None or not points:
+        return LevelTrend(points)
+    slope = slope_of(points if points[-1][0] == now else (*points, (now, value)))
+    return LevelTrend(points, slope, slope if points[0][0] <= now - span else None)
+
+
 def slope_of(points: Points) -> float | None:
     """Return the median slope of all pairs of `points`, in units a second; None for fewer than `MIN_POINTS`."""
     if len(points) < MIN_POINTS:
@@ -88,24 +133,22 @@ def slope_of(points: Points) -> float | None:
     return slopes[middle] if len(slopes) % 2 else (slopes[middle - 1] + slopes[middle]) / 2
 
 
-def eta_of(unit: UnitSample, target: str, slope: float | None) -> float | None:
-    """Return the seconds until unreclaimable memory of `unit` meets `target` at this slope; infinite while it doesn't grow."""
-    limit, used = unit.values.get(target), unit.values.get(ETA_USAGE)
-    if limit is None or used is None or slope is None:
-        return None
-    if used >= limit:
-        return 0.0
-    return (limit - used) / slope if slope > 0 else inf
-
-
 class UnitFacts:
     """The facts for `condition.judge`: a sample of a unit and of the host, and the unit's trend."""
 
-    def __init__(self, unit: UnitSample, trend: Trend | None, now: float, host: HostSample = NO_HOST) -> None:
+    def __init__(
+        self,
+        unit: UnitSample,
+        trend: Trend | None,
+        now: float,
+        host: HostSample = NO_HOST,
+        levels: LevelTrends = NO_LEVELS,
+    ) -> None:
         self._unit = unit
         self._host = host
         self._trend = trend if trend is not None and trend.invocation == unit.invocation else None
         self._now = now
+        self._levels = levels
 
     def bounds(self, measure: str) -> Bounds | None:
         if (value := self._part(measure).values.get(measure)) is not None:
@@ -124,7 +167,7 @@ class UnitFacts:
             case Derivation.GROWTH:
                 return _exactly(self._growth(measure, span))
             case Derivation.ETA:
-                return _exactly(eta_of(self._unit, measure, self._growth(ETA_USAGE, span)))
+                return self._eta(measure, span)
 
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
         operands = (measure, ETA_USAGE) if derivation is Derivation.ETA else (measure,)
@@ -132,7 +175,22 @@ class UnitFacts:
             part = self._part(operand)
             if operand not in part.values:
                 return part.unknown.get(operand, NOT_READ)
+        if derivation is Derivation.ETA and FILL in self._unit.unknown:
+            return self._unit.unknown[FILL]
         return NOT_YET_WATCHED
+
+    def _eta(self, target: str, span: float) -> Bounds | None:
+        """Return bounds of the seconds until the first level of the unit is full; None where that is unknown."""
+        own = self._growth(ETA_USAGE, span)
+        if own is None:  # what has filled a level so far may have been the run before this one
+            return None
+
+        def slope(path: str | None) -> float | None:
+            if path is None:
+                return own
+            return self._levels.get((path, span), LevelTrend()).growth
+
+        return time_left(self._unit, self._host, target, slope)
 
     def _increase(self, measure: str, span: float) -> Bounds | None:
         """Return bounds of the number of events within the last `span` seconds; at most all since the cgroup was made."""
@@ -194,7 +252,11 @@ def _thinned(events: Counts, now: float) -> Counts:
 
 def _with_point(points: Points, unit: UnitSample, slope: Slope, now: float) -> Points:
     measure, span = slope
-    value = unit.values.get(measure)
+    return _with_value(points, unit.values.get(measure), span, now)
+
+
+def _with_value(points: Points, value: float | None, span: float, now: float) -> Points:
+    """Return `points` with `value`, unless it is too close to the last one, and without what `span` needs no longer."""
     distance = span / POINTS_A_SPAN
     if value is not None and (not points or now - points[-1][0] >= distance):
         points = (*points, (now, value))

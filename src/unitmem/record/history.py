@@ -8,7 +8,8 @@ Samples from other sources are read from JSON lines, an object for each sample:
     {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}, "unknown": {"pss": "why"}}}}
 
 `at` is in seconds and never falls; `run` changes when the unit is started anew; `values` are by the
-measures' names, in bytes, percent and counts; `protected` may say why no policy may touch the unit. A key
+measures' names, in bytes, percent and counts; `protected` may say why no policy may touch the unit, and `levels` have
+the limits of its cgroup and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by. A key
 `host` beside `units` has the `values` and `unknown` of the machine.
 """
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from unitmem.errors import UnitmemError, reason_of
+from unitmem.kernel.limits import Level
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.record.clock import Instant
 from unitmem.unit import Invocation, Unit
@@ -33,6 +35,8 @@ from unitmem.unit import Invocation, Unit
 FILE_NAME = "history.sqlite"
 HOST = "host"
 """The key of the host's measures among those of units."""
+LEVEL_KEYS = ("path", "max", "high", "current", "file", "slab_reclaimable")
+"""What is recorded of each of a unit's levels, where `fill` or `eta` asks for them; no value is no limit, or unknown."""
 _OF_HOST = "host."
 _MAGIC = b"SQLite format 3\0"
 _BATCH = 200
@@ -266,11 +270,17 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
             protected=entry.get("protected"),
             values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},
             unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
+            levels=tuple(_level(level) for level in entry.get("levels", ())),
             at_most={str(measure): int(value) for measure, value in entry.get("at_most", {}).items()},
         )
     return Sample(
         at, units, HostSample(values, {name: why for name, why in unknown.items() if name not in values})
     )
+
+
+def _level(document: Mapping[str, Any]) -> Level:
+    sizes = {key: int(document[key]) for key in LEVEL_KEYS if key in document and key != "path"}
+    return Level(str(document["path"]), **sizes)
 
 
 def _values(document: Mapping[str, Any]) -> dict[str, float]:
