@@ -159,6 +159,7 @@ def test_what_this_machine_has_is_asked_once(run, fake, file):
     ] == [
         ("a.yaml", "above-limit", 6, 16),
         ("b.yaml", "core-unit", 3, 13),
+        ("b.yaml", "shared-limit", 5, 16),
     ]
     assert "512.0M, the limit of web.service" in problems[0]["message"]
     assert len(fake.manager.asked) == 1

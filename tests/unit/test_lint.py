@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 from samples import sample_of
 
 from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policyfile import nodes
 from unitmem.policyfile.reader import parse
 from unitmem.policyfile.warnings import Code, ignores
 from unitmem.simulate.lint import review
-from unitmem.unit import Unit
+from unitmem.unit import Invocation, Unit
 
 M, G = 1 << 20, 1 << 30
 
@@ -35,6 +37,19 @@ HERE = sample_of(
     loaded("journal-helper.service", G, "systemd-journald.service runs in it"),
     loaded("web@1.service", 512 * M),
     loaded("web@2.service", G),
+    host=host(swap=0),
+)
+SLICE = Level("/web.slice", max=512 * M)
+SHARED = sample_of(
+    *(
+        replace(
+            loaded(name, 512 * M),
+            invocation=Invocation(name, None, 1),
+            levels=(Level(f"/web.slice/{name}", max=limit), SLICE),
+        )
+        for name, limit in (("web@1.service", None), ("web@2.service", G), ("small.service", 256 * M))
+    ),
+    replace(loaded("top.service", 512 * M), levels=(Level("/top.service"), Level("/", max=512 * M))),
     host=host(swap=0),
 )
 SWAP = sample_of(*HERE.units.values(), host=host(swap=G))
@@ -80,6 +95,11 @@ DOUBTFUL = {
         steps('when: "anon > 80% of host.total", do: log'),
         HERE,
         ("above-limit", 5, 16),
+    ),
+    "a share of the limit of a slice": (
+        steps('when: "pss > 1M or not anon <= 80% of limit", do: log', units="web@*.service"),
+        SHARED,
+        ("shared-limit", 5, 16),
     ),
     "less than nothing": (steps('when: "anon < 0B", do: log'), HERE, ("never-true", 5, 16)),
     "more than all the time": (
@@ -248,6 +268,24 @@ DOUBTFUL = {
 
 FINE = {
     "less than all of the limit": (steps('when: "anon > 99% of limit", do: log'), HERE),
+    "the slice is looked at too": (
+        steps('when: "fill > 90% and anon > 30% of limit", do: log', units="web@*.service"),
+        SHARED,
+    ),
+    "the slice is looked at by name": (
+        steps('when: "slice.anon > 80% of slice.max or anon > 30% of limit", do: log', units="web@*.service"),
+        SHARED,
+    ),
+    "the slice is governed too": (steps('when: "anon > 80% of limit", do: log', units="web*"), SHARED),
+    "a limit of its own, below that of the slice": (
+        steps('when: "anon > 80% of limit", do: log', units="small.service"),
+        SHARED,
+    ),
+    "the limit of a container": (steps('when: "anon > 80% of limit", do: log', units="top.service"), SHARED),
+    "less than the limit of a slice": (
+        steps('when: "anon < 80% of limit", do: log', units="web@*.service"),
+        SHARED,
+    ),
     "process sizes may be above the limit": (steps('when: "pss > 110% of limit", do: log'), HERE),
     "a slope that falls": (steps('when: "growth(anon, 10min) < 0M/min", do: log'), HERE),
     "a stop by a slope": (steps('when: "growth(anon, 10min) > 5M/min", do: stop'), HERE),

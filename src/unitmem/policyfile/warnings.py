@@ -42,6 +42,8 @@ class Code(StrEnum):
     """A condition that page cache alone can make true."""
     RESTART_LOOP = "restart-loop"
     """A restart without cooldown and budget."""
+    SHARED_LIMIT = "shared-limit"
+    """A share of a limit that is a slice's, for all units in it together."""
     UNKNOWN_CODE = "unknown-code"
     """A comment with a code that doesn't exist."""
     UNPROTECT_UNGOVERNED = "unprotect-ungoverned"

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from unitmem.errors import Problem
-from unitmem.measure.catalogue import MEASURES, Trait
+from unitmem.measure.catalogue import OPERANDS, Trait
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import (
     Reclaim,
@@ -25,6 +25,7 @@ from unitmem.policy.model import Policy, Step
 from unitmem.policyfile.reader import Checked, is_silenced
 from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
+from unitmem.simulate.shared_limit import shared_limit_doubts
 from unitmem.text import closest, format_size, listed
 from unitmem.unit import CORE_UNITS, Unit, is_glob, matches
 
@@ -133,6 +134,9 @@ class _Review:
 
     def _condition(self, index: int, step: Step) -> Iterator[Problem]:
         yield from self._limit(step.when, "steps", index, "when")
+        if self.machine is not None:
+            for doubt in shared_limit_doubts(_without_not(step.when), self.policy, self.machine):
+                yield self.doubt(Code.SHARED_LIMIT, doubt, "steps", index, "when")
         if not step.action.acts:
             return
         for term in _cached(_without_not(step.when)):
@@ -317,7 +321,7 @@ def _above_limit(term: Comparison, policy: Policy, machine: Sample) -> str | Non
 def _least(term: Comparison, machine: Sample) -> float | None:
     """Return the bytes that a unit's memory must reach for `term`; None where that isn't what `term` is about."""
     if (
-        Trait.BOUNDED not in MEASURES[term.measure].traits
+        Trait.BOUNDED not in OPERANDS[term.measure].traits
         or not term.operator.startswith(">")
         or term.span is not None
     ):
@@ -353,7 +357,7 @@ def _trigger(condition: Condition) -> _Trigger:
 
 
 def _trigger_of_comparison(term: Comparison) -> _Trigger:
-    rises, traits = term.operator.startswith(">"), MEASURES[term.measure].traits
+    rises, traits = term.operator.startswith(">"), OPERANDS[term.measure].traits
     if Trait.CACHE in traits:
         return _Trigger.PAGE_CACHE if rises else _Trigger.NOTHING
     if term.span is not None:
@@ -403,7 +407,7 @@ def _is_judged(code: Code, machine: Sample | None) -> bool:
     match code:
         case Code.NO_MATCH | Code.CORE_UNIT | Code.ALIAS:
             return machine is not None
-        case Code.ABOVE_LIMIT:
+        case Code.ABOVE_LIMIT | Code.SHARED_LIMIT:
             return machine is not None and any("limit" in sample.values for sample in machine.units.values())
         case Code.MEMORY_HIGH_WITHOUT_SWAP:
             return machine is not None and machine.host.swap_total is not None
