@@ -14,6 +14,7 @@ from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, UsageError
+from unitmem.kernel.cgroup import Cgroup
 from unitmem.policyfile import reader as config
 from unitmem.tell.exporter import Exporter
 from unitmem.tell.journal import Journal
@@ -196,6 +197,34 @@ def test_a_unit_whose_processes_can_not_be_listed_is_not_taken_for_small(
     else:
         assert "pss" not in sample.values
         assert sample.unknown["pss"].startswith("not every process of it can be found: ")
+
+
+SLICE = """
+policies:
+  - name: p
+    units: ["*.service"]
+    steps: [{when: "slice.current > 1M", do: {signal: SIGUSR1, to: all}}]
+"""
+
+
+def test_what_is_compared_of_a_slice_is_read_once_a_tick_for_all_units_in_it(
+    systemd, manager, cgroups, tmp_path, monkeypatch
+):
+    cgroups.make("/web.slice")
+    cgroups.add_file("/web.slice", "memory.current", f"{2 << 20}\n")
+    for name in ("a.service", "b.service"):
+        path = f"/web.slice/{name}"
+        systemd.add(name, control_group=path, directory=cgroups.make(path))
+    opened = []
+    monkeypatch.setattr(
+        "unitmem.measure.collect.Cgroup", lambda path, root: opened.append(path) or Cgroup(path, root)
+    )
+    path = tmp_path / "p.yaml"
+    path.write_text(SLICE)
+    with Watch(path, config.load(path), manager, World(cgroup_root=cgroups.root)) as watch:
+        watch.tick(time.monotonic())
+    assert len(systemd.calls("Kill", "KillUnit")) == 2
+    assert opened == ["/web.slice"]
 
 
 ALIAS = """

@@ -14,8 +14,12 @@ from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES, UNIT_NAMES
 from unitmem.measure.formulas import process_values
 from unitmem.measure.sample import UnitSample
+from unitmem.policy.state import State
+from unitmem.policyfile.reader import parse
+from unitmem.report.status import print_statuses
 from unitmem.report.unit import print_sources, print_unit
 from unitmem.report.units import SORT_FIELDS, print_units, sort_units
+from unitmem.tell.status import WatchStatus, status_document
 from unitmem.unit import Invocation, Unit
 
 K, M, G = 1 << 10, 1 << 20, 1 << 30
@@ -216,3 +220,13 @@ def test_what_a_process_calls_itself_can_not_reach_the_terminal(render):
     text = render(print_unit, 120, MACHINE, WEB, terminal=True)
     assert "\x1b[31m" not in text
     assert r"a) b\n\x1b[31m" in text
+
+
+def test_status_names_the_level_that_is_filled_most(render):
+    text = "{policies: [{name: p, units: [web.service], steps: [{when: fill > 90%, do: log}]}]}"
+    watch = WatchStatus("web", "/etc/unitmem/web.yaml", 1.0, True, {}, [])
+    document = status_document(parse(text).file, MACHINE, State(), watch, 0.0)
+    assert document["units"][0]["fill_set_by"] == "/outer.slice/outer-inner.slice"
+    assert "\n  fill 79.1% of /outer.slice/outer-inner.slice\n" in render(
+        print_statuses, 120, [document], 0.0
+    )

@@ -291,6 +291,22 @@ def test_a_level_is_followed_once_and_only_where_an_eta_is_asked_for():
     assert evaluate(file, machine(), state, 2.0)[0].levels == {}
 
 
+def test_one_tick_at_which_nothing_can_be_read_does_not_end_what_is_known_of_a_level():
+    samples = [filling(at) for at in range(0, 62, 2)]
+    blind = machine(*(run(name) for name in samples[0].units), at=62.0)
+    later = [filling(at) for at in (64, 66)]
+    facts = watched([*samples, blind, *later])["calm.service"]
+    left = (400 - 10 - 100 - 132) / 2
+    assert facts.derived("limit", Derivation.ETA, 60.0) == Bounds(left, left)
+
+
+def test_a_level_that_is_gone_is_forgotten():
+    file = parse(CROWD).file
+    state, _ = evaluate(file, filling(0), State(), 0.0)
+    alone = machine(run("calm.service", level("/calm.service", None, M)), at=100.0)
+    assert set(evaluate(file, alone, state, 100.0)[0].levels) == {("host", 60.0)}
+
+
 def test_a_full_slice_fires_for_all_in_it():
     """As of nothing else in its own numbers would it be told of the calm one."""
     file = parse(CROWD).file

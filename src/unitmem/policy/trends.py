@@ -95,7 +95,9 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
 def extend_levels(
     levels: LevelTrends, sample: Sample, wanted: Mapping[str, Iterable[Comparison]], now: float
 ) -> LevelTrends:
-    """Return `levels` with what is unreclaimable at each level now, and without levels that no eta needs any longer.
+    """Return `levels` with what is unreclaimable at each level now, and without what no eta needs any longer.
+
+    A level of which nothing can be read now keeps its points until they are too old.
 
     Args:
         levels: what the last call returned.
@@ -104,13 +106,20 @@ def extend_levels(
         now: the time of `sample`.
     """
     used: dict[Slope, float | None] = {}
+    spans = set()
     for name, asked in wanted.items():
         for comparison in asked:
             if comparison.derivation is Derivation.ETA and comparison.span is not None:
+                spans.add(comparison.span)
                 for filling in fillings(sample.units[name], sample.host, comparison.measure):
                     if filling.path is not None:
                         used[filling.path, comparison.span] = filling.used
-    return {slope: _with_level(levels.get(slope), value, slope[1], now) for slope, value in used.items()}
+    unread: dict[Slope, float | None] = {slope: None for slope in levels if slope[1] in spans}
+    followed = {
+        slope: _with_level(levels.get(slope), value, slope[1], now)
+        for slope, value in (unread | used).items()
+    }
+    return {slope: trend for slope, trend in followed.items() if slope in used or trend.points}
 
 
 def _with_level(trend: LevelTrend | None, value: float | None, span: float, now: float) -> LevelTrend:
