@@ -227,6 +227,6 @@ def test_status_names_the_level_that_is_filled_most(render):
     watch = WatchStatus("web", "/etc/unitmem/web.yaml", 1.0, True, {}, [])
     document = status_document(parse(text).file, MACHINE, State(), watch, 0.0)
     assert document["units"][0]["fill_set_by"] == "/outer.slice/outer-inner.slice"
-    assert "\n  fill 79.1% of /outer.slice/outer-inner.slice\n" in render(
+    assert "\n  fill 79.1% at /outer.slice/outer-inner.slice\n" in render(
         print_statuses, 120, [document], 0.0
     )

@@ -44,13 +44,18 @@ def test_a_full_slice_shows_in_every_unit_in_it(host, unit, policy, journal, eve
         "all of it is told of both",
     )
 
+    assert any(
+        message.startswith(f"{CALM}: fill ") and f" at /{SLICE} > 80%" in message
+        for message in journal.messages(watch.name)
+    )
+
     instance = watch.name.removeprefix("unitmem@").removesuffix(".service")
     (document,) = json.loads(host.check_output("unitmem status %s --json", instance))["watches"]
     assert {entry["unit"]: entry["fill_set_by"] for entry in document["units"]} == {
         CALM: f"/{SLICE}",
         LEAK: f"/{SLICE}",
     }
-    assert f"of /{SLICE}" in host.check_output("unitmem status %s", instance)
+    assert f"at /{SLICE}" in host.check_output("unitmem status %s", instance)
     shown = json.loads(host.check_output("unitmem show %s --json", CALM))
     assert shown["fill_set_by"] == f"/{SLICE}"
     assert shown["measures"]["fill"] > 80 > 100 * shown["measures"]["unreclaimable"] / (128 << 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -12,7 +13,7 @@ from unitmem.kernel.limits import Level
 from unitmem.measure.collect import collect
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.condition import Bounds, Derivation, comparisons
+from unitmem.policy.condition import Bounds, Derivation, comparisons, judge
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import PolicyFile
 from unitmem.policy.state import State
@@ -313,8 +314,29 @@ def test_a_full_slice_fires_for_all_in_it():
     state, fired = State(), []
     for at in range(0, 62, 2):
         state, made = evaluate(file, filling(at), state, float(at))
-        fired += [decision.unit for decision in made]
-    assert fired == ["calm.service", "leak.service"]
+        fired += [(decision.unit, str(decision.findings[0])) for decision in made]
+    said = "eta(limit, 1min) 1min 25s at /a.slice < 5min"
+    assert fired == [("calm.service", said), ("leak.service", said)]
+
+
+@pytest.mark.parametrize(
+    ("slice_used", "leaked", "said"),
+    [
+        (380 * M, 100 * M, "fill 95.0% at /a.slice > 80%"),
+        (100 * M, 810 * M, "fill 90.0% > 80%"),
+        (100 * M, 100 * M, "fill 85.0% at this machine > 80%"),
+    ],
+)
+def test_what_fires_names_the_level(slice_used, leaked, said):
+    sample = run(
+        "leak.service",
+        level("/a.slice/leak.service", 900 * M, leaked),
+        level("/a.slice", 400 * M, slice_used),
+    )
+    sample = replace(sample, values={**sample.values, "fill": float(said.split()[1][:-1])})
+    facts = UnitFacts(sample, None, 0.0, host_values(Host(1000 * M, available=150 * M)))
+    (finding,) = judge(parse_condition("fill > 80%"), facts).findings
+    assert str(finding) == said
 
 
 # --- on record ---------------------------------------------------------------------------------

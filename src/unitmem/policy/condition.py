@@ -35,6 +35,8 @@ ETA_USAGE = "unreclaimable"
 FILL = "fill"
 """The measure of the levels that `eta` looks at."""
 _MACHINE = ("host.total", "host.available")
+HOST_LEVEL = "host"
+"""The name of the machine among the paths of levels."""
 ETA_TARGETS = ("limit", "high")
 
 _DERIVED_DIMENSION = {
@@ -167,6 +169,11 @@ def format_value(value: float, dimension: Dimension) -> str:
             return "never" if isinf(value) else format_span(value)
 
 
+def format_level(path: str) -> str:
+    """Return a level as text for people: the path of its cgroup, or `this machine`."""
+    return "this machine" if path == HOST_LEVEL else path
+
+
 # --- judging -----------------------------------------------------------------------------------
 
 
@@ -189,6 +196,9 @@ class Facts(Protocol):
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
         """Return the reason for which `measure`, or what is derived from it, is not known exactly."""
 
+    def level(self, comparison: Comparison) -> str | None:
+        """Return the level that the left side is about: the path of a slice, or `host`; None if it is the unit's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -202,6 +212,8 @@ class Finding:
     """The threshold, in the dimension of the value."""
     unknown: Mapping[str, str]
     """Measures that are needed and unknown, with the reasons."""
+    level: str | None = None
+    """The level that it is true of, if that isn't the unit's own: the path of a slice, or `host`."""
 
     def __str__(self) -> str:
         """Return the comparison with its numbers: `workingset 450.1M > 435.2M (85% of limit)`."""
@@ -212,6 +224,8 @@ class Finding:
             return str(comparison)
         dimension = comparison.dimension
         value = "" if self.value is None else f" {format_value(self.value, dimension)}"
+        if self.level is not None:
+            value += f" at {format_level(self.level)}"
         operator = comparison.operator if self.truth else f"is not {comparison.operator}"
         threshold = comparison.spelled_threshold
         if comparison.of is not None:
@@ -276,7 +290,8 @@ def _compare(comparison: Comparison, facts: Facts) -> Finding:
         else:
             unknown[comparison.subject] = facts.why_unknown(measure, derivation)
     value = bounds.low if bounds is not None and bounds.low == bounds.high else None
-    return Finding(comparison, truth, value, threshold, unknown)
+    level = facts.level(comparison) if truth else None
+    return Finding(comparison, truth, value, threshold, unknown, level)
 
 
 def _holds(value: float, operator: str, threshold: float) -> bool:

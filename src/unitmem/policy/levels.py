@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from math import inf
 
 from unitmem.measure.sample import HostSample, UnitSample
-from unitmem.policy.condition import ETA_USAGE, Bounds
-
-HOST = "host"
-"""The name of the machine among the paths of cgroups."""
+from unitmem.policy.condition import ETA_USAGE, HOST_LEVEL, Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +18,7 @@ class Filling:
     """A level with a limit, and what is unreclaimable there, in bytes; None is unknown."""
 
     path: str | None
-    """The path of its cgroup, or `HOST`; None is the unit itself."""
+    """The path of its cgroup, or `HOST_LEVEL`; None is the unit itself."""
     limit: float | None
     used: float | None
 
@@ -50,13 +47,15 @@ def fillings(unit: UnitSample, host: HostSample, target: str) -> Iterator[Fillin
     if target == "limit":
         total, available = host.total, host.available
         used = None if total is None or available is None else max(0, total - available)
-        yield Filling(HOST, total, used)
+        yield Filling(HOST_LEVEL, total, used)
 
 
 def time_left(
     unit: UnitSample, host: HostSample, target: str, slope_of: Callable[[str | None], float | None]
-) -> Bounds | None:
-    """Return bounds of the seconds until the first level of `unit` is full; None where nothing of it is known.
+) -> tuple[Bounds, str | None] | None:
+    """Return (bounds of the seconds until the first level of `unit` is full, its path); None where nothing is known.
+
+    The path is that of the first of those that are known; it is None for the unit itself.
 
     Args:
         unit: the unit, with its levels.
@@ -65,9 +64,12 @@ def time_left(
         slope_of: the slope of what is unreclaimable at the level of that path, in bytes a second; None where it is
             unknown.
     """
-    left = [filling.time_left(slope_of(filling.path)) for filling in fillings(unit, host, target)]
-    known = [seconds for seconds in left if seconds is not None]
+    left = [
+        (filling.time_left(slope_of(filling.path)), filling.path) for filling in fillings(unit, host, target)
+    ]
+    known = [(seconds, path) for seconds, path in left if seconds is not None]
     if not known:
         return None
-    # it is no later than the first that is known
-    return Bounds(min(known) if len(known) == len(left) else 0.0, min(known))
+    seconds, path = min(known, key=lambda each: each[0])
+    # what is unknown may be full before, and makes nothing later
+    return Bounds(seconds if len(known) == len(left) else 0.0, seconds), path

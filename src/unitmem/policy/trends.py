@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
+from unitmem.kernel.limits import fullest
 from unitmem.measure.catalogue import EVENT_NAMES
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, Sample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, FILL, Bounds, Comparison, Derivation
@@ -62,7 +63,7 @@ class LevelTrend:
 
 
 LevelTrends = Mapping[Slope, LevelTrend]
-"""The trends of levels, by (path or `HOST`, span), which are kept once for all units below them."""
+"""The trends of levels, by (path or `HOST_LEVEL`, span), which are kept once for all units below them."""
 NO_LEVELS: LevelTrends = {}
 
 
@@ -176,7 +177,8 @@ class UnitFacts:
             case Derivation.GROWTH:
                 return _exactly(self._growth(measure, span))
             case Derivation.ETA:
-                return self._eta(measure, span)
+                left = self._eta(measure, span)
+                return None if left is None else left[0]
 
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
         operands = (measure, ETA_USAGE) if derivation is Derivation.ETA else (measure,)
@@ -188,8 +190,18 @@ class UnitFacts:
             return self._unit.unknown[FILL]
         return NOT_YET_WATCHED
 
-    def _eta(self, target: str, span: float) -> Bounds | None:
-        """Return bounds of the seconds until the first level of the unit is full; None where that is unknown."""
+    def level(self, comparison: Comparison) -> str | None:
+        if comparison.derivation is Derivation.ETA and comparison.span is not None:
+            left = self._eta(comparison.measure, comparison.span)
+            return None if left is None else left[1]
+        if comparison.measure != FILL or comparison.derivation is not None:
+            return None
+        level = fullest(self._unit.levels, self._host.total, self._host.available)
+        own = self._unit.levels[0].path if self._unit.levels else None
+        return None if level is None or level[1] == own else level[1]
+
+    def _eta(self, target: str, span: float) -> tuple[Bounds, str | None] | None:
+        """Return what `time_left` does, by slopes over the whole span; None before it was watched."""
         own = self._growth(ETA_USAGE, span)
         if own is None:  # what has filled a level so far may have been the run before this one
             return None

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unitmem.measure.catalogue import OPERANDS
-from unitmem.policy.condition import format_value
+from unitmem.policy.condition import format_level, format_value
 from unitmem.report.table import Column, Cut, print_line, print_table
 from unitmem.text import format_span
 
@@ -99,8 +99,8 @@ def _value(unit: Mapping[str, Any], measure: str) -> str:
     dimension = OPERANDS[measure].dimension
     if value is not None:
         whose = unit.get("fill_set_by") if measure == "fill" else None
-        of = "" if whose is None else f" of {'this machine' if whose == 'host' else whose}"
-        return f"{measure} {format_value(value, dimension)}{of}"
+        at = "" if whose is None else f" at {format_level(whose)}"
+        return f"{measure} {format_value(value, dimension)}{at}"
     if measure in unit["at_most"]:
         return f"{measure} at most {format_value(unit['at_most'][measure], dimension)}"
     return f"{measure} -"

@@ -110,7 +110,10 @@ class Look:
         left = time_left(
             sample, self.machine.host, "limit", lambda path: self.growth.get(name if path is None else path)
         )
-        return None if left is None or left.low != left.high or isinf(left.high) else left.high
+        if left is None:
+            return None
+        bounds, _ = left
+        return None if bounds.low != bounds.high or isinf(bounds.high) else bounds.high
 
     def find(self, name: str) -> UnitSample | None:
         return self.machine.units.get(name)
