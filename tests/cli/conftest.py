@@ -82,7 +82,8 @@ class FakeMachine:
         directory = self.root / "cgroup" / path.lstrip("/")
         directory.mkdir(parents=True, exist_ok=True)
         stat = {
-            "anon": 0, "file": 0, "kernel": 0, "shmem": 0, "sock": 0, "inactive_file": 0, "slab_reclaimable": 0
+            "anon": 0, "file": 0, "kernel": 0, "shmem": 0, "sock": 0,
+            "active_file": 0, "inactive_file": 0, "slab_reclaimable": 0,
         }  # fmt: skip
         stat |= {key: files.pop(key) for key in tuple(files) if key in stat}
         files = {"max": "max", "high": "max", "swap.current": 0} | files
@@ -108,7 +109,7 @@ class FakeMachine:
         else:
             rollup.write_text(
                 f"Rss: {rss // 1024} kB\nPss: {pss // 1024} kB\nPrivate_Clean: 0 kB\n"
-                f"Private_Dirty: {pss // 2048} kB\nPrivate_Hugetlb: 0 kB\nSwapPss: 0 kB\n"
+                f"Private_Dirty: {pss // 2048} kB\nPrivate_Hugetlb: 0 kB\nShared_Hugetlb: 0 kB\nSwapPss: 0 kB\n"
             )
 
 

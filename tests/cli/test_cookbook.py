@@ -45,6 +45,7 @@ def leak(start: float, rate: float, limit: float) -> Callable[[float], dict[str,
     return lambda minute: {
         "anon": start + rate * minute,
         "unreclaimable": start + rate * minute,
+        "footprint": start + rate * minute,
         "limit": limit,
     }
 

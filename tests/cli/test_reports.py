@@ -176,8 +176,21 @@ def test_a_unit_without_a_cgroup(render, snapshot):
     assert render(print_sources, 80, MACHINE, UNITS[-1]) == render(print_unit, 80, MACHINE, UNITS[-1])
 
 
+def test_huge_pages_that_pss_lacks_are_told_below_the_processes(render):
+    processes = (
+        Process(7, 1, "small", "small", rss=4 * M, pss=3 * M, uss=2 * M, hugetlb=0),
+        Process(8, 1, "huge", "huge", rss=2 * M, pss=M, uss=65 * M, hugetlb=64 * M),
+    )
+    text = render(print_unit, 120, MACHINE, replace(sample("vm.service"), processes=processes))
+    assert text.index(" huge ") < text.index(" small ")
+    assert "64.0M of huge pages (hugetlbfs) are in neither PSS nor RSS" in text
+    assert "huge pages" not in render(
+        print_unit, 120, MACHINE, replace(sample("vm.service"), processes=processes[:1])
+    )
+
+
 def test_the_root_slice_has_no_levels(render):
-    text = render(print_unit, 80, MACHINE, sample("-.slice", current=G))
+    text = render(print_unit, 80, MACHINE, sample("-.slice", current=G, limit=8 * G))
     assert re.search(r"this machine +8\.0G +none +1\.7G +1\.7G +6\.2G +← limit\n", text)
 
 

@@ -178,12 +178,12 @@ def test_a_mount_without_it_is_refused_with_what_to_do(tree, controllers, messag
         (
             "MemTotal: 8 kB\n",
             None,
-            Host(8192, unknown={"memory.pressure": "pressure accounting is off (boot with psi=1)"}),
+            Host(8192, unknown={"/proc/pressure/memory": "pressure accounting is off (boot with psi=1)"}),
         ),
         (
             "MemTotal: 8 kB\n",
             "some avg10\n",
-            Host(8192, unknown={"memory.pressure": "not a `key=value` pair: 'avg10'"}),
+            Host(8192, unknown={"/proc/pressure/memory": "not a `key=value` pair: 'avg10'"}),
         ),
     ],
 )
@@ -296,7 +296,7 @@ def test_a_file_that_can_not_be_read_is_unknown(tree):
 
 
 def test_the_levels_are_the_cgroup_and_each_ancestor_below_the_root(tree):
-    tree.add("/", {"memory.max": 1, "memory.current": 1})
+    tree.add("/", {"memory.stat": "anon 1"})
     tree.add(
         "/a.slice",
         {"memory.max": 5000, "memory.high": 4000, "memory.current": 10, "memory.stat": "inactive_file 3"},

@@ -107,12 +107,12 @@ def test_units_in_a_slice_have_its_measures_which_are_read_once(tree):
     tree.add("/a.slice", files(90 * M, 120 * M) | {"memory.events": "oom_kill 3"})
     for name in ("b", "c"):
         tree.add(f"/a.slice/{name}.service", files(30 * M, 40 * M))
-    wanted = ("slice.workingset", "slice.max", "slice.events.oom_kill", "slice.fill", "anon")
+    wanted = ("slice.unreclaimable", "slice.max", "slice.events.oom_kill", "slice.fill", "anon")
     slices = {}
     first = read(tree, "/a.slice/b.service", *wanted, slices=slices)
     values = {name: value for name, value in first.values.items() if name.startswith("slice.")}
     assert values == {
-        "slice.workingset": 90 * M,
+        "slice.unreclaimable": 90 * M,
         "slice.max": 120 * M,
         "slice.events.oom_kill": 3,
         "slice.fill": 75,
@@ -121,7 +121,7 @@ def test_units_in_a_slice_have_its_measures_which_are_read_once(tree):
     tree.add("/a.slice", files(91 * M, 120 * M))
     second = read(tree, "/a.slice/c.service", *wanted, slices=slices)
     assert values.items() <= second.values.items()
-    assert read(tree, "/a.slice/c.service", *wanted)["slice.workingset"] == 91 * M
+    assert read(tree, "/a.slice/c.service", *wanted)["slice.unreclaimable"] == 91 * M
 
 
 def test_nothing_is_read_of_a_slice_that_nobody_asks_for(tree):

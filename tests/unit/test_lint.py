@@ -43,7 +43,7 @@ SLICE = Level("/web.slice", max=512 * M)
 SHARED = sample_of(
     *(
         replace(
-            loaded(name, 512 * M),
+            loaded(name, min(limit or G, 512 * M)),
             invocation=Invocation(name, None, 1),
             levels=(Level(f"/web.slice/{name}", max=limit), SLICE),
         )

@@ -211,6 +211,23 @@ def test_pss_uss_and_swap_come_from_the_rollup(proc):
     assert (process.rss, process.unknown) == (8 * PAGE, None)
 
 
+def test_huge_pages_are_counted_beside_pss(proc):
+    """The kernel counts those of hugetlbfs in neither Pss nor Rss."""
+    pages = {"Private_Hugetlb": 4 << 20, "Shared_Hugetlb": 2 << 20}
+    proc.add(42, rollup={"Pss": 1 << 20, "Private_Clean": 0, "Private_Dirty": 1 << 20, **pages})
+    process = with_pss(read_process(42, proc.root), proc.root)
+    assert (process.pss, process.uss, process.hugetlb) == (1 << 20, 5 << 20, 6 << 20)
+    assert process.held == 7 << 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "held"),
+    [({}, None), ({"rss": 9}, 9), ({"rss": 9, "pss": 5}, 5), ({"rss": 9, "pss": 5, "hugetlb": 70}, 75)],
+)
+def test_what_a_process_holds_is_rss_until_pss_is_known(sizes, held):
+    assert Process(7, 1, "p", **sizes).held == held
+
+
 def test_a_kernel_without_swap_pss_leaves_only_that_unknown(proc):
     proc.add(42, rollup={"Pss": 2048, "Private_Clean": 0, "Private_Dirty": 1024, "Private_Hugetlb": 0})
     process = with_pss(read_process(42, proc.root), proc.root)

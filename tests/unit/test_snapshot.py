@@ -56,7 +56,7 @@ def test_an_ancestor_that_was_seen_is_not_read_again(tree):
     with Cgroup("/s.slice/a.service", tree.root) as cgroup:
         seen = {}
         levels = cgroup.read(seen=seen).levels
-        assert list(seen) == ["/s.slice"]
+        assert "/s.slice" in seen
         tree.add("/s.slice", {"memory.max": 8192})
         assert cgroup.read(seen=seen).levels == levels
         assert cgroup.read().levels[1].max == 8192

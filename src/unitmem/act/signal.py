@@ -136,7 +136,7 @@ def _find_process(task: Task[Signal]) -> Process:
 
 
 def _largest(cgroup: Cgroup) -> Process:
-    """Return the process with the largest PSS, or RSS where PSS can't be read.
+    """Return the process with the largest PSS, huge pages added, or RSS where PSS can't be read.
 
     Raises:
         _NoVictimError: the cgroup has no process, or one of unknown size, which may be the largest.
@@ -153,7 +153,7 @@ def _largest(cgroup: Cgroup) -> Process:
             continue
     if not sized:
         raise _NoVictimError("it has no process: nothing was signalled")
-    return max(sized, key=lambda process: process.pss if process.pss is not None else process.rss or 0)
+    return max(sized, key=lambda process: process.held or 0)
 
 
 def _label(processes: Sequence[Process]) -> str:

@@ -172,7 +172,7 @@ def _read_linux(reading: _Reading, pss: bool, proc: Path) -> None:
         return read_host(proc)
 
     def system_available() -> int:
-        return known(host().available, "no MemAvailable in /proc/meminfo")
+        return known(host().available, host().why_unknown("MemAvailable"))
 
     def process_pss() -> int:
         if not pss:

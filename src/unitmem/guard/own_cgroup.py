@@ -117,12 +117,13 @@ class CgroupV2:
     def current(self, host: Callable[[], Host]) -> int:
         if self._is_root():
             # it has no counter; systemd gives this for -.slice, and so do the measures of a unit
-            return host().total - known(host().available, "no MemAvailable in /proc/meminfo")
+            reason = host().why_unknown("MemAvailable")
+            return known(host().total, reason) - known(host().available, reason)
         return self._counter("memory.current")
 
     def swap(self, host: Callable[[], Host]) -> int:
         if self._is_root():
-            reason = "no SwapTotal or SwapFree in /proc/meminfo"
+            reason = host().why_unknown("SwapTotal or SwapFree")
             return known(host().swap_total, reason) - known(host().swap_free, reason)
         return self._counter("memory.swap.current")
 
@@ -264,7 +265,7 @@ def _tightest(levels: Iterator[Level] | list[Level]) -> int | None:
 
 def _headroom(levels: list[Level], host: Host) -> int:
     blind = [level.path for level in levels if level.max is not None and level.workingset is None]
-    reason = f"what is used in {blind[0]} can't be read" if blind else "no MemAvailable in /proc/meminfo"
+    reason = f"what is used in {blind[0]} can't be read" if blind else host.why_unknown("MemAvailable")
     return known(headroom(levels, host), reason)
 
 

@@ -19,12 +19,13 @@ from unitmem.errors import UnsupportedSystemError
 from unitmem.kernel.files import (
     CGROUP_ROOT,
     PROC_ROOT,
+    impossible,
     parse_counter,
     parse_flat_keyed,
     parse_pressure,
     why_unread,
 )
-from unitmem.kernel.limits import Level
+from unitmem.kernel.limits import Level, impossible_parts
 
 # How far the listing of a subtree goes. It takes some 100 µs a cgroup; a machine with a thousand containers has fewer.
 _DEEPEST = 64
@@ -32,8 +33,7 @@ _MOST_CGROUPS = 5_000
 _REMOVED = (errno.ENOENT, errno.ENODEV)
 
 EVENT_KINDS = ("high", "max", "oom", "oom_kill")
-_LEVEL_FILES = ("memory.max", "memory.high", "memory.current")
-"""The files that a `Level` is read from."""
+_LIMIT_FILES = ("memory.max", "memory.high")
 
 
 class CgroupGoneError(Exception):
@@ -60,9 +60,11 @@ class CgroupReading:
     events: Mapping[str, int] = field(default_factory=dict)
     pressure: Mapping[str, float] = field(default_factory=dict)
     levels: tuple[Level, ...] = ()
-    """This cgroup first, then each ancestor below the root."""
+    """This cgroup first, then each ancestor; the root of all cgroups is none, the top of a container is one."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Why a value is missing, by file name."""
+    is_root: bool = False
+    """Whether it is the root of all cgroups, whose memory is the machine's."""
 
     @property
     def current(self) -> int | None:
@@ -202,13 +204,13 @@ class Cgroup:
         Raises:
             CgroupGoneError: the cgroup is removed.
         """
-        names = dict.fromkeys((*_LEVEL_FILES, *counters))
-        if self.path in ("", "/"):
+        names = dict.fromkeys((*_LIMIT_FILES, *counters, "memory.current"))
+        if self._is_root():
             return self._read_root(names)
         unknown: dict[str, str] = {}
-        stat = self._keyed("memory.stat", unknown)
-        values = {name: self._counter(name, unknown) for name in names}
-        own = self._level({name: values[name] for name in _LEVEL_FILES}, stat)
+        values = {name: self._counter(name, unknown) for name in names if name != "memory.current"}
+        values["memory.current"], stat = self._usage(unknown)
+        own = self._level(values, stat)
         return CgroupReading(
             path=self.path,
             inode=self.inode,
@@ -259,41 +261,73 @@ class Cgroup:
             stat=self._keyed("memory.stat", unknown),
             pressure=self._pressure(unknown),
             unknown=unknown,
+            is_root=True,
         )
 
+    def _is_root(self) -> bool:
+        # every other cgroup has this file, the top of a container's namespace too
+        return self.path in ("", "/") and not os.access("cgroup.events", os.F_OK, dir_fd=self._fd)
+
+    def _usage(self, unknown: dict[str, str]) -> tuple[int | None, dict[str, int]]:
+        """Return memory.current and memory.stat, without lines that can't be true.
+
+        The stat lags, and both move meanwhile: of memory.current before and after it, the lesser counts.
+        """
+        before = self._counter("memory.current", unknown)
+        stat = self._keyed("memory.stat", unknown)
+        after = self._counter("memory.current", unknown)
+        if before is None or after is None:
+            return None, stat
+        if why := impossible_parts(stat, max(before, after)):
+            unknown["memory.stat"] = "; ".join(why.values())
+        return min(before, after), {key: value for key, value in stat.items() if key not in why}
+
     def _level(self, values: Mapping[str, int | None], stat: Mapping[str, int]) -> Level:
-        limit, high, current = (values[name] for name in _LEVEL_FILES)
+        limit, high, current = (values[name] for name in (*_LIMIT_FILES, "memory.current"))
         active, inactive = stat.get("active_file"), stat.get("inactive_file")
         file = None if active is None or inactive is None else active + inactive
         return Level(self.path, limit, high, current, inactive, file, stat.get("slab_reclaimable"))
 
     def _ancestors(self, seen: MutableMapping[str, Level]) -> Iterator[Level]:
         parts = [part for part in self.path.split("/") if part]
-        for count in range(len(parts) - 1, 0, -1):
+        for count in range(len(parts) - 1, -1, -1):
             path = "/" + "/".join(parts[:count])
             if path not in seen:
                 try:
                     with Cgroup(path, self.root) as ancestor:
-                        values = {name: ancestor._counter(name, {}) for name in _LEVEL_FILES}
-                        seen[path] = ancestor._level(values, ancestor._keyed("memory.stat", {}))
+                        seen[path] = ancestor._read_level()
                 except CgroupGoneError:
                     # an ancestor can't go before its child does
                     raise CgroupGoneError(self.path) from None
-            yield seen[path]
+            if seen[path] != Level("/"):
+                yield seen[path]
+
+    def _read_level(self) -> Level:
+        """Return this cgroup as a level; one without any value for the root of all, which has no limit."""
+        if self._is_root():
+            return Level("/")
+        values = {name: self._counter(name, {}) for name in _LIMIT_FILES}
+        values["memory.current"], stat = self._usage({})
+        return self._level(values, stat)
 
     def _counter(self, name: str, unknown: dict[str, str]) -> int | None:
         try:
-            return parse_counter(self.read_file(name))
+            value = parse_counter(self.read_file(name))
+            why = impossible({name: value or 0})
         except (OSError, ValueError) as error:
-            unknown[name] = why_unread(name, error)
-            return None
+            why = {name: why_unread(name, error)}
+        unknown.update(why)
+        return None if why else value
 
     def _keyed(self, name: str, unknown: dict[str, str]) -> dict[str, int]:
         try:
-            return parse_flat_keyed(self.read_file(name))
+            values = parse_flat_keyed(self.read_file(name))
         except (OSError, ValueError) as error:
             unknown[name] = why_unread(name, error)
             return {}
+        if why := impossible(values):
+            unknown[name] = "; ".join(why.values())
+        return {key: value for key, value in values.items() if key not in why}
 
     def _pressure(self, unknown: dict[str, str]) -> dict[str, float]:
         try:

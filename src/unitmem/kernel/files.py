@@ -6,6 +6,7 @@ Reference: Documentation/admin-guide/cgroup-v2.rst, Documentation/accounting/psi
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 
 from unitmem.errors import reason_of
@@ -24,6 +25,10 @@ _MISSING = {
     "memory.swap.max": "the kernel does no swap accounting",
     "memory.pressure": "pressure accounting is off (boot with psi=1)",
 }
+
+
+# From here on, a counter is one that fell below zero, in 64 bits.
+_BELOW_ZERO = 1 << 63
 
 
 # --- parsers -----------------------------------------------------------------------------------
@@ -78,6 +83,13 @@ def parse_natural(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"not a number: {text!r}")
     return int(text)
+
+
+def impossible(values: Mapping[str, int]) -> dict[str, str]:
+    """Return the reason by key for those of `values` that can't be true."""
+    return {
+        key: f"{key} is {value}, which can't be true" for key, value in values.items() if value >= _BELOW_ZERO
+    }
 
 
 def why_unread(name: str, error: Exception) -> str:

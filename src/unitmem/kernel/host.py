@@ -1,6 +1,6 @@
 """The machine's own memory, from /proc/meminfo and /proc/pressure/memory.
 
-Reference: proc_meminfo(5).
+Reference: proc_meminfo(5); for huge pages Documentation/admin-guide/cgroup-v2.rst, memory_hugetlb_accounting.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unitmem.errors import UnsupportedSystemError
-from unitmem.kernel.files import PROC_ROOT, parse_natural, parse_pressure, why_unread
+from unitmem.kernel.files import PROC_ROOT, impossible, parse_natural, parse_pressure, why_unread
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
@@ -24,6 +24,31 @@ def parse_meminfo(text: str) -> dict[str, int]:
     return values
 
 
+_PARTS = (
+    ("MemFree", "MemTotal"),
+    ("MemAvailable", "MemTotal"),
+    ("Hugetlb", "MemTotal"),
+    ("SwapFree", "SwapTotal"),
+)
+_FREE_AND_RECLAIMABLE = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
+
+
+def impossible_meminfo(meminfo: Mapping[str, int]) -> dict[str, str]:
+    """Return the reason by key for what can't be true; both a part and its whole where the part is the greater one.
+
+    A container's /proc shows such numbers for seconds, all zeroes among them.
+    """
+    if meminfo.get("MemTotal") == 0:
+        return dict.fromkeys(meminfo, "MemTotal is 0, which can't be true")
+    reasons = impossible(meminfo)
+    for part, whole in _PARTS:
+        known = meminfo.keys() - reasons.keys()
+        if {part, whole} <= known and meminfo[part] > meminfo[whole]:
+            numbers = f"{part} is {meminfo[part] // 1024} kB, more than {whole} ({meminfo[whole] // 1024} kB)"
+            reasons |= dict.fromkeys((part, whole), f"{numbers}, which can't be true")
+    return reasons
+
+
 # --- what was read -----------------------------------------------------------------------------
 
 
@@ -31,13 +56,26 @@ def parse_meminfo(text: str) -> dict[str, int]:
 class Host:
     """The machine's own memory, in bytes and percent, from /proc/meminfo and /proc/pressure/memory."""
 
-    total: int
+    total: int | None
     available: int | None = None
     swap_total: int | None = None
     swap_free: int | None = None
     pressure: Mapping[str, float] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """Why a value is missing, by file name."""
+    """Why a value is missing, by file."""
+    unreclaimable: int | None = None
+    """`limit − MemFree − Active(file) − Inactive(file) − SReclaimable`: what the root cgroup can't give back."""
+    hugetlb: int = 0
+    """Set aside for huge pages of hugetlbfs, where no cgroup is charged for them."""
+
+    @property
+    def limit(self) -> int | None:
+        """What all cgroups together can be charged for."""
+        return None if self.total is None else self.total - self.hugetlb
+
+    def why_unknown(self, key: str) -> str:
+        """Return the reason for which what `key` of /proc/meminfo gives is unknown."""
+        return self.unknown.get("/proc/meminfo", f"no {key} in /proc/meminfo")
 
 
 def read_host(proc: Path = PROC_ROOT) -> Host:
@@ -46,17 +84,27 @@ def read_host(proc: Path = PROC_ROOT) -> Host:
     Raises:
         UnsupportedSystemError: /proc/meminfo has no MemTotal, on which every limit depends.
     """
-    unknown = {}
+    unknown: dict[str, str] = {}
     try:
         meminfo = parse_meminfo((proc / "meminfo").read_text())
-        total = meminfo["MemTotal"]
+        meminfo["MemTotal"]
     except (OSError, ValueError, KeyError) as error:
         raise UnsupportedSystemError(f"{proc}/meminfo can't be read ({error})", "mount /proc") from None
+    if why := impossible_meminfo(meminfo):
+        unknown["/proc/meminfo"] = "; ".join(dict.fromkeys(why.values()))
+        meminfo = {key: value for key, value in meminfo.items() if key not in why}
+    total = meminfo.get("MemTotal")
+    hugetlb = meminfo.get("Hugetlb", 0)
+    if hugetlb and _charges_hugetlb(proc):
+        hugetlb = 0
+    unreclaimable = None
+    if total is not None and meminfo.keys() >= set(_FREE_AND_RECLAIMABLE):
+        unreclaimable = max(0, total - hugetlb - sum(meminfo[key] for key in _FREE_AND_RECLAIMABLE))
     try:
         pressure = parse_pressure((proc / "pressure/memory").read_text())
     except (OSError, ValueError) as error:
         pressure = {}
-        unknown["memory.pressure"] = why_unread("memory.pressure", error)
+        unknown["/proc/pressure/memory"] = why_unread("memory.pressure", error)
     return Host(
         total=total,
         available=meminfo.get("MemAvailable"),
@@ -64,4 +112,18 @@ def read_host(proc: Path = PROC_ROOT) -> Host:
         swap_free=meminfo.get("SwapFree"),
         pressure=pressure,
         unknown=unknown,
+        unreclaimable=unreclaimable,
+        hugetlb=hugetlb,
+    )
+
+
+def _charges_hugetlb(proc: Path) -> bool:
+    """Return whether cgroups are charged for huge pages: the option of the mount is that of the whole machine."""
+    try:
+        mounts = [line.split(" ") for line in (proc / "self/mounts").read_text().splitlines()]
+    except (OSError, ValueError):
+        return True  # rather a limit too wide than a healthy unit above it
+    return any(
+        kind == "cgroup2" and "memory_hugetlb_accounting" in options.split(",")
+        for _, _, kind, options, *_ in mounts
     )

@@ -5,10 +5,16 @@ Reference: Documentation/admin-guide/cgroup-v2.rst.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unitmem.kernel.host import Host
+from unitmem.kernel.process import PAGE_SIZE
+
+_PARTS = ("anon", "shmem", "kernel", "sock", "active_file", "inactive_file", "slab_reclaimable")
+# The kernel adds up memory.stat in batches of 64 pages for each CPU (MEMCG_CHARGE_BATCH).
+_STAT_LAG = 64 * PAGE_SIZE * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +46,18 @@ class Level:
         return max(0, self.current - self.file - self.slab_reclaimable)
 
 
-def tightest_limit(levels: Sequence[Level], total: int) -> tuple[int, str]:
-    """Return (bytes, owner): the least memory.max from the unit up, or the machine's `total`, whose owner is `host`."""
-    limits = [(level.max, level.path) for level in levels if level.max is not None]
-    return min([*limits, (total, "host")], key=lambda limit: limit[0])
+def impossible_parts(stat: Mapping[str, int], current: int) -> dict[str, str]:
+    """Return the reason by key for those lines of memory.stat that are parts of memory.current, and greater."""
+    return {
+        key: f"{key} is {stat[key]}, more than memory.current ({current}), which can't be true"
+        for key in _PARTS
+        if stat.get(key, 0) > current + _STAT_LAG
+    }
+
+
+def tightest_limit(levels: Sequence[Level], machine: int) -> int:
+    """Return the least memory.max from the unit up, or what the `machine` has for all cgroups."""
+    return min([machine, *(level.max for level in levels if level.max is not None)])
 
 
 def tightest_high(levels: Sequence[Level]) -> int | None:

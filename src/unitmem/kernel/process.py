@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,11 +59,18 @@ class Process:
     swap_pss: int | None = None
     unknown: str | None = None
     """The reason for which sizes from smaps_rollup are missing although they were asked for."""
+    hugetlb: int | None = None
+    """Huge pages of hugetlbfs, shared ones in full: the kernel counts them in neither PSS nor RSS, and private ones in USS."""
 
     @property
     def label(self) -> str:
         """`pid 123 (name)`, with the name escaped so that it is printable on one line."""
         return f"pid {self.pid} ({printable(self.name) or '?'})"
+
+    @property
+    def held(self) -> int | None:
+        """PSS and huge pages: all it has in memory; RSS where PSS is unknown."""
+        return self.rss if self.pss is None else self.pss + (self.hugetlb or 0)
 
     @property
     def pss_at_most(self) -> int | None:
@@ -375,15 +382,22 @@ def measure_pss(pinned: PinnedProcess, process: Process) -> Process:
             if not _is(pinned, process):
                 raise ProcessGoneError(process.pid) from None
         if process.rss == 0 and isinstance(error, ProcessLookupError):
-            return replace(process, pss=0, uss=0, swap_pss=0)  # a kernel thread has no memory of its own
+            return replace(
+                process, pss=0, uss=0, swap_pss=0, hugetlb=0
+            )  # a kernel thread has no memory of its own
         return replace(process, unknown=_reason(error))
-    private = [sizes.get(key) for key in ("Private_Clean", "Private_Dirty", "Private_Hugetlb")]
     return replace(
         process,
         pss=sizes["Pss"],
-        uss=None if None in private else sum(size for size in private if size is not None),
+        uss=_sum(sizes, "Private_Clean", "Private_Dirty", "Private_Hugetlb"),
         swap_pss=sizes.get("SwapPss"),
+        hugetlb=_sum(sizes, "Private_Hugetlb", "Shared_Hugetlb"),
     )
+
+
+def _sum(sizes: Mapping[str, int], *keys: str) -> int | None:
+    """Return the sum of these sizes; None where the kernel doesn't show one of them."""
+    return sum(sizes[key] for key in keys) if sizes.keys() >= set(keys) else None
 
 
 def is_alive(process: Process, proc: Path = PROC_ROOT) -> bool:

@@ -71,7 +71,10 @@ class Measure:
     formula: str
     """The formula as text, on one line."""
     value: Callable[[CgroupReading, Host], float | None] | None = None
-    """The formula as code, for measures of a unit or the host; it returns None where a part is unknown."""
+    """The formula as code, for measures of a unit or the host; it returns None where a part is unknown.
+
+    It raises a ValueError where it knows the reason better than the files do.
+    """
     traits: Trait = Trait.NONE
     absent: str | None = None
     """The reason for which it is unknown where all its files can be read."""
@@ -164,10 +167,19 @@ def _measures() -> Iterator[Measure]:
         "unreclaimable",
         _SIZE,
         unit,
-        _STAT,
-        "anon + shmem + kernel − slab_reclaimable",
-        lambda unit, _: _unreclaimable(unit.stat),
+        "memory.current, memory.stat",
+        "current − active_file − inactive_file − slab_reclaimable",
+        _unreclaimable,
         _USE | Trait.RECORDED,
+    )
+    yield Measure(
+        "footprint",
+        _SIZE,
+        unit,
+        "memory.current, memory.stat, memory.swap.current",
+        "unreclaimable − zswap − swapcached + swap",
+        _footprint,
+        Trait.GROWS | Trait.RECORDED,
     )
     yield _counter("max", "memory.max", "the unit's own", Trait.LIMIT | Trait.FIXED, _NO_LIMIT)
     yield _counter("swap_max", "memory.swap.max", "the unit's own", Trait.LIMIT | Trait.FIXED, _NO_LIMIT)
@@ -176,8 +188,8 @@ def _measures() -> Iterator[Measure]:
         _SIZE,
         unit,
         "memory.max",
-        "the least of the unit's, each ancestor's, and MemTotal",
-        lambda unit, host: tightest_limit(unit.levels, host.total)[0],
+        "the least of the unit's, each ancestor's, and MemTotal (− Hugetlb where cgroups aren't charged for it)",
+        _limit,
         Trait.LIMIT | Trait.FIXED | Trait.RECORDED,
     )
     yield Measure(
@@ -267,8 +279,8 @@ def _event(event: str) -> Measure:
 
 def _current(unit: CgroupReading, host: Host) -> float | None:
     # the root cgroup has no memory.current; systemd gives this for -.slice, and so do we
-    if unit.path == "/" and host.available is not None:
-        return host.total - host.available
+    if unit.is_root:
+        return None if host.total is None or host.available is None else host.total - host.available
     return unit.current
 
 
@@ -290,12 +302,27 @@ def _kernel(stat: Mapping[str, int]) -> int | None:
     return sum(stat[part] for part in parts) if stat.keys() >= set(parts) else None
 
 
-def _unreclaimable(stat: Mapping[str, int]) -> int | None:
-    """Return the bytes that can't be reclaimed without swap: anonymous memory, tmpfs, some kernel memory."""
-    kernel = _kernel(stat)
-    if kernel is None or not {"anon", "shmem", "slab_reclaimable"} <= stat.keys():
+def _unreclaimable(unit: CgroupReading, host: Host) -> int | None:
+    if unit.is_root:
+        return host.unreclaimable
+    return unit.levels[0].unreclaimable if unit.levels else None
+
+
+def _footprint(unit: CgroupReading, host: Host) -> int | None:
+    """Return what the unit holds, in memory and in swap; a page in both, or compressed in memory, counts once."""
+    held, swap = _unreclaimable(unit, host), unit.counters.get("memory.swap.current")
+    if swap is None and host.swap_total == 0:
+        swap = 0  # a kernel without swap has no such file
+    if held is None or swap is None:
         return None
-    return stat["anon"] + stat["shmem"] + max(0, kernel - stat["slab_reclaimable"])
+    # a kernel without zswap, or older than 5.12, lacks these lines
+    return max(0, held - unit.stat.get("zswap", 0) - unit.stat.get("swapcached", 0) + swap)
+
+
+def _limit(unit: CgroupReading, host: Host) -> int:
+    if host.limit is None:
+        raise ValueError(host.why_unknown("MemTotal"))
+    return tightest_limit(unit.levels, host.limit)
 
 
 # --- the catalogue -----------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def measure_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) 
         processes = sample.processes or tuple(read_processes(cgroup, proc))
     except (CgroupGoneError, OSError):
         return []
-    by_size = sorted(processes, key=lambda process: process.pss or process.rss or 0, reverse=True)
+    by_size = sorted(processes, key=lambda process: process.held or 0, reverse=True)
     largest = [with_command(process, proc) for process in by_size[:_RECORDED]]
     if sum(process.rss or 0 for process in largest) > _MEASURED_AT_MOST:
         return largest

@@ -15,13 +15,27 @@ def unit_values(reading: CgroupReading, host: Host) -> tuple[dict[str, float], d
     """Return (values, unknown) of every measure that is read from a unit's cgroup."""
     values: dict[str, float] = {}
     unknown: dict[str, str] = {}
+    host = _without_less_than(reading, host)
     for measure in CGROUP_MEASURES:
-        value = None if measure.value is None else measure.value(reading, host)
+        try:
+            value = None if measure.value is None else measure.value(reading, host)
+        except ValueError as error:
+            unknown[measure.name] = str(error)
+            continue
         if value is None:
-            unknown[measure.name] = _why(measure, reading.unknown)
+            unknown[measure.name] = _why(measure, {**host.unknown, **reading.unknown})
         else:
             values[measure.name] = value
     return values, unknown
+
+
+def _without_less_than(reading: CgroupReading, host: Host) -> Host:
+    """Return `host`, or one of which nothing is known if a cgroup uses more than all its memory."""
+    used = max((level.current for level in reading.levels if level.current is not None), default=0)
+    if host.total is None or used <= host.total:
+        return host
+    sizes = f"MemTotal is {host.total // 1024} kB, less than memory.current of a cgroup ({used // 1024} kB)"
+    return Host(None, unknown={"/proc/meminfo": f"{sizes}, which can't be true"})
 
 
 def host_values(host: Host) -> HostSample:

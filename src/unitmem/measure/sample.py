@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import overload
 
-from unitmem.kernel.limits import Level, fullest, tightest_limit
+from unitmem.kernel.limits import Level, fullest
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES, OPERANDS, Dimension, Scope
 from unitmem.unit import Invocation, Unit
@@ -86,6 +86,7 @@ class UnitSample:
     headroom = _Size()
     workingset = _Size()
     unreclaimable = _Size()
+    footprint = _Size()
     anon = _Size()
     swap = _Size()
     pss = _Size()
@@ -141,10 +142,10 @@ class Sample:
 
     def limit_set_by(self, unit: UnitSample) -> str | None:
         """Return the path of the cgroup that sets the tightest limit of `unit`, or `host`; None if it isn't known."""
-        total = self.host.total
-        if total is None or unit.invocation is None:
+        if self.host.total is None or unit.invocation is None:
             return None
-        return tightest_limit(unit.levels, total)[1]
+        limits = {level.max: level.path for level in reversed(unit.levels)}  # of equal ones the innermost
+        return "host" if unit.limit is None else limits.get(unit.limit, "host")
 
     def fill_set_by(self, unit: UnitSample) -> str | None:
         """Return the path of the cgroup that sets the `fill` of `unit`, or `host`; None if it isn't known."""

@@ -8,7 +8,8 @@
              main_pid, control_pid, protected (why no policy touches it, or null),
              measures (every measure by its name), unknown (the reason for each that is null)
     level    path, max, high (null: no limit), current, workingset, unreclaimable; the unit's own first, then upwards
-    process  pid, name, command, rss, pss, uss, swap_pss, unknown (the reason where pss is null); largest first
+    process  pid, name, command, rss, pss, uss, swap_pss, hugetlb, unknown (the reason where pss is null);
+             largest first
 """
 
 from __future__ import annotations
@@ -96,5 +97,6 @@ def _process(process: Process) -> dict[str, Any]:
         "pss": process.pss,
         "uss": process.uss,
         "swap_pss": process.swap_pss,
+        "hugetlb": process.hugetlb,
         "unknown": process.unknown,
     }

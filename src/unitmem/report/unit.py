@@ -27,8 +27,8 @@ _VALUE_WIDTH = len("1023.9M")
 _LEAST_NOTE = 36
 _LEVELS_NOTE = (
     "MAX is memory.max of each cgroup, HIGH its memory.high, CURRENT its memory.current, WORKINGSET CURRENT − "
-    "inactive_file of its memory.stat, and HEADROOM MAX − WORKINGSET. Of this machine, MAX is MemTotal of /proc/meminfo, "
-    "HEADROOM MemAvailable, and the others MemTotal − MemAvailable."
+    "inactive_file of its memory.stat, and HEADROOM MAX − WORKINGSET. Of this machine, MAX is MemTotal of /proc/meminfo "
+    "(where it is the limit, without huge pages that no cgroup is charged for), HEADROOM MemAvailable, and the others MemTotal − MemAvailable."
 )
 
 
@@ -140,7 +140,7 @@ def _set_by(sampled: Sample, sample: UnitSample) -> dict[str, str]:
     """Return which cgroup, or the machine, sets `limit`, `high`, `headroom` and `fill`, as far as that is known."""
     levels, host, machine = sample.levels, sampled.host, "this machine"
     bounds: dict[str, list[tuple[int | None, str]]] = {
-        "limit": [*((level.max, level.path) for level in levels), (host.total, machine)],
+        "limit": [*((level.max, level.path) for level in levels), (sample.limit, machine)],
         "high": [(level.high, level.path) for level in levels],
         "headroom": [*((_room(level), level.path) for level in levels), (host.available, machine)],
     }
@@ -206,7 +206,7 @@ def _print_levels(machine: Sample, sample: UnitSample, console: Console) -> None
 
     rows = [
         [
-            Text(level.path.rpartition("/")[2]),
+            Text(level.path.rpartition("/")[2] or "/"),
             _bound(level.max),
             _bound(level.high),
             _size(level.current),
@@ -220,7 +220,7 @@ def _print_levels(machine: Sample, sample: UnitSample, console: Console) -> None
     rows.append(
         [
             Text("this machine"),
-            Text(format_size(host.total)),
+            Text(format_size(sample.limit if marks["limit"] == "host" else host.total)),
             _bound(None),
             _size(used),
             _size(used),
@@ -245,6 +245,9 @@ def _print_processes(processes: Sequence[Process], console: Console) -> None:
     if processes:
         print_line(console)
         print_table(console, *process_table(processes))
+    if hugetlb := sum(process.hugetlb or 0 for process in processes):
+        note = f"{format_size(hugetlb)} of huge pages (hugetlbfs) are in neither PSS nor RSS; private ones are in USS."
+        print_line(console, Text(note, "dim"))
 
 
 def process_table(processes: Sequence[Process]) -> tuple[list[Column], list[list[Text]]]:
@@ -271,10 +274,10 @@ def process_table(processes: Sequence[Process]) -> tuple[list[Column], list[list
 
 
 def by_size(processes: Sequence[Process]) -> list[Process]:
-    """Return `processes` by PSS, the largest first; those whose PSS is unknown follow, by RSS."""
+    """Return `processes` by PSS and huge pages, the largest first; those whose PSS is unknown follow, by RSS."""
     return sorted(
         processes,
-        key=lambda process: (process.pss is None, -(process.pss or 0), -(process.rss or 0), process.pid),
+        key=lambda process: (process.pss is None, -(process.held or 0), -(process.rss or 0), process.pid),
     )
 
 
