@@ -345,11 +345,15 @@ COUNTER_FILES = tuple(
 )
 """The one-value files that measures are read from."""
 SLICE_PREFIX = "slice."
-_SLICES_OWN = ~(Trait.BOUNDED | Trait.RECORDED)
+_NOT_OF_SLICES = Trait.BOUNDED | Trait.RECORDED  # what bounds the unit doesn't bound the others in its slice
 SLICE_MEASURES = tuple(
-    replace(measure, name=SLICE_PREFIX + measure.name, scope=Scope.SLICE, traits=measure.traits & _SLICES_OWN)
+    replace(
+        measure, name=SLICE_PREFIX + measure.name, scope=Scope.SLICE, traits=measure.traits & ~_NOT_OF_SLICES
+    )
     for measure in CGROUP_MEASURES
+    if measure.value is not None
 )
+"""The measures of the nearest slice around a unit, such as `slice.anon`."""
 OPERANDS: Mapping[str, Measure] = {**MEASURES, **{measure.name: measure for measure in SLICE_MEASURES}}
 """Every measure that conditions can name: those of `MEASURES`, and those of a unit's slice."""
 EVENT_NAMES = tuple(name for name, measure in OPERANDS.items() if measure.dimension is Dimension.COUNT)
