@@ -13,7 +13,7 @@ from enum import StrEnum
 from math import isinf
 from typing import NamedTuple, Protocol
 
-from unitmem.measure.catalogue import MEASURES, Dimension
+from unitmem.measure.catalogue import MEASURES, Dimension, Trait, with_trait
 from unitmem.text import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
 
 # --- what a condition is -----------------------------------------------------------------------
@@ -32,12 +32,44 @@ class Derivation(StrEnum):
 
 ETA_USAGE = "unreclaimable"
 """The measure that `eta` follows: only memory that the kernel can't reclaim stays at a limit."""
-ETA_TARGETS = ("limit", "high")
 
-_DERIVED_DIMENSION = {
-    Derivation.INCREASE: Dimension.COUNT,
-    Derivation.GROWTH: Dimension.RATE,
-    Derivation.ETA: Dimension.SPAN,
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of conditions, `name(operand, span)`: all that is known of it but its value, which `trends` computes."""
+
+    dimension: Dimension
+    operands: tuple[str, ...]
+    """The measures that it takes."""
+    example: str
+    refusal: str
+    """What is said of another operand, with `{}` in its place."""
+    follows: str | None = None
+    """The measure that is followed over the span, where that isn't the operand."""
+    default_span: float | None = None
+    """The span in seconds where none is written; None where one has to be."""
+    least_ticks: int = 4
+    """The least number of ticks within its span."""
+    is_signed: bool = False
+    """Whether its value may be below 0."""
+
+
+FUNCTIONS: Mapping[Derivation, Function] = {
+    Derivation.GROWTH: Function(
+        Dimension.RATE,
+        with_trait(Trait.GROWS),
+        "growth(anon, 10min)",
+        "{!r} has no growth to measure: write `growth(anon, 10min)`",
+        is_signed=True,
+    ),
+    Derivation.ETA: Function(
+        Dimension.SPAN,
+        ("limit", "high"),
+        "eta(limit, 10min)",
+        "eta is the time until a limit is met: write `eta(limit)`, not {!r}",
+        follows=ETA_USAGE,
+        default_span=600.0,
+    ),
 }
 
 
@@ -56,9 +88,17 @@ class Comparison:
 
     @property
     def dimension(self) -> Dimension:
-        if self.derivation is not None:
-            return _DERIVED_DIMENSION[self.derivation]
-        return MEASURES[self.measure].dimension
+        return MEASURES[self.measure].dimension if self.function is None else self.function.dimension
+
+    @property
+    def function(self) -> Function | None:
+        """The function on the left side; None for a measure, and for an increase, which is written with `in`."""
+        return None if self.derivation is None else FUNCTIONS.get(self.derivation)
+
+    @property
+    def followed(self) -> str:
+        """The measure whose value is compared, or followed over the span."""
+        return (self.function and self.function.follows) or self.measure
 
     @property
     def subject(self) -> str:
@@ -143,9 +183,7 @@ def measures_of(condition: Condition) -> frozenset[str]:
     """Return the name of every measure that `condition` needs."""
     names = set()
     for comparison in comparisons(condition):
-        names |= {comparison.measure, comparison.of}
-        if comparison.derivation is Derivation.ETA:
-            names.add(ETA_USAGE)
+        names |= {comparison.measure, comparison.of, comparison.followed}
     return frozenset(name for name in names if name)
 
 

@@ -14,7 +14,7 @@ from math import inf
 
 from unitmem.measure.catalogue import EVENT_NAMES
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, UnitSample
-from unitmem.policy.condition import ETA_USAGE, Bounds, Comparison, Derivation
+from unitmem.policy.condition import ETA_USAGE, FUNCTIONS, Bounds, Comparison, Derivation
 from unitmem.unit import Invocation
 
 NOT_YET_WATCHED = "not watched for that long yet"
@@ -63,10 +63,8 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
         match comparison.derivation, comparison.span:
             case Derivation.INCREASE, float(span):
                 counted.append(span)
-            case Derivation.GROWTH, float(span):
-                slopes.add((comparison.measure, span))
-            case Derivation.ETA, float(span):
-                slopes.add((ETA_USAGE, span))
+            case Derivation.GROWTH | Derivation.ETA, float(span):
+                slopes.add((comparison.followed, span))
     if not counted and not slopes:
         return None
     if trend is None or trend.invocation != unit.invocation:
@@ -127,8 +125,9 @@ class UnitFacts:
                 return _exactly(eta_of(self._unit, measure, self._growth(ETA_USAGE, span)))
 
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
-        operands = (measure, ETA_USAGE) if derivation is Derivation.ETA else (measure,)
-        for operand in operands:
+        function = None if derivation is None else FUNCTIONS.get(derivation)
+        followed = None if function is None else function.follows
+        for operand in filter(None, (measure, followed)):
             part = self._part(operand)
             if operand not in part.values:
                 return part.unknown.get(operand, NOT_READ)
