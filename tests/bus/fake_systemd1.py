@@ -112,6 +112,10 @@ class FakeUnit:
     applies: bool = True
     """Whether its cgroup's files follow what is set."""
     result: str = "success"
+    active_enter: int = 0
+    """When it became active, in microseconds of the monotonic clock."""
+    inactive_exit: int = 0
+    """When it began to start."""
     collect_mode: str = "inactive"
     referenced_by: list[str] = field(default_factory=list)
     """Addresses of the connections that hold it."""
@@ -130,6 +134,8 @@ class FakeUnit:
                 "ActiveState": Variant("s", self.active_state),
                 "SubState": Variant("s", self.sub_state),
                 "InvocationID": Variant("ay", bytes.fromhex(self.invocation_id)),
+                "ActiveEnterTimestampMonotonic": Variant("t", self.active_enter),
+                "InactiveExitTimestampMonotonic": Variant("t", self.inactive_exit),
                 **{name: Variant("as", self.dependents.get(name, [])) for name in _DEPENDENTS},
             }
         if interface != f"{NAME}.{self.kind.capitalize()}":

@@ -44,7 +44,7 @@ def take_sample(
         name = tracked.unit.name
         governing = tuple(policy for policy in policies if policy.governs(tracked.unit))
         try:
-            unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen)
+            unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen, at=now)
             unit = replace(unit, protected=tracked.protected)
             if is_undecided(governing, unit, state, now, machine):
                 unit = resolve(unit)

@@ -180,6 +180,8 @@ class Manager:
                 sub_state=text_of(self._property(path, _UNIT, "SubState", "s")),
                 invocation_id=hex_of(self._property(path, _UNIT, "InvocationID", "ay")),
             )
+            if unit.active_state not in ("inactive", "failed"):
+                unit = replace(unit, up_since=self._up_since(path, unit.active_state))
         if unit.name != name:
             unit = replace(unit, aliases=(name,))
         # one whose file was deleted runs on, and is not found either
@@ -197,6 +199,12 @@ class Manager:
             main_pid=(self._property(path, interface, "MainPID", "u") or None) if is_service else None,
             control_pid=(self._property(path, interface, "ControlPID", "u") or None) if has_control else None,
         )
+
+    def _up_since(self, path: bytes, state: str) -> float | None:
+        # while it starts, it last became active in another run, if ever
+        entered = "InactiveExit" if state == "activating" else "ActiveEnter"
+        microseconds = self._property(path, _UNIT, f"{entered}TimestampMonotonic", "t")
+        return microseconds / 1_000_000 if microseconds else None
 
     def dependents(self, name: str) -> dict[str, tuple[str, ...]]:
         """Return the units that stop with `name`, and those that start it, by the property of `name` that lists them.

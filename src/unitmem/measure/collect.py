@@ -32,6 +32,7 @@ def collect(
     wanted: Collection[str],
     proc: Path = PROC_ROOT,
     seen: MutableMapping[str, Level] | None = None,
+    at: float | None = None,
 ) -> UnitSample:
     """Return a sample of `unit`, read through its open `cgroup`; processes are read if `wanted` asks for them.
 
@@ -42,12 +43,16 @@ def collect(
         wanted: names of measures; for PSS, USS and SwapPss only bounds are read here, `resolve` reads the values.
         proc: where /proc is.
         seen: ancestors that were already read, as in `Cgroup.read`.
+        at: the time by the monotonic clock, from which its age is counted; None leaves that unknown.
 
     Raises:
         CgroupGoneError: the unit stopped, or was started again.
     """
     reading = cgroup.read(COUNTER_FILES, seen)
     values, unknown = unit_values(reading, host)
+    if at is not None and unit.up_since is not None:
+        values["age"] = round(max(0.0, at - unit.up_since), 3)
+        del unknown["age"]
     sample = UnitSample(
         unit=unit,
         invocation=Invocation(unit.name, unit.invocation_id, cgroup.inode),

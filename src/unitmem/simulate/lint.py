@@ -159,8 +159,11 @@ class _Review:
 
     def _action(self, index: int, step: Step) -> Iterator[Problem]:
         action, keys = step.action, ("steps", index, "do")
-        # what looks over a span of time is no spike
-        is_instant = any(comparison.span is None for comparison in comparisons(step.when))
+        # what looks over a span of time is no spike, nor is what doesn't depend on use
+        is_instant = any(
+            comparison.span is None and Trait.FIXED not in MEASURES[comparison.measure].traits
+            for comparison in comparisons(step.when)
+        )
         if action.ends_the_unit and step.hold == 0 and is_instant:
             yield self.doubt(
                 Code.NO_HOLD,
