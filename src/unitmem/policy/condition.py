@@ -28,6 +28,8 @@ class Derivation(StrEnum):
     """`growth(anon, 10min) > 5M/min`: its slope, robust against single spikes."""
     ETA = "eta"
     """`eta(limit, 10min) < 5min`: the time until unreclaimable memory reaches it, at its slope over the span."""
+    LEAK = "leak"
+    """`leak(anon, 1d) > 10M/h`: the slope of its floor, which what is given back again does not raise."""
 
 
 ETA_USAGE = "unreclaimable"
@@ -69,6 +71,13 @@ FUNCTIONS: Mapping[Derivation, Function] = {
         "eta is the time until a limit is met: write `eta(limit)`, not {!r}",
         follows=ETA_USAGE,
         default_span=600.0,
+    ),
+    Derivation.LEAK: Function(
+        Dimension.RATE,
+        with_trait(Trait.GROWS),
+        "leak(anon, 1d)",
+        "{!r} has no growth to measure: write `leak(anon, 1d)`",
+        least_ticks=16,
     ),
 }
 
