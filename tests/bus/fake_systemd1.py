@@ -32,6 +32,7 @@ ROOT_PATH = "/org/freedesktop/systemd1"
 UNIT_PREFIX = ROOT_PATH + "/unit/"
 JOB_PATH = ROOT_PATH + "/job/1"
 MANAGER = NAME + ".Manager"
+PROPERTIES = "org.freedesktop.DBus.Properties"
 
 _KIND_PROPERTIES = {
     "service": ("ControlGroup", "Slice", "Result", "MainPID", "ControlPID"),
@@ -251,6 +252,18 @@ class Daemon:
 
     def do_job(self, signal: str, name: str) -> None:
         self.job(signal, name)
+
+    def do_end(self, name: str, result: str) -> None:
+        """Say Result= of a unit, as at each change of its state, with some of what else is said then."""
+        unit = self.units[name]
+        unit.result = result
+        interface = f"{NAME}.{unit.kind.capitalize()}"
+        said = unit.properties(interface)
+        changed = {name: said[name] for name in ("Result", "MainPID", "ControlPID") if name in said}
+        body = [interface, changed, ["ExecStart"]]
+        self.signal("PropertiesChanged", "sa{sv}as", body, path_of(name), PROPERTIES)
+        body = [NAME + ".Unit", {"ActiveState": Variant("s", unit.active_state)}, []]
+        self.signal("PropertiesChanged", "sa{sv}as", body, path_of(name), PROPERTIES)
 
     def do_reloading(self, *, active: bool) -> None:
         self.signal("Reloading", "b", [active])
@@ -554,9 +567,11 @@ class Daemon:
         else:
             self.signal(signal, "uoss", [1, JOB_PATH, name, "done"])
 
-    def signal(self, member: str, signature: str, body: list[Any]) -> None:
+    def signal(
+        self, member: str, signature: str, body: list[Any], path: str = ROOT_PATH, interface: str = MANAGER
+    ) -> None:
         if self.bus is not None:
-            self.bus.send(Message.new_signal(ROOT_PATH, MANAGER, member, signature, body))
+            self.bus.send(Message.new_signal(path, interface, member, signature, body))
 
 
 def plain(value: Any) -> Any:
@@ -614,6 +629,10 @@ class FakeSystemd1:
     def restart(self, name: str, *, announce: bool = True, **values: Any) -> str:
         """Start it anew; the new invocation ID."""
         return str(self._tell("restart", name=name, announce=announce, **values))
+
+    def end(self, name: str, result: str) -> None:
+        """Send PropertiesChanged of a unit with that Result, as it ends, or (`success`) as it is started again."""
+        self._tell("end", name=name, result=result)
 
     def hold_jobs(self) -> None:
         """Start no transient unit from here on: their jobs stay in the queue."""

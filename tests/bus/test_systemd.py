@@ -279,6 +279,24 @@ def test_a_reload_is_no_change_of_units(systemd: FakeSystemd1, manager: Manager)
     assert settled(manager) == [UnitChange(Change.RELOADED, None), UnitChange(Change.APPEARED, "c.service")]
 
 
+def test_results_are_told_of_the_units_that_are_asked_for(systemd: FakeSystemd1, manager: Manager):
+    """A Result= that is there for a moment only is told as well; other changes of properties are none."""
+    for name in ("web@1.service", "web.scope", "db.service"):
+        systemd.add(name)
+    manager.follow()
+    systemd.end("web@1.service", "signal")
+    assert settled(manager) == []
+    manager.follow_results(lambda name: name.startswith("web"))
+    for name in ("web@1.service", "db.service", "web.scope"):
+        systemd.end(name, "oom-kill")
+    systemd.end("web@1.service", "success")
+    assert settled(manager) == [
+        UnitChange(Change.RESULT, "web@1.service", "oom-kill"),
+        UnitChange(Change.RESULT, "web.scope", "oom-kill"),
+        UnitChange(Change.RESULT, "web@1.service", "success"),
+    ]
+
+
 def settled(manager: Manager) -> list[UnitChange]:
     """What has happened so far: an answered call is proof that what was sent before has arrived."""
     manager.list_units()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 from math import exp, inf, pi, sin
 
@@ -446,6 +447,43 @@ def counted(counts):
 def test_an_increase_is_counted_from_the_start_of_its_span(counts, expected):
     _, facts = watched("events.oom > 0 in 1min", counted(counts))
     assert facts.derived("events.oom", INCREASE, 60.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "counts", "expected"),
+    [
+        (30, [(0, 5)], Bounds(5, 5)),  # all of a young run's events are within the span
+        (60, [(0, 5)], Bounds(5, 5)),
+        (61, [(0, 5)], Bounds(0, 5)),
+        (None, [(0, 5)], Bounds(0, 5)),
+        (30, [(0, 0), (10, 3)], Bounds(3, 3)),
+        (1000, [(0, 5), (60, 7)], Bounds(2, 2)),
+    ],
+)
+def test_a_run_that_is_younger_than_the_span_has_all_of_its_events_within_it(age, counts, expected):
+    ticks = [(at, sampled(events_oom=count, age=age)) for at, count in counts]
+    _, facts = watched("events.oom > 0 in 1min", ticks)
+    assert facts.derived("events.oom", INCREASE, 60.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "ends", "expected"),
+    [
+        (0, (), Bounds(0, 0)),
+        (1, (), Bounds(1, 1)),
+        (0, (950.0, 960.0, 999.0), Bounds(3, 3)),
+        (2, (950.0,), Bounds(3, 3)),
+        (0, (940.0, 100.0), Bounds(0, 0)),  # longer ago than the span
+        (None, (950.0,), None),
+    ],
+)
+def test_runs_that_an_oom_kill_ended_count_one_each(own, ends, expected):
+    at = 1000.0
+    known = {} if own is None else {"events.oom_kill": own}
+    unit = replace(sampled(), values={"age": 5.0, "events.oom": 0, **known}, oom_ends=ends)
+    _, facts = watched("events.oom_kill > 2 in 1min", [(at, unit)])
+    assert facts.derived("events.oom_kill", INCREASE, 60.0) == expected
+    assert facts.derived("events.oom", INCREASE, 60.0) == Bounds(0, 0)  # and count as no other event
 
 
 def test_only_changes_of_counts_are_kept():

@@ -45,7 +45,7 @@ def take_sample(
         governing = tuple(policy for policy in policies if policy.governs(tracked.unit))
         try:
             unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen, at=now)
-            unit = replace(unit, protected=tracked.protected)
+            unit = replace(unit, protected=tracked.protected, oom_ends=tracker.oom_ends(name))
             if is_undecided(governing, unit, state, now, machine):
                 unit = resolve(unit)
         except CgroupGoneError:

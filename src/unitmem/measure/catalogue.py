@@ -311,6 +311,8 @@ COUNTER_FILES = tuple(
     {file: None for measure in CGROUP_MEASURES for file in measure.files if file not in _OTHER_FORMS}
 )
 """The one-value files that measures are read from."""
+OOM_KILLS = "events.oom_kill"
+"""The event of which the end of a run counts one for the runs after it."""
 EVENT_NAMES = tuple(measure.name for measure in CGROUP_MEASURES if measure.dimension is Dimension.COUNT)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from math import inf
 
-from unitmem.measure.catalogue import EVENT_NAMES
+from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, FUNCTIONS, Bounds, Comparison, Derivation
 from unitmem.unit import Invocation
@@ -159,7 +159,15 @@ class UnitFacts:
         return NOT_YET_WATCHED
 
     def _increase(self, measure: str, span: float) -> Bounds | None:
-        """Return bounds of the number of events within the last `span` seconds; at most all since the cgroup was made."""
+        """Return bounds of the number of events of the unit within the last `span` seconds."""
+        own = self._own_increase(measure, span)
+        if own is None or measure != OOM_KILLS:
+            return own
+        ended = sum(1 for at in self._unit.oom_ends if at > self._now - span)
+        return Bounds(own.low + ended, own.high + ended)
+
+    def _own_increase(self, measure: str, span: float) -> Bounds | None:
+        """Return bounds of the number of events of this run; at most all since its cgroup was made."""
         total = self._unit.values.get(measure)
         if total is None or self._trend is None:
             return None
@@ -167,6 +175,8 @@ class UnitFacts:
         before = [counts for at, counts in self._trend.events if at <= start]
         if before and measure in before[-1]:
             return Bounds(total - before[-1][measure], total - before[-1][measure])
+        if self._unit.values.get("age", inf) <= span:
+            return Bounds(total, total)
         # not known as the span began: what was counted since is in it, what came before that may be
         after = [counts[measure] for at, counts in self._trend.events if at > start and measure in counts]
         known = [counts[measure] for counts in before if measure in counts]

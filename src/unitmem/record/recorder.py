@@ -63,7 +63,7 @@ class Recorder:
         if not sample.units:
             return
         kept = (*_ALWAYS, *sorted(set(wanted).difference(_ALWAYS)))
-        units = {name: _unit_document(unit, kept) for name, unit in sample.units.items()}
+        units = {name: _unit_document(unit, kept, sample.at) for name, unit in sample.units.items()}
         # no unit is called so, as a unit's name has a dot
         units[HOST] = _part_document(sample.host, kept)
         self._insert(
@@ -231,7 +231,7 @@ def _part_document(part: UnitSample | HostSample, measures: Sequence[str]) -> di
     }
 
 
-def _unit_document(unit: UnitSample, measures: Sequence[str]) -> dict[str, Any]:
+def _unit_document(unit: UnitSample, measures: Sequence[str], at: float) -> dict[str, Any]:
     invocation = unit.invocation
     document: dict[str, Any] = {
         "run": None if invocation is None else invocation.invocation_id,
@@ -240,6 +240,8 @@ def _unit_document(unit: UnitSample, measures: Sequence[str]) -> dict[str, Any]:
     }
     if unit.at_most:
         document["at_most"] = {name: unit.at_most[name] for name in measures if name in unit.at_most}
+    if unit.oom_ends:
+        document["oom_ends"] = [round(at - end, 3) for end in unit.oom_ends]
     if unit.unit.aliases:
         document["aliases"] = list(unit.unit.aliases)
     if unit.protected is not None:
