@@ -42,6 +42,8 @@ class Code(StrEnum):
     """A condition that page cache alone can make true."""
     RESTART_LOOP = "restart-loop"
     """A restart without cooldown and budget."""
+    SHORT_SPAN = "short-span"
+    """A growth or leak over less than a day that leads to more than `log`, without a level beside it."""
     UNKNOWN_CODE = "unknown-code"
     """A comment with a code that doesn't exist."""
     UNPROTECT_UNGOVERNED = "unprotect-ungoverned"
