@@ -39,6 +39,8 @@ class Unit:
     main_pid: int | None = None
     control_pid: int | None = None
     slice: str | None = None
+    up_since: float | None = None
+    """When this run became active, in seconds of the monotonic clock; while it starts, when it began to."""
     aliases: tuple[str, ...] = ()
     """Other names of it, of those that were asked for."""
 

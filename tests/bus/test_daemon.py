@@ -16,6 +16,8 @@ from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, UsageError
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.policyfile import reader as config
+from unitmem.record.history import FILE_NAME, read_samples
+from unitmem.simulate.replay import Replayed, decisions
 from unitmem.tell.exporter import Exporter
 from unitmem.tell.journal import Journal
 from unitmem.tell.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
@@ -258,3 +260,48 @@ def test_a_policy_that_names_an_alias_governs_the_unit(systemd, manager, cgroups
         asked = len(systemd.calls())
         watch.tick(time.monotonic())
         assert len(systemd.calls()) == asked, "a tick in which nothing changes asks nothing"
+
+
+OOM_LOOP = """
+policies:
+  - name: p
+    units: ["a.service"]
+    steps: [{when: "events.oom_kill > 2 in 10min", do: log}]
+    clear: "age > 1h"
+"""
+
+
+def test_runs_that_are_oom_killed_one_after_another_are_counted_for_their_unit(
+    systemd, manager, cgroups, tmp_path
+):
+    """Each kill but the last is in no counter any more: those died with their cgroups. Replay sees the same."""
+    path, control_group, stream = tmp_path / "p.yaml", "/system.slice/a.service", io.StringIO()
+    path.write_text(OOM_LOOP)
+    now = time.monotonic()
+    directory = cgroups.make(control_group)
+    cgroups.add_file(control_group, "memory.events", "oom_kill 0\n")
+    systemd.add("a.service", control_group=control_group, directory=directory, active_enter=int(now * 1e6))
+    world = World(
+        cgroup_root=cgroups.root, state_directory=tmp_path, open_journal=lambda: Journal(stream=stream)
+    )
+    logged = []
+    with Watch(path, config.load(path), manager, world) as watch:
+        for run in range(1, 5):
+            watch.tick(now + 10 * run)
+            systemd.end("a.service", "oom-kill")
+            if run == 2:  # this one is seen while its counter is still there
+                cgroups.add_file(control_group, "memory.events", "oom_kill 1\n")
+                manager.ping()
+                watch.tick(now + 10 * run + 1)
+            cgroups.remake(control_group)
+            cgroups.add_file(control_group, "memory.events", "oom_kill 0\n")
+            systemd.restart("a.service", active_enter=int((now + 10 * run) * 1e6))
+            systemd.end("a.service", "success")
+            manager.ping()
+            logged.append("events.oom_kill" in stream.getvalue())
+        watch.tick(now + 50)
+    assert logged == [False, False, False, True]
+    found = ["events.oom_kill 3 > 2 in 10min", "events.oom_kill 4 > 2 in 10min"]
+    assert [stream.getvalue().count(each) for each in found] == [1, 1]
+    told = list(decisions(config.load(path).file, read_samples(tmp_path / FILE_NAME), Replayed()))
+    assert [str(decision.findings[0]) for decision in told] == found

@@ -135,9 +135,19 @@ DOUBTFUL = {
         ("page-cache", 5, 16),
     ),
     "a slope of page cache": (
-        steps('when: "growth(current, 10min) > 5M/min", do: stop'),
+        steps('when: "growth(current, 1d) > 5M/min", do: stop'),
         HERE,
         ("page-cache", 5, 16),
+    ),
+    "a signal by a short slope": (
+        steps('when: "growth(anon, 23h) > 5M/min", do: {signal: SIGHUP}'),
+        HERE,
+        ("short-span", 5, 16),
+    ),
+    "a stop by a short slope of an old run": (
+        steps('when: "swap > 1G and anon > 1G or leak(anon, 1h) > 5M/min and age > 1d", for: 1s, do: stop'),
+        HERE,
+        ("short-span", 5, 16),
     ),
     "harsher with more time left": (
         steps('when: "eta(limit) < 1min", do: log', 'when: "eta(limit) < 5min", do: stop'),
@@ -288,7 +298,15 @@ FINE = {
     ),
     "process sizes may be above the limit": (steps('when: "pss > 110% of limit", do: log'), HERE),
     "a slope that falls": (steps('when: "growth(anon, 10min) < 0M/min", do: log'), HERE),
-    "a stop by a slope": (steps('when: "growth(anon, 10min) > 5M/min", do: stop'), HERE),
+    "a stop by a slope": (steps('when: "growth(anon, 1d) > 5M/min", do: stop'), HERE),
+    "a stop by a leak": (steps('when: "leak(anon, 1d) > 5M/h and age > 3d", do: stop'), HERE),
+    "a stop by a short slope at a level": (
+        steps('when: "growth(anon, 10min) > 5M/min and anon > 1G", for: 1s, do: stop'),
+        HERE,
+    ),
+    "a short slope is told": (steps('when: "leak(anon, 1h) > 5M/min", do: log'), HERE),
+    "a stop by a short slope that falls": (steps('when: "growth(anon, 1h) < 0B/h", do: stop'), HERE),
+    "a stop by age": (steps('when: "age > 7d", do: stop'), HERE),
     "a stop by what is left of time": (steps('when: "eta(limit) < 5min", do: stop'), HERE),
     "harsher as time runs out": (
         steps('when: "eta(limit) < 5min", do: log', 'when: "eta(limit) < 1min", do: stop'),
@@ -297,7 +315,7 @@ FINE = {
     "harsher by a slope over another span": (
         steps(
             'when: "growth(anon, 10min) > 5M/min", do: log',
-            'when: "growth(anon, 1h) > 1M/min", do: stop',
+            'when: "growth(anon, 1d) > 1M/min", do: stop',
         ),
         HERE,
     ),

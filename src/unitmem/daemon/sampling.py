@@ -45,8 +45,9 @@ def take_sample(
         name = tracked.unit.name
         governing = tuple(policy for policy in policies if policy.governs(tracked.unit))
         try:
-            unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen, slices=slices)
-            unit = replace(unit, protected=tracked.protected)
+            wanted = wanted_measures(governing)
+            unit = collect(tracked.unit, cgroup, host, wanted, seen=seen, slices=slices, at=now)
+            unit = replace(unit, protected=tracked.protected, oom_ends=tracker.oom_ends(name))
             if is_undecided(governing, unit, state, now, machine):
                 unit = resolve(unit)
         except CgroupGoneError:

@@ -67,7 +67,7 @@ class Measure:
     dimension: Dimension
     scope: Scope
     source: str
-    """The kernel's files that it is read from, separated by commas."""
+    """The kernel's files that it is read from, or the manager's property, separated by commas."""
     formula: str
     """The formula as text, on one line."""
     value: Callable[[CgroupReading, Host], float | None] | None = None
@@ -92,7 +92,8 @@ class Measure:
 _SIZE, _PERCENT, _COUNT = Dimension.SIZE, Dimension.PERCENT, Dimension.COUNT
 _STAT = "memory.stat"
 _USE = Trait.GROWS | Trait.BOUNDED
-_OTHER_FORMS = (_STAT, "memory.events", "memory.pressure", "/proc/meminfo")
+_MANAGER = "ActiveEnterTimestampMonotonic"
+_OTHER_FORMS = (_STAT, "memory.events", "memory.pressure", "/proc/meminfo", _MANAGER)
 _NO_LIMIT = "the unit has no limit of its own"
 
 
@@ -227,6 +228,15 @@ def _measures() -> Iterator[Measure]:
             yield _pressure(kind, window)
     for event in EVENT_KINDS:
         yield _event(event)
+    yield Measure(
+        "age",
+        Dimension.SPAN,
+        unit,
+        _MANAGER,
+        "how long this run of the unit has been up",
+        traits=Trait.FIXED | Trait.RECORDED,
+        absent="the service manager doesn't say since when it is active",
+    )
     yield from _of_processes("pss", "/proc/PID/smaps_rollup", "Pss")
     yield from _of_processes("rss", "/proc/PID/statm", "resident", Trait.NONE)
     yield from _of_processes(
@@ -356,6 +366,8 @@ SLICE_MEASURES = tuple(
 """The measures of the nearest slice around a unit, such as `slice.anon`."""
 OPERANDS: Mapping[str, Measure] = {**MEASURES, **{measure.name: measure for measure in SLICE_MEASURES}}
 """Every measure that conditions can name: those of `MEASURES`, and those of a unit's slice."""
+OOM_KILLS = "events.oom_kill"
+"""The event of which the end of a run counts one for the runs after it."""
 EVENT_NAMES = tuple(name for name, measure in OPERANDS.items() if measure.dimension is Dimension.COUNT)
 
 

@@ -43,6 +43,7 @@ def collect(
     proc: Path = PROC_ROOT,
     seen: MutableMapping[str, Level] | None = None,
     slices: MutableMapping[str, SliceValues] | None = None,
+    at: float | None = None,
 ) -> UnitSample:
     """Return a sample of `unit`, read through its open `cgroup`; processes are read if `wanted` asks for them.
 
@@ -55,6 +56,7 @@ def collect(
         seen: ancestors that were already read, as in `Cgroup.read`.
         slices: slices that were already read at this instant, by path, and are not read again; that of `unit` is added
             if `wanted` asks for it.
+        at: the time by the monotonic clock, from which its age is counted; None leaves that unknown.
 
     Raises:
         CgroupGoneError: the unit stopped, or was started again.
@@ -65,6 +67,9 @@ def collect(
         known, missing = _slice_values(cgroup, host, {} if slices is None else slices)
         values |= {name: known[name] for name in asked if name in known}
         unknown |= {name: missing[name] for name in asked if name in missing}
+    if at is not None and unit.up_since is not None:
+        values["age"] = round(max(0.0, at - unit.up_since), 3)
+        del unknown["age"]
     sample = UnitSample(
         unit=unit,
         invocation=Invocation(unit.name, unit.invocation_id, cgroup.inode),

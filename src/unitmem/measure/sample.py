@@ -78,6 +78,8 @@ class UnitSample:
     processes: tuple[Process, ...] = ()
     levels: tuple[Level, ...] = ()
     """The limits of its cgroup and of each ancestor."""
+    oom_ends: tuple[float, ...] = ()
+    """When an OOM kill ended an earlier run of it, by the clock of the sample, as far as that was asked for and seen."""
 
     current = _Size()
     peak = _Size()

@@ -117,7 +117,8 @@ def sample_units(
         UnsupportedSystemError: the host can't be read.
     """
     sampler = Sampler(wanted, cgroups, proc)
-    samples = {unit.name: sampler.at(unit) for unit in units}
+    # of a run that has begun since, nobody has asked how long it has been up
+    samples = {unit.name: sampler.at(replace(unit, up_since=None)) for unit in units}
     return sampler.sample({name: sample for name, sample in samples.items() if sample is not None})
 
 
@@ -170,7 +171,9 @@ class Sampler:
             CgroupGoneError: it stopped, or was started again.
             OSError: its files can't be read.
         """
-        sample = collect(unit, cgroup, self._host, self._wanted, self._proc, self._seen, self._slices)
+        sample = collect(
+            unit, cgroup, self._host, self._wanted, self._proc, self._seen, self._slices, self._at
+        )
         if not COSTLY_NAMES.isdisjoint(self._wanted):
             sample = resolve(sample, self._proc)
         return replace(

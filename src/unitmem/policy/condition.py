@@ -13,7 +13,7 @@ from enum import StrEnum
 from math import isinf
 from typing import NamedTuple, Protocol
 
-from unitmem.measure.catalogue import OPERANDS, Dimension
+from unitmem.measure.catalogue import OPERANDS, Dimension, Trait
 from unitmem.text import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
 
 # --- what a condition is -----------------------------------------------------------------------
@@ -28,6 +28,8 @@ class Derivation(StrEnum):
     """`growth(anon, 10min) > 5M/min`: its slope, robust against single spikes."""
     ETA = "eta"
     """`eta(limit, 10min) < 5min`: the time until unreclaimable memory reaches a limit, at its slope over the span."""
+    LEAK = "leak"
+    """`leak(anon, 1d) > 10M/h`: the slope of its floor, which what is given back again does not raise."""
 
 
 ETA_USAGE = "unreclaimable"
@@ -37,12 +39,52 @@ FILL = "fill"
 _MACHINE = ("host.total", "host.available")
 HOST_LEVEL = "host"
 """The name of the machine among the paths of levels."""
-ETA_TARGETS = ("limit", "high")
 
-_DERIVED_DIMENSION = {
-    Derivation.INCREASE: Dimension.COUNT,
-    Derivation.GROWTH: Dimension.RATE,
-    Derivation.ETA: Dimension.SPAN,
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of conditions, `name(operand, span)`: all that is known of it but its value, which `trends` computes."""
+
+    dimension: Dimension
+    operands: tuple[str, ...]
+    """The measures that it takes."""
+    example: str
+    refusal: str
+    """What is said of another operand, with `{}` in its place."""
+    follows: str | None = None
+    """The measure that is followed over the span, where that isn't the operand."""
+    default_span: float | None = None
+    """The span in seconds where none is written; None where one has to be."""
+    least_ticks: int = 4
+    """The least number of ticks within its span."""
+    is_signed: bool = False
+    """Whether its value may be below 0."""
+
+
+_GROWING = tuple(name for name, measure in OPERANDS.items() if Trait.GROWS in measure.traits)
+FUNCTIONS: Mapping[Derivation, Function] = {
+    Derivation.GROWTH: Function(
+        Dimension.RATE,
+        _GROWING,
+        "growth(anon, 10min)",
+        "{!r} has no growth to measure: write `growth(anon, 10min)`",
+        is_signed=True,
+    ),
+    Derivation.ETA: Function(
+        Dimension.SPAN,
+        ("limit", "high"),
+        "eta(limit, 10min)",
+        "eta is the time until a limit is met: write `eta(limit)`, not {!r}",
+        follows=ETA_USAGE,
+        default_span=600.0,
+    ),
+    Derivation.LEAK: Function(
+        Dimension.RATE,
+        _GROWING,
+        "leak(anon, 1d)",
+        "{!r} has no growth to measure: write `leak(anon, 1d)`",
+        least_ticks=16,
+    ),
 }
 
 
@@ -61,9 +103,17 @@ class Comparison:
 
     @property
     def dimension(self) -> Dimension:
-        if self.derivation is not None:
-            return _DERIVED_DIMENSION[self.derivation]
-        return OPERANDS[self.measure].dimension
+        return OPERANDS[self.measure].dimension if self.function is None else self.function.dimension
+
+    @property
+    def function(self) -> Function | None:
+        """The function on the left side; None for a measure, and for an increase, which is written with `in`."""
+        return None if self.derivation is None else FUNCTIONS.get(self.derivation)
+
+    @property
+    def followed(self) -> str:
+        """The measure whose value is compared, or followed over the span."""
+        return (self.function and self.function.follows) or self.measure
 
     @property
     def subject(self) -> str:
@@ -148,9 +198,9 @@ def measures_of(condition: Condition) -> frozenset[str]:
     """Return the name of every measure that `condition` needs."""
     names = set()
     for comparison in comparisons(condition):
-        names |= {comparison.measure, comparison.of}
+        names |= {comparison.measure, comparison.of, comparison.followed}
         if comparison.derivation is Derivation.ETA:
-            names |= {ETA_USAGE, FILL, *(_MACHINE if comparison.measure == "limit" else ())}
+            names |= {FILL, *(_MACHINE if comparison.measure == "limit" else ())}
     return frozenset(name for name in names if name)
 
 

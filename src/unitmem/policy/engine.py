@@ -42,7 +42,7 @@ from unitmem.measure.catalogue import COSTLY_NAMES, OPERANDS, Scope
 from unitmem.measure.sample import NO_HOST, HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
-from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
+from unitmem.policy.condition import Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import (
@@ -101,7 +101,7 @@ def is_undecided(
             continue
         for condition in policy.conditions:
             if any(
-                comparison.derivation is Derivation.GROWTH and comparison.measure in COSTLY_NAMES
+                comparison.function is not None and comparison.followed in COSTLY_NAMES
                 for comparison in comparisons(condition)
             ):
                 return True  # a slope needs every point

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from unitmem.measure.catalogue import OPERANDS, Trait
-from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons
+from unitmem.policy.condition import Comparison, Condition, comparisons
 from unitmem.policy.keys import Choice, Count, Items, Key, Part, Size, Span, Syntax, Value, names, required
 from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.policyfile.language import POLICY_NAME, UNIT_GLOB
@@ -223,7 +223,7 @@ class ValueReader(NodeReader):
             self.problem(node, str(error), column_within(node, error.column))
             return None
         for comparison in comparisons(condition):
-            if comparison.derivation in (Derivation.GROWTH, Derivation.ETA):
+            if comparison.function is not None:
                 self.slopes.append((node, comparison))
             if (doubt := never_true(comparison)) is not None:
                 code, reason = doubt
@@ -264,8 +264,8 @@ class ValueReader(NodeReader):
 
 def never_true(comparison: Comparison) -> tuple[Code, str] | None:
     """Return (code, reason) if `comparison` can't be true of any unit; None if it can."""
-    falls = comparison.derivation is Derivation.GROWTH  # a slope may be negative
-    if comparison.operator == "<" and comparison.threshold == 0 and not falls:
+    is_signed = comparison.function is not None and comparison.function.is_signed
+    if comparison.operator == "<" and comparison.threshold == 0 and not is_signed:
         return Code.NEVER_TRUE, "nothing is less than 0"
     if (
         comparison.operator in (">", ">=")

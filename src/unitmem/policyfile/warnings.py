@@ -44,6 +44,8 @@ class Code(StrEnum):
     """A restart without cooldown and budget."""
     SHARED_LIMIT = "shared-limit"
     """A share of a limit that is a slice's, for all units in it together."""
+    SHORT_SPAN = "short-span"
+    """A growth or leak over less than a day that leads to more than `log`, without a level beside it."""
     UNKNOWN_CODE = "unknown-code"
     """A comment with a code that doesn't exist."""
     UNPROTECT_UNGOVERNED = "unprotect-ungoverned"

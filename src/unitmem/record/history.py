@@ -8,8 +8,9 @@ Samples from other sources are read from JSON lines, an object for each sample:
     {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}, "unknown": {"pss": "why"}}}}
 
 `at` is in seconds and never falls; `run` changes when the unit is started anew; `values` are by the
-measures' names, in bytes, percent and counts; `protected` may say why no policy may touch the unit, and `levels` have
-the limits of its cgroup and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by. A key
+measures' names, in bytes, percent, counts and seconds; `protected` may say why no policy may touch the unit;
+`oom_ends` may list how many seconds ago OOM kills ended earlier runs of it; `levels` have the limits of its cgroup
+and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by. A key
 `host` beside `units` has the `values` and `unknown` of the machine.
 """
 
@@ -271,6 +272,7 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
             values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},
             unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
             levels=tuple(_level(level) for level in entry.get("levels", ())),
+            oom_ends=tuple(at - float(ago) for ago in entry.get("oom_ends", ())),
             at_most={str(measure): int(value) for measure, value in entry.get("at_most", {}).items()},
         )
     return Sample(

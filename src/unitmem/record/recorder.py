@@ -66,7 +66,7 @@ class Recorder:
         wanted = set(wanted)
         kept = (*_ALWAYS, *sorted(wanted.difference(_ALWAYS)))
         units = {
-            name: _unit_document(unit, kept, with_levels=FILL in wanted)
+            name: _unit_document(unit, kept, sample.at, with_levels=FILL in wanted)
             for name, unit in sample.units.items()
         }
         # no unit is called so, as a unit's name has a dot
@@ -236,7 +236,9 @@ def _part_document(part: UnitSample | HostSample, measures: Sequence[str]) -> di
     }
 
 
-def _unit_document(unit: UnitSample, measures: Sequence[str], *, with_levels: bool) -> dict[str, Any]:
+def _unit_document(
+    unit: UnitSample, measures: Sequence[str], at: float, *, with_levels: bool
+) -> dict[str, Any]:
     invocation = unit.invocation
     document: dict[str, Any] = {
         "run": None if invocation is None else invocation.invocation_id,
@@ -250,6 +252,8 @@ def _unit_document(unit: UnitSample, measures: Sequence[str], *, with_levels: bo
             {key: value for key in LEVEL_KEYS if (value := getattr(level, key)) is not None}
             for level in unit.levels
         ]
+    if unit.oom_ends:
+        document["oom_ends"] = [round(at - end, 3) for end in unit.oom_ends]
     if unit.unit.aliases:
         document["aliases"] = list(unit.unit.aliases)
     if unit.protected is not None:

@@ -14,7 +14,7 @@ from rich.text import Text
 from unitmem.kernel.files import CGROUP_ROOT
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import MEASURES, Measure, Scope, Trait
+from unitmem.measure.catalogue import MEASURES, Dimension, Measure, Scope, Trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import format_value
 from unitmem.report.table import GAP, Column, Cut, print_line, print_table
@@ -132,6 +132,8 @@ def _section(measure: Measure) -> str:
             return "Pressure"
         case Scope.UNIT if measure.name.startswith("events."):
             return "Events since its start"
+        case Scope.UNIT if measure.dimension is Dimension.SPAN:
+            return "This run"
         case Scope.UNIT | Scope.SLICE:
             return "Memory"
 

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from unitmem.errors import Problem
-from unitmem.measure.catalogue import OPERANDS, Trait
+from unitmem.measure.catalogue import OPERANDS, Trait, with_trait
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import (
     Reclaim,
@@ -26,6 +26,7 @@ from unitmem.policyfile.reader import Checked, is_silenced
 from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.simulate.shared_limit import shared_limit_doubts
+from unitmem.simulate.spans import short_slopes
 from unitmem.text import closest, format_size, listed
 from unitmem.unit import CORE_UNITS, Unit, is_glob, matches
 
@@ -149,6 +150,14 @@ class _Review:
                 *("steps", index, "when"),
             )
 
+        for term in short_slopes(step.when):
+            yield self.doubt(
+                Code.SHORT_SPAN,
+                f"`{term}` is also true of a garbage collector's sawtooth, a daily wave or a warm-up: take a span of "
+                "1d, join it with a level, such as `and unreclaimable > 80% of limit`, or only `log`",
+                *("steps", index, "when"),
+            )
+
     def _limit(self, condition: Condition, *keys: str | int) -> Iterator[Problem]:
         """Yield a warning for each size that no unit here can reach."""
         for term in comparisons(_without_not(condition)):
@@ -163,8 +172,11 @@ class _Review:
 
     def _action(self, index: int, step: Step) -> Iterator[Problem]:
         action, keys = step.action, ("steps", index, "do")
-        # what looks over a span of time is no spike
-        is_instant = any(comparison.span is None for comparison in comparisons(step.when))
+        # what looks over a span of time is no spike, nor is what doesn't depend on use
+        is_instant = any(
+            comparison.span is None and comparison.measure not in with_trait(Trait.FIXED)
+            for comparison in comparisons(step.when)
+        )
         if action.ends_the_unit and step.hold == 0 and is_instant:
             yield self.doubt(
                 Code.NO_HOLD,
