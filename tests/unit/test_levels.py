@@ -177,6 +177,16 @@ def test_what_a_slice_does_not_have_is_refused(text, says):
     assert says in str(refused.value)
 
 
+def test_events_of_a_slice_may_be_from_before_a_young_run():
+    """Its counters go on over the runs of the units in it, which may be younger than the span."""
+    file = parse(CROWD.replace("eta(limit, 1min) < 5min", "slice.events.oom_kill > 0 in 10min")).file
+    young = run("calm.service", level("/a.slice/calm.service"), age=5.0, **{"slice.events.oom_kill": 3})
+    state, made = evaluate(file, machine(young), State(), 0.0)
+    assert made == ()
+    more = replace(young, values={**young.values, "age": 7.0, "slice.events.oom_kill": 4})
+    assert len(evaluate(file, machine(more, at=2.0), state, 2.0)[1]) == 1
+
+
 # --- when it will be full ----------------------------------------------------------------------
 
 CROWD = """
