@@ -504,6 +504,22 @@ def test_the_largest_needs_no_manager(start: Callable[..., Running], child: Call
     assert one.heard() == ["SIGUSR1"]
 
 
+@with_processes
+def test_the_largest_is_the_one_with_the_most_huge_pages(
+    start: Callable[..., Running], child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+):
+    """The kernel counts those of hugetlbfs in neither PSS nor RSS."""
+    large, huge = child(), child()
+    sizes = {large.pid: {"pss": 3 << 20, "hugetlb": 0}, huge.pid: {"pss": 1 << 20, "hugetlb": 64 << 20}}
+    monkeypatch.setattr(signalling, "with_pss", lambda process: replace(process, **sizes[process.pid]))
+    running = start(large.pid, huge.pid, path=OWN_CGROUP)
+    outcome = perform(running.decision(Signal(Signals.SIGUSR1, Target.LARGEST)), running.cgroup, None, 1)
+    assert isinstance(outcome, Outcome)
+    assert outcome.process is not None
+    assert outcome.process.pid == huge.pid
+    assert (large.heard(), huge.heard()) == ([], ["SIGUSR1"])
+
+
 @pytest.mark.parametrize("how", ["hidden", "unreadable"])
 def test_no_process_is_taken_for_the_largest_of_a_list_that_lacks_some(
     start: Callable[..., Running], child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, how: str

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitmem.kernel.process import (
+    PinnedProcess,
     Process,
     ProcessGoneError,
     Stat,
@@ -243,13 +244,25 @@ def test_without_one_of_its_parts_uss_is_unknown(proc, missing):
 
 @pytest.mark.parametrize(
     ("rollup", "reason"),
-    [({"Rss": 1024}, "no Pss in it"), ({}, "no Pss in it"), (None, "no such file or directory")],
+    [
+        ({"Rss": 1024}, "no Pss in it"),
+        ({}, "no Pss in it"),
+        (None, "no such file or directory"),
+        ({"Pss": 2**64 - 4096}, "Pss is 18446744073709547520, which can't be true"),
+    ],
 )
 def test_a_live_process_without_a_readable_rollup_is_unknown_with_the_reason(proc, rollup, reason):
     proc.add(42, rss=PAGE, rollup=rollup)
     process = with_pss(read_process(42, proc.root), proc.root)
     assert (process.pss, process.uss, process.unknown) == (None, None, reason)
     assert process.rss == PAGE
+
+
+def test_a_pss_that_can_not_be_true_is_refused(proc):
+    """A guard that reads nothing else would kill for it."""
+    proc.add(42, rollup={"Pss": 2**64 - 4096})
+    with PinnedProcess(42, proc.root) as pinned, pytest.raises(ValueError):
+        pinned.read_pss()
 
 
 @pytest.mark.parametrize("rollup", [{"Pss": 1024}, {}, None])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitmem.kernel.cgroup import parse_self_cgroup
-from unitmem.kernel.files import parse_counter, parse_flat_keyed
+from unitmem.kernel.files import impossible, parse_counter, parse_flat_keyed
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level, headroom
 
@@ -144,7 +144,7 @@ class CgroupV2:
 
     def _counter(self, name: str) -> int:
         try:
-            value = parse_counter(read_file(self.top.joinpath(*self.names, name)))
+            value = _usage(self.top.joinpath(*self.names, name))
         except FileNotFoundError:
             raise ValueError(f"its cgroup has no {name}: that isn't counted there") from None
         return known(value, f"{name} is not a number")
@@ -158,7 +158,7 @@ class CgroupV1:
     names: tuple[str, ...]
 
     def current(self, _host: Callable[[], Host]) -> int:
-        usage = parse_counter(read_file(self._directory / "memory.usage_in_bytes"))
+        usage = _usage(self._directory / "memory.usage_in_bytes")
         return known(usage, "memory.usage_in_bytes is not a number")
 
     def swap(self, _host: Callable[[], Host]) -> int:
@@ -241,13 +241,26 @@ def _limit(directory: Path, name: str, parse: Callable[[str], int | None]) -> in
         return None
 
 
+def _usage(file: Path) -> int | None:
+    """Return the bytes in a counter's file.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: not a number, or one that can't be true.
+    """
+    usage = parse_counter(read_file(file))
+    if why := impossible({file.name: usage or 0}):
+        raise ValueError(why[file.name])
+    return usage
+
+
 def _level(directory: Path, limit: int | None, current: str, inactive: str) -> Level:
     """Return `directory` with its usage if it has a limit: memory.stat is slow to read, and not needed without."""
     if limit is None:
         return Level(str(directory))
     usage = inactive_file = None
     with suppress(OSError, ValueError):
-        usage = parse_counter(read_file(directory / current))
+        usage = _usage(directory / current)
         inactive_file = parse_flat_keyed(read_file(directory / "memory.stat")).get(inactive)
     return Level(str(directory), max=limit, current=usage, inactive_file=inactive_file)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from unitmem.errors import reason_of
-from unitmem.kernel.files import PROC_ROOT
+from unitmem.kernel.files import PROC_ROOT, impossible
 from unitmem.text import printable
 
 # no sysconf on Windows, where the library can be imported, and has no process to read
@@ -142,22 +142,23 @@ def parse_statm(text: str) -> int:
 
 
 _SIZE_LINE = re.compile(r"^(\w+): +(\d{1,18}) kB$", re.MULTILINE | re.ASCII)
-
-
-_PSS_LINE = re.compile(rb"^Pss: +(\d{1,18}) kB$", re.MULTILINE)
+# 2^63 bytes have 16 digits in kB
+_PSS_LINE = re.compile(rb"^Pss: +(\d{1,15}) kB$", re.MULTILINE)
 
 
 def parse_smaps_rollup(text: str) -> dict[str, int]:
     """Return bytes by key (`Rss`, `Pss`, `Private_Dirty`, …) of smaps_rollup, or their sums over a whole smaps.
 
     Raises:
-        ValueError: it has no Pss in kB, as that of a zombie.
+        ValueError: it has no Pss in kB, as that of a zombie, or a size that can't be true.
     """
     sizes: dict[str, int] = {}
     for key, size in _SIZE_LINE.findall(text):
         sizes[key] = sizes.get(key, 0) + int(size) * 1024
     if "Pss" not in sizes:
         raise ValueError("no Pss in it")
+    if why := impossible(sizes):
+        raise ValueError("; ".join(why.values()))
     return sizes
 
 
