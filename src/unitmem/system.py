@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from unitmem.errors import NoSuchUnitError
 from unitmem.kernel.cgroup import CgroupGoneError, own_cgroup, require_memory_controller
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
-from unitmem.measure.catalogue import MEASURES, UNIT_NAMES
+from unitmem.measure.catalogue import OPERANDS, UNIT_NAMES
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.measure.snapshot import Sampler, take_sample
 from unitmem.text import close_to, seconds
@@ -221,6 +221,6 @@ def _checked(measures: Collection[str] | None) -> Collection[str]:
     if measures is None:
         return UNIT_NAMES
     for name in measures:
-        if name not in MEASURES:
-            raise ValueError(f"there is no measure {name!r}{close_to(name, MEASURES)}")
+        if name not in OPERANDS:
+            raise ValueError(f"there is no measure {name!r}{close_to(name, OPERANDS)}")
     return measures

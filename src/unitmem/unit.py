@@ -43,6 +43,8 @@ class Unit:
     main_pid: int | None = None
     control_pid: int | None = None
     slice: str | None = None
+    up_since: float | None = None
+    """When this run became active, in seconds of the monotonic clock; while it starts, when it began to."""
     aliases: tuple[str, ...] = ()
     """Other names of it, of those that were asked for."""
 
@@ -200,6 +202,14 @@ def protection(unit: Unit, own_cgroup: str | None, core_cgroups: Sequence[tuple[
         if is_within(core_path, path):
             return f"{core} runs in it"
     return None
+
+
+def slice_path(path: str) -> str | None:
+    """Return the path of the nearest slice around the cgroup `path`, which is `/` for the root slice; None for `/` itself."""
+    parts = path.strip("/").split("/")[:-1]
+    while parts and not parts[-1].endswith(".slice"):
+        parts.pop()
+    return "/" + "/".join(parts) if path.strip("/") else None
 
 
 def is_within(path: str, ancestor: str) -> bool:

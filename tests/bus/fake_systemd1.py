@@ -32,6 +32,7 @@ ROOT_PATH = "/org/freedesktop/systemd1"
 UNIT_PREFIX = ROOT_PATH + "/unit/"
 JOB_PATH = ROOT_PATH + "/job/1"
 MANAGER = NAME + ".Manager"
+PROPERTIES = "org.freedesktop.DBus.Properties"
 
 _KIND_PROPERTIES = {
     "service": ("ControlGroup", "Slice", "Result", "MainPID", "ControlPID"),
@@ -115,6 +116,10 @@ class FakeUnit:
     applies: bool = True
     """Whether its cgroup's files follow what is set."""
     result: str = "success"
+    active_enter: int = 0
+    """When it became active, in microseconds of the monotonic clock."""
+    inactive_exit: int = 0
+    """When it began to start."""
     collect_mode: str = "inactive"
     referenced_by: list[str] = field(default_factory=list)
     """Addresses of the connections that hold it."""
@@ -135,6 +140,8 @@ class FakeUnit:
                 "InvocationID": Variant("ay", bytes.fromhex(self.invocation_id)),
                 "StartLimitBurst": Variant("u", self.start_limit[0]),
                 "StartLimitIntervalUSec": Variant("t", self.start_limit[1]),
+                "ActiveEnterTimestampMonotonic": Variant("t", self.active_enter),
+                "InactiveExitTimestampMonotonic": Variant("t", self.inactive_exit),
                 **{name: Variant("as", self.dependents.get(name, [])) for name in _DEPENDENTS},
             }
         if interface != f"{NAME}.{self.kind.capitalize()}":
@@ -250,6 +257,18 @@ class Daemon:
 
     def do_job(self, signal: str, name: str) -> None:
         self.job(signal, name)
+
+    def do_end(self, name: str, result: str) -> None:
+        """Say Result= of a unit, as at each change of its state, with some of what else is said then."""
+        unit = self.units[name]
+        unit.result = result
+        interface = f"{NAME}.{unit.kind.capitalize()}"
+        said = unit.properties(interface)
+        changed = {name: said[name] for name in ("Result", "MainPID", "ControlPID") if name in said}
+        body = [interface, changed, ["ExecStart"]]
+        self.signal("PropertiesChanged", "sa{sv}as", body, path_of(name), PROPERTIES)
+        body = [NAME + ".Unit", {"ActiveState": Variant("s", unit.active_state)}, []]
+        self.signal("PropertiesChanged", "sa{sv}as", body, path_of(name), PROPERTIES)
 
     def do_reloading(self, *, active: bool) -> None:
         self.signal("Reloading", "b", [active])
@@ -571,9 +590,11 @@ class Daemon:
         else:
             self.signal(signal, "uoss", [1, JOB_PATH, name, "done"])
 
-    def signal(self, member: str, signature: str, body: list[Any]) -> None:
+    def signal(
+        self, member: str, signature: str, body: list[Any], path: str = ROOT_PATH, interface: str = MANAGER
+    ) -> None:
         if self.bus is not None:
-            self.bus.send(Message.new_signal(ROOT_PATH, MANAGER, member, signature, body))
+            self.bus.send(Message.new_signal(path, interface, member, signature, body))
 
 
 def plain(value: Any) -> Any:
@@ -631,6 +652,10 @@ class FakeSystemd1:
     def restart(self, name: str, *, announce: bool = True, **values: Any) -> str:
         """Start it anew; the new invocation ID."""
         return str(self._tell("restart", name=name, announce=announce, **values))
+
+    def end(self, name: str, result: str) -> None:
+        """Send PropertiesChanged of a unit with that Result, as it ends, or (`success`) as it is started again."""
+        self._tell("end", name=name, result=result)
 
     def hold_jobs(self) -> None:
         """Start no transient unit from here on: their jobs stay in the queue."""

@@ -16,11 +16,13 @@ from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, UsageError
+from unitmem.kernel.cgroup import Cgroup
 from unitmem.manager.systemd import Manager
 from unitmem.measure.collect import measure_largest
 from unitmem.policyfile import reader as config
+from unitmem.record.history import FILE_NAME, History, read_samples
 from unitmem.record.history import FILE_NAME as HISTORY
-from unitmem.record.history import History
+from unitmem.simulate.replay import Replayed, decisions
 from unitmem.tell.exporter import Exporter
 from unitmem.tell.journal import Journal
 from unitmem.tell.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
@@ -228,6 +230,34 @@ def test_a_unit_whose_processes_can_not_be_listed_is_not_taken_for_small(
         assert sample.unknown["pss"].startswith("not every process of it can be found: ")
 
 
+SLICE = """
+policies:
+  - name: p
+    units: ["*.service"]
+    steps: [{when: "slice.current > 1M", do: {signal: SIGUSR1, to: all}}]
+"""
+
+
+def test_what_is_compared_of_a_slice_is_read_once_a_tick_for_all_units_in_it(
+    systemd, manager, cgroups, tmp_path, monkeypatch
+):
+    cgroups.make("/web.slice")
+    cgroups.add_file("/web.slice", "memory.current", f"{2 << 20}\n")
+    for name in ("a.service", "b.service"):
+        path = f"/web.slice/{name}"
+        systemd.add(name, control_group=path, directory=cgroups.make(path))
+    opened = []
+    monkeypatch.setattr(
+        "unitmem.measure.collect.Cgroup", lambda path, root: opened.append(path) or Cgroup(path, root)
+    )
+    path = tmp_path / "p.yaml"
+    path.write_text(SLICE)
+    with Watch(path, config.load(path), manager, World(cgroup_root=cgroups.root)) as watch:
+        watch.tick(time.monotonic())
+    assert len(systemd.calls("Kill", "KillUnit")) == 2
+    assert opened == ["/web.slice"]
+
+
 ALIAS = """
 policies:
   - name: p
@@ -318,3 +348,48 @@ def test_the_processes_of_what_an_action_ends_are_recorded(systemd, manager, cgr
     ((process),) = decision.detail["processes"]
     assert (process["pid"], process["name"]) == (child.pid, "sleep")
     assert process["rss"] > 0
+
+
+OOM_LOOP = """
+policies:
+  - name: p
+    units: ["a.service"]
+    steps: [{when: "events.oom_kill > 2 in 10min", do: log}]
+    clear: "age > 1h"
+"""
+
+
+def test_runs_that_are_oom_killed_one_after_another_are_counted_for_their_unit(
+    systemd, manager, cgroups, tmp_path
+):
+    """Each kill but the last is in no counter any more: those died with their cgroups. Replay sees the same."""
+    path, control_group, stream = tmp_path / "p.yaml", "/system.slice/a.service", io.StringIO()
+    path.write_text(OOM_LOOP)
+    now = time.monotonic()
+    directory = cgroups.make(control_group)
+    cgroups.add_file(control_group, "memory.events", "oom_kill 0\n")
+    systemd.add("a.service", control_group=control_group, directory=directory, active_enter=int(now * 1e6))
+    world = World(
+        cgroup_root=cgroups.root, state_directory=tmp_path, open_journal=lambda: Journal(stream=stream)
+    )
+    logged = []
+    with Watch(path, config.load(path), manager, world) as watch:
+        for run in range(1, 5):
+            watch.tick(now + 10 * run)
+            systemd.end("a.service", "oom-kill")
+            if run == 2:  # this one is seen while its counter is still there
+                cgroups.add_file(control_group, "memory.events", "oom_kill 1\n")
+                manager.ping()
+                watch.tick(now + 10 * run + 1)
+            cgroups.remake(control_group)
+            cgroups.add_file(control_group, "memory.events", "oom_kill 0\n")
+            systemd.restart("a.service", active_enter=int((now + 10 * run) * 1e6))
+            systemd.end("a.service", "success")
+            manager.ping()
+            logged.append("events.oom_kill" in stream.getvalue())
+        watch.tick(now + 50)
+    assert logged == [False, False, False, True]
+    found = ["events.oom_kill 3 > 2 in 10min", "events.oom_kill 4 > 2 in 10min"]
+    assert [stream.getvalue().count(each) for each in found] == [1, 1]
+    told = list(decisions(config.load(path).file, read_samples(tmp_path / FILE_NAME), Replayed()))
+    assert [str(decision.findings[0]) for decision in told] == found

@@ -106,6 +106,22 @@ def test_describe(
     assert manager.describe(name) == replace(usual, **differs)
 
 
+@pytest.mark.parametrize(
+    "state, up_since",
+    [
+        ("active", 7.5),
+        ("reloading", 7.5),
+        ("deactivating", 7.5),
+        ("activating", 9.0),  # it was active in another run, or never
+        ("inactive", None),
+        ("failed", None),
+    ],
+)
+def test_since_when_it_is_up(systemd: FakeSystemd1, manager: Manager, state: str, up_since: float | None):
+    systemd.add("a.service", active_state=state, active_enter=7_500_000, inactive_exit=9_000_000)
+    assert manager.describe("a.service").up_since == up_since
+
+
 @pytest.mark.parametrize("name", ["multi-user.target", "a.timer", "a.path", "dev-sda.device", "x.automount"])
 def test_describe_of_kinds_without_a_cgroup(systemd: FakeSystemd1, manager: Manager, name: str):
     """A kind of unit that never has a cgroup isn't asked about one."""
@@ -176,13 +192,13 @@ def test_ways_of_saying_no_such_unit(systemd: FakeSystemd1, manager: Manager, re
 
 
 def test_describe_introspects_nothing(systemd: FakeSystemd1, manager: Manager):
-    """Introspection is what makes pystemd slow and large: ten single properties are all that is asked."""
+    """Introspection is what makes pystemd slow and large: eleven single properties are all that is asked."""
     systemd.add("a.service", control_group="/a")
     manager.describe("a.service")
     first, *properties = systemd.calls()
     assert first == ("GetUnit", ["a.service"])
     assert {body[0] for _, body in properties} == {SYSTEMD_ERROR + "Unit", SYSTEMD_ERROR + "Service"}
-    assert len(properties) == 10
+    assert len(properties) == 11
 
 
 def test_dependents(systemd: FakeSystemd1, manager: Manager):
@@ -261,6 +277,24 @@ def test_a_reload_is_no_change_of_units(systemd: FakeSystemd1, manager: Manager)
     systemd.reloading(active=False)
     systemd.add("c.service")
     assert settled(manager) == [UnitChange(Change.RELOADED, None), UnitChange(Change.APPEARED, "c.service")]
+
+
+def test_results_are_told_of_the_units_that_are_asked_for(systemd: FakeSystemd1, manager: Manager):
+    """A Result= that is there for a moment only is told as well; other changes of properties are none."""
+    for name in ("web@1.service", "web.scope", "db.service"):
+        systemd.add(name)
+    manager.follow()
+    systemd.end("web@1.service", "signal")
+    assert settled(manager) == []
+    manager.follow_results(lambda name: name.startswith("web"))
+    for name in ("web@1.service", "db.service", "web.scope"):
+        systemd.end(name, "oom-kill")
+    systemd.end("web@1.service", "success")
+    assert settled(manager) == [
+        UnitChange(Change.RESULT, "web@1.service", "oom-kill"),
+        UnitChange(Change.RESULT, "web.scope", "oom-kill"),
+        UnitChange(Change.RESULT, "web@1.service", "success"),
+    ]
 
 
 def settled(manager: Manager) -> list[UnitChange]:

@@ -444,3 +444,92 @@ def test_closing(systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager)
     assert descriptors() > before
     tracker.close()
     assert descriptors() == before
+
+
+# --- runs that an OOM kill ends ---
+
+
+@pytest.fixture
+def counting(cgroups: CgroupTree) -> Iterator[Tracker]:
+    """As `tracker`, and remembers ends by an OOM kill."""
+    tracker = Tracker(lambda name: matches(name, ["web*"]), None, cgroups.root, counts_oom=True)
+    yield tracker
+    tracker.close()
+
+
+def ends(tracker: Tracker, manager: Manager, now: float) -> tuple[float, ...]:
+    """Let it learn all that has happened until `now`; the ends of web.service."""
+    manager.list_units()
+    tracker.update(manager, now=now)
+    return tracker.oom_ends("web.service")
+
+
+def test_an_oom_kill_that_ends_a_run_counts_from_the_next_run_on(
+    systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, counting: Tracker
+):
+    """While that run is there, the kill is in its own counter; each change of its state says the result again."""
+    run(systemd, cgroups, "web.service")
+    assert ends(counting, following, 1) == ()
+    systemd.end("web.service", "oom-kill")
+    assert ends(counting, following, 2) == ()
+    systemd.end("web.service", "oom-kill")
+    assert ends(counting, following, 3) == ()
+    systemd.end("web.service", "success")
+    assert ends(counting, following, 400) == (2,)
+    assert ends(counting, following, 500) == (2,)
+
+
+def test_each_of_several_runs_between_two_updates_counts(
+    systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, counting: Tracker
+):
+    run(systemd, cgroups, "web.service")
+    ends(counting, following, 1)
+    for _ in range(3):
+        systemd.end("web.service", "oom-kill")
+        systemd.restart("web.service")
+        systemd.end("web.service", "success")
+    assert ends(counting, following, 5) == (5, 5, 5)
+
+
+def test_other_ends_do_not_count_nor_do_other_units(
+    systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, counting: Tracker
+):
+    for name in ("web.service", "db.service"):
+        run(systemd, cgroups, name)
+    ends(counting, following, 1)
+    for result in ("signal", "success", "exit-code", "success"):
+        systemd.end("web.service", result)
+    for result in ("oom-kill", "success"):
+        systemd.end("db.service", result)
+    assert ends(counting, following, 5) == ()
+    assert counting.oom_ends("db.service") == ()
+
+
+def test_results_are_followed_only_where_a_policy_asks_for_them(
+    systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, tracker: Tracker
+):
+    run(systemd, cgroups, "web.service")
+    ends(tracker, following, 1)
+    for result in ("oom-kill", "success"):
+        systemd.end("web.service", result)
+    assert ends(tracker, following, 2) == ()
+    assert not following.follows_results
+    tracker.govern(lambda name: matches(name, ["web*"]), counts_oom=True)
+    ends(tracker, following, 3)
+    for result in ("oom-kill", "success"):
+        systemd.end("web.service", result)
+    assert ends(tracker, following, 4) == (4,)
+
+
+def test_ends_that_are_remembered_are_bounded(
+    systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, counting: Tracker
+):
+    run(systemd, cgroups, "web.service")
+    ends(counting, following, 1)
+    for now in range(15):
+        for _ in range(20):
+            systemd.end("web.service", "oom-kill")
+            systemd.end("web.service", "success")
+        last = ends(counting, following, now)
+    assert 100 < len(last) < 300
+    assert last[-20:] == (14,) * 20, "the latest are kept"

@@ -41,8 +41,8 @@ policies:
     budget: {actions: 3, per: 1h}
     steps:
       - {when: "workingset > 70% of limit", for: 1min, repeat: 5min, do: log}
-      - {when: "growth(anon, 10min) > 5M/min", do: {reclaim: {size: 64M, timeout: 10s}}}
-      - {when: "eta(limit) < 5min", do: {set: {MemoryHigh: 512M, MemorySwapMax: infinity}}}
+      - {when: "growth(anon, 1d) > 5M/min and age > 1h", do: {reclaim: {size: 64M, timeout: 10s}}}
+      - {when: "eta(limit) < 5min or leak(anon, 1d) > 5M/h", do: {set: {MemoryHigh: 512M, MemorySwapMax: infinity}}}
       - {when: "process.pss > 512M", do: {signal: SIGTERM, to: largest, timeout: 5s, else: kill}}
       - {when: "pressure.full.avg10 > 40%", repeat: 1h, do: {signal: SIGUSR1, to: main}}
       - {when: "swap > 1G", do: freeze}
@@ -160,6 +160,7 @@ def test_what_this_machine_has_is_asked_once(run, fake, file):
     ] == [
         ("a.yaml", "above-limit", 6, 16),
         ("b.yaml", "core-unit", 3, 13),
+        ("b.yaml", "shared-limit", 5, 16),
     ]
     assert "512.0M, the limit of web.service" in problems[0]["message"]
     assert len(fake.manager.asked) == 1

@@ -47,6 +47,7 @@ def leak(start: float, rate: float, limit: float) -> Callable[[float], dict[str,
         "unreclaimable": start + rate * minute,
         "footprint": start + rate * minute,
         "limit": limit,
+        "age": minute * 60,
     }
 
 
@@ -101,8 +102,8 @@ def others_take_the_machine(minute: float) -> dict[str, float]:
 
 
 STORIES = {
-    "A first look at any machine": Story("mail.service", 600, leak(300 * M, 1 * M, 1 * G), every=60),
-    "A leaky service": Story("api@1.service", 60, leak(300 * M, 12 * M, 1 * G)),
+    "A first look at any machine": Story("mail.service", 5400, leak(300 * M, M / 2, 4 * G), every=60),
+    "A leaky service": Story("api@1.service", 135, leak(300 * M, 12 * M, 2 * G)),
     "Forked workers": Story("celery.service", 30, one_worker_runs_away, every=2),
     "A JVM, with a heap dump before its restart": Story("app.service", 160, heap_is_full_and_buffers_leak),
     "Containers in scopes": Story("docker-3f2a81c5d09e.scope", 60, leak(100 * M, 8 * M, 512 * M)),

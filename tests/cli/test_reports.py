@@ -14,8 +14,12 @@ from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES, UNIT_NAMES
 from unitmem.measure.formulas import process_values
 from unitmem.measure.sample import UnitSample
+from unitmem.policy.state import State
+from unitmem.policyfile.reader import parse
+from unitmem.report.status import print_statuses
 from unitmem.report.unit import print_sources, print_unit
 from unitmem.report.units import SORT_FIELDS, print_units, sort_units
+from unitmem.tell.status import WatchStatus, status_document
 from unitmem.unit import Invocation, Unit
 
 K, M, G = 1 << 10, 1 << 20, 1 << 30
@@ -56,8 +60,8 @@ def sample(name: str, levels: tuple[Level, ...] = (), description: str = "", **v
 
 
 WEB_LEVELS = (
-    Level("/outer.slice/outer-inner.slice/web.service", 640 * M, 600 * M, 590 * M, 80 * M),
-    Level("/outer.slice/outer-inner.slice", 512 * M, None, 590 * M, 90 * M),
+    Level("/outer.slice/outer-inner.slice/web.service", 640 * M, 600 * M, 590 * M, 80 * M, 180 * M, 5 * M),
+    Level("/outer.slice/outer-inner.slice", 512 * M, None, 590 * M, 90 * M, 180 * M, 5 * M),
     Level("/outer.slice", None, None, 2 * G, 1 * G),
 )
 PROCESSES = (
@@ -84,6 +88,7 @@ WEB = sample(
     limit=512 * M,
     high=600 * M,
     headroom=12 * M,
+    fill=100 * 405 / 512,
     pressure_some_avg10=42.5,
     pressure_some_avg60=12.25,
     pressure_some_avg300=3.0,
@@ -228,3 +233,13 @@ def test_what_a_process_calls_itself_can_not_reach_the_terminal(render):
     text = render(print_unit, 120, MACHINE, WEB, terminal=True)
     assert "\x1b[31m" not in text
     assert r"a) b\n\x1b[31m" in text
+
+
+def test_status_names_the_level_that_is_filled_most(render):
+    text = "{policies: [{name: p, units: [web.service], steps: [{when: fill > 90%, do: log}]}]}"
+    watch = WatchStatus("web", "/etc/unitmem/web.yaml", 1.0, True, {}, [])
+    document = status_document(parse(text).file, MACHINE, State(), watch, 0.0)
+    assert document["units"][0]["fill_set_by"] == "/outer.slice/outer-inner.slice"
+    assert "\n  fill 79.1% at /outer.slice/outer-inner.slice\n" in render(
+        print_statuses, 120, [document], 0.0
+    )

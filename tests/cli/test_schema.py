@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from malformed import GOOD, MALFORMED
 
-from unitmem.measure.catalogue import MEASURES, Trait
+from unitmem.measure.catalogue import OPERANDS, Trait
 from unitmem.policy.actions import ACTIONS
 from unitmem.policy.keys import names
 from unitmem.policyfile import nodes
@@ -252,8 +252,8 @@ def test_unit_patterns_are_the_readers(text):
 
 
 def test_growth_is_of_the_measures_that_grow():
-    growing = {name for name, measure in MEASURES.items() if Trait.GROWS in measure.traits}
-    texts = {name: f"growth({name}, 10min) > 5M/min" for name in MEASURES}
+    growing = {name for name, measure in OPERANDS.items() if Trait.GROWS in measure.traits}
+    texts = {name: f"growth({name}, 10min) > 5M/min" for name in OPERANDS}
     assert {name for name, text in texts.items() if re.search(CONDITION, text)} == growing
     files = {name: FILE.format(**DEFAULTS | {"when": f'"{text}"'}) for name, text in texts.items()}
     assert {name for name, text in files.items() if is_accepted(text)} == growing

@@ -30,7 +30,7 @@ from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import UnitSample
 from unitmem.policy.condition import Bounds, Comparison, Derivation
-from unitmem.policy.trends import UnitFacts, extend
+from unitmem.policy.trends import UnitFacts, extend, extend_levels
 from unitmem.report.top import (
     SORT_FIELDS,
     GrowthTrend,
@@ -86,6 +86,7 @@ GROWTH = {
     "db@main.service": 0.0,
     "cache.service": -1023.9 * M * A_MINUTE,
     LONG: 2 * M * A_MINUTE,
+    "host": 0.0,
 }
 PHASES = {"web.service": "holding 12s/30s (web-leak, step 2)", "db@main.service": "idle (db)"}
 LOOK = Look(sample_of(*UNITS, host=HOST), GROWTH)
@@ -318,13 +319,15 @@ looks = st.lists(
 def test_the_time_to_the_limit_is_a_policys_eta(looks):
     """As soon as a policy knows one; until then the view has an estimate of its own."""
     wanted = [Comparison("limit", "<", 60.0, span=60.0, derivation=Derivation.ETA)]
-    growth_trend, trend, at = GrowthTrend(interval=2), None, 0.0
+    growth_trend, trend, levels, at = GrowthTrend(interval=2), None, {}, 0.0
     for gap, size, limit in looks:
         at += gap
         sample = unit("a.service", size, limit)
+        machine = sample_of(sample, host=Host(16 * G, available=16 * G - (size or 0)))
         trend = extend(trend, sample, wanted, at)
-        eta = UnitFacts(sample, trend, at).derived("limit", Derivation.ETA, 60.0)
-        machine = sample_of(sample)
+        levels = extend_levels(levels, machine, {"a.service": wanted}, at)
+        facts = UnitFacts(sample, trend, at, machine.host, levels)
+        eta = facts.derived("limit", Derivation.ETA, 60.0)
         shown = Look(machine, growth_trend.add(at, machine)).eta(sample)
         if eta is not None:
             assert eta == Bounds(*[inf if shown is None else shown] * 2)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
 from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.measure.catalogue import MEASURES, Dimension, Trait, with_trait
-from unitmem.policy.condition import ETA_TARGETS, Bounds, comparisons, format_value, judge, measures_of
+from unitmem.measure.catalogue import OPERANDS, Dimension
+from unitmem.policy.condition import FUNCTIONS, Bounds, comparisons, format_value, judge, measures_of
 from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.text import SPAN_UNITS
 
 M = 2**20
-GROWING = sorted(with_trait(Trait.GROWS))
 
 
 class Facts:
@@ -33,6 +33,9 @@ class Facts:
 
     def why_unknown(self, measure, derivation):
         return "not read" if derivation is None else f"no {derivation} yet"
+
+    def level(self, comparison):
+        return None
 
 
 @pytest.mark.parametrize(
@@ -139,25 +142,38 @@ rates = st.builds("{}/{}".format, sizes, st.sampled_from(SPAN_UNITS))
 
 @st.composite
 def generated(draw):
-    name = draw(st.sampled_from(sorted(MEASURES)))
-    match MEASURES[name].dimension:
+    name = draw(st.sampled_from(sorted(OPERANDS)))
+    match OPERANDS[name].dimension:
         case Dimension.SIZE:
             threshold = draw(sizes | st.builds("{}% of limit".format, st.integers(0, 200)))
         case Dimension.PERCENT:
             threshold = f"{draw(st.integers(0, 100))}%"
+        case Dimension.SPAN:
+            threshold = draw(spans)
         case _:
             threshold = f"{draw(st.integers(0, 1000))} in {draw(spans)}"
     plain = f"{name}{{}}{threshold}"
-    growth = f"growth({draw(st.sampled_from(GROWING))}, {draw(slope_spans)}){{}}{draw(rates)}"
-    eta = f"eta({draw(st.sampled_from(ETA_TARGETS))}, {draw(slope_spans)}){{}}{draw(spans)}"
+    derivation, function = draw(st.sampled_from(list(FUNCTIONS.items())))
+    threshold = draw(rates if function.dimension is Dimension.RATE else spans)
+    derived = f"{derivation}({draw(st.sampled_from(function.operands))}, {draw(slope_spans)}){{}}{threshold}"
     operator = draw(st.sampled_from([" > ", ">=", "< ", " <="]))
-    return draw(st.sampled_from([plain, growth, eta])).format(operator)
+    return draw(st.sampled_from([plain, derived])).format(operator)
 
 
 @given(generated())
 def test_what_is_spelled_reads_back_as_the_same(text):
     condition = parse_condition(text)
     assert parse_condition(str(condition)) == condition
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_function_is_read_as_its_example_and_suggested_by_it(function):
+    threshold = "5M/min" if function.dimension is Dimension.RATE else "5min"
+    read = parse_condition(f"{function.example} > {threshold}")
+    assert read.subject == function.example
+    assert read.function is function
+    with pytest.raises(ConditionError, match=re.escape(f"did you mean `{function.example}`?")):
+        parse_condition(f"{function.example.capitalize()} > {threshold}")
 
 
 # --- three values ------------------------------------------------------------------------------
@@ -283,8 +299,9 @@ def test_a_value_is_written_in_its_dimension(value, dimension, text):
     [
         ("anon > 80% of limit or not swap > 1M", {"anon", "limit", "swap"}),
         ("growth(process.pss, 10min) > 5M/min", {"process.pss"}),
-        ("eta(limit) < 5min", {"limit", "unreclaimable"}),
-        ("eta(high) < 5min and events.oom > 0 in 1h", {"high", "unreclaimable", "events.oom"}),
+        ("eta(limit) < 5min", {"limit", "unreclaimable", "fill", "host.total", "host.available"}),
+        ("eta(high) < 5min and events.oom > 0 in 1h", {"high", "unreclaimable", "fill", "events.oom"}),
+        ("slice.anon > 80% of slice.max", {"slice.anon", "slice.max"}),
     ],
 )
 def test_the_measures_of_a_condition_are_those_it_needs(text, needed):

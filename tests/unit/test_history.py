@@ -59,6 +59,17 @@ def test_a_sample_is_read_back_as_it_was(recorder, tmp_path):
     assert list(read_samples(tmp_path / FILE_NAME)) == [written]
 
 
+def test_ends_by_an_oom_kill_are_read_back_over_a_reboot_too(tmp_path):
+    """They are kept as the seconds since then, which no other boot's clock moves."""
+    for boot, clock, realtime in (("one", 500.0, 1000.0), ("two", 8.0, 1100.0)):
+        recorder = Recorder(tmp_path, boot)
+        unit = replace(sample(clock).units["a.service"], oom_ends=(clock - 4.5, clock - 1))
+        recorder.tick(Sample(clock, {"a.service": unit}), realtime, [])
+        recorder.close()
+    read = [(each.at, each.units["a.service"].oom_ends) for each in read_samples(tmp_path / FILE_NAME)]
+    assert read == [(500.0, (495.5, 499.0)), (600.0, (595.5, 599.0))]
+
+
 def test_only_what_is_wanted_or_always_kept_is_written(recorder, tmp_path):
     recorder.tick(sample(1.0, anon=3, sock=4, file=5), 1000.0, ["sock"])
     (read,) = read_samples(tmp_path / FILE_NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,13 +11,14 @@ from hypothesis import strategies as st
 from samples import sample_of
 
 from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policyfile import nodes
 from unitmem.policyfile.reader import parse
 from unitmem.policyfile.warnings import ignores
 from unitmem.simulate.lint import CODES, LintCode, review
 from unitmem.simulate.lint_budgets import BudgetCode
-from unitmem.unit import StartLimit, Unit
+from unitmem.unit import Invocation, StartLimit, Unit
 
 M, G = 1 << 20, 1 << 30
 
@@ -36,6 +38,19 @@ HERE = sample_of(
     loaded("journal-helper.service", G, "systemd-journald.service runs in it"),
     loaded("web@1.service", 512 * M),
     loaded("web@2.service", G),
+    host=host(swap=0),
+)
+SLICE = Level("/web.slice", max=512 * M)
+SHARED = sample_of(
+    *(
+        replace(
+            loaded(name, min(limit or G, 512 * M)),
+            invocation=Invocation(name, None, 1),
+            levels=(Level(f"/web.slice/{name}", max=limit), SLICE),
+        )
+        for name, limit in (("web@1.service", None), ("web@2.service", G), ("small.service", 256 * M))
+    ),
+    replace(loaded("top.service", 512 * M), levels=(Level("/top.service"), Level("/", max=512 * M))),
     host=host(swap=0),
 )
 SWAP = sample_of(*HERE.units.values(), host=host(swap=G))
@@ -90,6 +105,11 @@ DOUBTFUL = {
         HERE,
         ("above-limit", 5, 16),
     ),
+    "a share of the limit of a slice": (
+        steps('when: "pss > 1M or not anon <= 80% of limit", do: log', units="web@*.service"),
+        SHARED,
+        ("shared-limit", 5, 16),
+    ),
     "less than nothing": (steps('when: "anon < 0B", do: log'), HERE, ("never-true", 5, 16)),
     "more than all the time": (
         steps('when: "pressure.full.avg10 > 100%", do: log'),
@@ -124,9 +144,19 @@ DOUBTFUL = {
         ("page-cache", 5, 16),
     ),
     "a slope of page cache": (
-        steps('when: "growth(current, 10min) > 5M/min", do: stop'),
+        steps('when: "growth(current, 1d) > 5M/min", do: stop'),
         HERE,
         ("page-cache", 5, 16),
+    ),
+    "a signal by a short slope": (
+        steps('when: "growth(anon, 23h) > 5M/min", do: {signal: SIGHUP}'),
+        HERE,
+        ("short-span", 5, 16),
+    ),
+    "a stop by a short slope of an old run": (
+        steps('when: "swap > 1G and anon > 1G or leak(anon, 1h) > 5M/min and age > 1d", for: 1s, do: stop'),
+        HERE,
+        ("short-span", 5, 16),
     ),
     "harsher with more time left": (
         steps('when: "eta(limit) < 1min", do: log', 'when: "eta(limit) < 5min", do: stop'),
@@ -310,9 +340,35 @@ DOUBTFUL = {
 
 FINE = {
     "less than all of the limit": (steps('when: "anon > 99% of limit", do: log'), HERE),
+    "the slice is looked at too": (
+        steps('when: "fill > 90% and anon > 30% of limit", do: log', units="web@*.service"),
+        SHARED,
+    ),
+    "the slice is looked at by name": (
+        steps('when: "slice.anon > 80% of slice.max or anon > 30% of limit", do: log', units="web@*.service"),
+        SHARED,
+    ),
+    "the slice is governed too": (steps('when: "anon > 80% of limit", do: log', units="web*"), SHARED),
+    "a limit of its own, below that of the slice": (
+        steps('when: "anon > 80% of limit", do: log', units="small.service"),
+        SHARED,
+    ),
+    "the limit of a container": (steps('when: "anon > 80% of limit", do: log', units="top.service"), SHARED),
+    "less than the limit of a slice": (
+        steps('when: "anon < 80% of limit", do: log', units="web@*.service"),
+        SHARED,
+    ),
     "process sizes may be above the limit": (steps('when: "pss > 110% of limit", do: log'), HERE),
     "a slope that falls": (steps('when: "growth(anon, 10min) < 0M/min", do: log'), HERE),
-    "a stop by a slope": (steps('when: "growth(anon, 10min) > 5M/min", do: stop'), HERE),
+    "a stop by a slope": (steps('when: "growth(anon, 1d) > 5M/min", do: stop'), HERE),
+    "a stop by a leak": (steps('when: "leak(anon, 1d) > 5M/h and age > 3d", do: stop'), HERE),
+    "a stop by a short slope at a level": (
+        steps('when: "growth(anon, 10min) > 5M/min and anon > 1G", for: 1s, do: stop'),
+        HERE,
+    ),
+    "a short slope is told": (steps('when: "leak(anon, 1h) > 5M/min", do: log'), HERE),
+    "a stop by a short slope that falls": (steps('when: "growth(anon, 1h) < 0B/h", do: stop'), HERE),
+    "a stop by age": (steps('when: "age > 7d", do: stop'), HERE),
     "a stop by what is left of time": (steps('when: "eta(limit) < 5min", do: stop'), HERE),
     "harsher as time runs out": (
         steps('when: "eta(limit) < 5min", do: log', 'when: "eta(limit) < 1min", do: stop'),
@@ -321,7 +377,7 @@ FINE = {
     "harsher by a slope over another span": (
         steps(
             'when: "growth(anon, 10min) > 5M/min", do: log',
-            'when: "growth(anon, 1h) > 1M/min", do: stop',
+            'when: "growth(anon, 1d) > 1M/min", do: stop',
         ),
         HERE,
     ),

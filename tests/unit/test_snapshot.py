@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from unitmem.kernel.cgroup import Cgroup
+from unitmem.kernel.host import Host
+from unitmem.measure.collect import collect
 from unitmem.measure.snapshot import sample_units
 from unitmem.unit import Unit
 
@@ -60,3 +64,20 @@ def test_an_ancestor_that_was_seen_is_not_read_again(tree):
         tree.add("/s.slice", {"memory.max": 8192})
         assert cgroup.read(seen=seen).levels == levels
         assert cgroup.read().levels[1].max == 8192
+
+
+@pytest.mark.parametrize(("up_since", "at", "age"), [(5.0, 65.0, 60), (65.1, 65.0, 0), (None, 65.0, None)])
+def test_age_is_counted_from_when_the_run_came_up(tree, up_since, at, age):
+    tree.add("/a.service")
+    with Cgroup("/a.service", tree.root) as cgroup:
+        sample = collect(Unit("a.service", up_since=up_since), cgroup, Host(2**30), (), at=at)
+    assert sample.values.get("age") == age
+    assert ("age" in sample.unknown) == (age is None)
+
+
+def test_looking_again_at_the_files_alone_tells_no_age(tree, proc):
+    """The run may be another one than the one that the manager described."""
+    (proc.root / "meminfo").write_text("MemTotal: 1024 kB\n")
+    tree.add("/s.slice/a.service", {"memory.current": 1})
+    sample = sample_units([replace(UNITS[0], up_since=1.0)], cgroups=tree.root, proc=proc.root)
+    assert "age" in sample.units["a.service"].unknown

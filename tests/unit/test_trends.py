@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from itertools import pairwise
-from math import inf
+from math import exp, inf, pi, sin
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from unitmem.policy.trends import (
     MAX_EXCESS,
     MIN_POINTS,
     NOT_YET_WATCHED,
+    PARTS,
     POINTS_A_SPAN,
     RESOLUTION,
     UnitFacts,
@@ -26,7 +29,7 @@ from unitmem.unit import Invocation, Unit
 
 M = 2**20
 RUN = Invocation("web.service", "1" * 32, 7)
-GROWTH, ETA, INCREASE = Derivation.GROWTH, Derivation.ETA, Derivation.INCREASE
+GROWTH, ETA, INCREASE, LEAK = Derivation.GROWTH, Derivation.ETA, Derivation.INCREASE, Derivation.LEAK
 
 
 def sampled(invocation=RUN, **values):
@@ -234,6 +237,143 @@ def test_what_no_condition_needs_any_longer_is_forgotten():
     assert extend(trend, ticks[-1][1], other, 100).points == {}
 
 
+# --- the slope of the floor ----------------------------------------------------------------------
+
+HOUR, DAY = 3600.0, 86400.0
+
+
+def noise(height):
+    """A function of time with values around 0, always the same."""
+    seeded = random.Random(7)
+    return lambda at: seeded.gauss(0, height)
+
+
+def saw(period, height):
+    return lambda at: height * (at % period) / period
+
+
+def wave(period, height):
+    return lambda at: height * sin(2 * pi * at / period)
+
+
+def slopes_of(what, span, until, every=300, derivation="leak", **values):
+    """(time, MiB an hour) at every tick at which it is known, of a run that is watched from its start on."""
+    wanted = list(comparisons(parse_condition(f"{derivation}(anon, {span:g}s) > 1M/h")))
+    trend, found = None, []
+    for at in range(0, int(until) + 1, every):
+        unit = sampled(anon=what(at) * M, **{name: value(at) for name, value in values.items()})
+        trend = extend(trend, unit, wanted, at)
+        derived = UnitFacts(unit, trend, at).derived("anon", Derivation(derivation), span)
+        if derived is not None:
+            found.append((at, derived.low / M * HOUR))
+    return found
+
+
+NOISE = {height: noise(height) for height in (100, 200)}
+FLAT = {
+    "a collector's sawtooth": (lambda at: 300 + saw(37 * 60, 200)(at), DAY),
+    "one that is longer than a part": (lambda at: 300 + saw(6 * HOUR, 200)(at), DAY),
+    "a daily wave": (lambda at: 500 + wave(DAY, 300)(at), DAY),
+    "a daily wave in a longer span": (lambda at: 500 + wave(DAY, 300)(at), 2 * DAY),
+    "a warm-up": (lambda at: 2000 * (1 - exp(-at / (3 * HOUR))), DAY),
+    "a warm-up with a collector": (lambda at: (800 + saw(1800, 200)(at)) * (1 - exp(-at / HOUR)), DAY),
+    "a noisy database": (lambda at: 2000 + NOISE[200](at), DAY),
+    "steps of a batch, given back": (lambda at: 300 + (400 if at % (4 * HOUR) > HOUR else 0), DAY),
+    "shrinking": (lambda at: 3000 - 5 * at / HOUR, DAY),
+    "level": (lambda at: 300, DAY),
+}
+LEAKS = {
+    "steady": (lambda at: 300 + 5 * at / HOUR, DAY),
+    "steady, in an hour": (lambda at: 300 + 5 * at / HOUR, 2 * HOUR),
+    "slow, under noise": (lambda at: 2000 + 5 * at / HOUR + abs(NOISE[100](at)), DAY),
+    "under a collector's sawtooth": (lambda at: 300 + 5 * at / HOUR + saw(37 * 60, 200)(at), DAY),
+}
+
+
+@pytest.mark.parametrize(("what", "span"), FLAT.values(), ids=FLAT)
+def test_what_does_not_leak_has_no_leak(what, span):
+    found = slopes_of(what, span, 3 * span)
+    assert found
+    assert max(leak for _, leak in found) < 1  # MiB an hour; what is left of a warm-up
+
+
+@pytest.mark.parametrize(("what", "span"), LEAKS.values(), ids=LEAKS)
+def test_a_leak_is_seen_at_each_look_and_for_what_it_is(what, span):
+    found = slopes_of(what, span, 3 * span, every=60)
+    assert found[0][0] == 2 * span
+    assert [leak for _, leak in found] == pytest.approx([5] * len(found), rel=0.1)
+
+
+@pytest.mark.parametrize("what", ["a collector's sawtooth", "a daily wave", "a noisy database"])
+def test_growth_takes_for_a_leak_what_leak_does_not(what):
+    assert max(growth for _, growth in slopes_of(FLAT[what][0], HOUR, 3 * DAY, 60, "growth")) > 30
+
+
+def test_a_wave_that_is_longer_than_the_span_looks_like_a_leak():
+    assert max(leak for _, leak in slopes_of(FLAT["a daily wave"][0], 6 * HOUR, 3 * DAY)) > 30
+
+
+@pytest.mark.parametrize(
+    ("age", "known_from"),
+    [
+        (lambda at: at, 2 * HOUR),
+        (lambda at: at + 10 * DAY, HOUR),  # an old run: once its span was watched
+        (lambda at: at + 0.75 * HOUR, 1.25 * HOUR),
+        (lambda at: None, 2 * HOUR),  # it is at least as old as it was watched
+    ],
+)
+def test_a_leak_is_known_once_the_run_is_twice_the_span_old_and_its_span_was_watched(age, known_from):
+    found = slopes_of(lambda at: 300 + at / HOUR, HOUR, 3 * HOUR, every=30, age=age)
+    assert found[0][0] == known_from
+    assert len(found) == (3 * HOUR - known_from) / 30 + 1  # and at each look from then on
+
+
+def test_a_leak_that_is_not_known_yet_says_so():
+    _, facts = watched("leak(anon, 1h) > 1M/h", growing(range(0, 60, 2)))
+    assert facts.derived("anon", LEAK, HOUR) is None
+    assert facts.why_unknown("anon", LEAK) == NOT_YET_WATCHED
+    _, facts = watched("leak(anon, 1h) > 1M/h", [(0, sampled(anon=None))])
+    assert facts.why_unknown("anon", LEAK) == "gone blind"
+
+
+def test_after_a_gap_a_leak_is_unknown_until_its_span_is_covered_again():
+    """Not 0: a part in which nobody looked may have had the lowest floor, or the highest."""
+    part = HOUR / PARTS
+    times = [at for at in range(0, int(5 * HOUR), 30) if not 3 * HOUR <= at < 3 * HOUR + part]
+    wanted = list(comparisons(parse_condition("leak(anon, 1h) > 1M/h")))
+    trend, known = None, {}
+    for at in times:
+        unit = sampled(anon=300 * M + at)
+        trend = extend(trend, unit, wanted, at)
+        known[at] = UnitFacts(unit, trend, at).derived("anon", LEAK, HOUR) is not None
+    blind = [at for at, is_known in known.items() if not is_known and at >= 2 * HOUR]
+    assert (min(blind), max(blind)) == (3 * HOUR + part, 4 * HOUR + part - 30)
+    assert all(not is_known for at, is_known in known.items() if min(blind) <= at <= max(blind))
+
+
+def test_a_short_gap_leaves_a_leak_known():
+    part = HOUR / PARTS
+    ticks = [at for at in range(0, int(3 * HOUR), 30) if not 2.5 * HOUR <= at < 2.5 * HOUR + part - 60]
+    _, facts = watched("leak(anon, 1h) > 1B/h", [(at, sampled(anon=300 * M + at)) for at in ticks])
+    assert facts.derived("anon", LEAK, HOUR).low == pytest.approx(1, rel=0.1)
+
+
+def test_a_leak_costs_no_more_over_a_long_span_than_over_a_short_one():
+    ticks = [(at, sampled(anon=300 * M + at)) for at in range(0, 20000, 2)]
+    trend, _ = watched("leak(anon, 1h) > 1M/h", ticks)
+    (floors,) = trend.floors.values()
+    assert len(floors) <= PARTS + 1
+    assert not trend.points
+
+
+def test_another_run_has_no_leak_of_the_one_before():
+    ticks = [(at, sampled(anon=300 * M + M * at)) for at in range(0, 8000, 30)]
+    other = Invocation("web.service", "2" * 32, 8)
+    trend, facts = watched("leak(anon, 1h) > 1M/h", [*ticks, (8000, sampled(other, anon=900 * M, age=DAY))])
+    assert facts.derived("anon", LEAK, HOUR) is None
+    assert trend.floors == {("anon", HOUR): ((8000, 900 * M),)}
+
+
 # --- the time that is left ---------------------------------------------------------------------
 
 
@@ -307,6 +447,43 @@ def counted(counts):
 def test_an_increase_is_counted_from_the_start_of_its_span(counts, expected):
     _, facts = watched("events.oom > 0 in 1min", counted(counts))
     assert facts.derived("events.oom", INCREASE, 60.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "counts", "expected"),
+    [
+        (30, [(0, 5)], Bounds(5, 5)),  # all of a young run's events are within the span
+        (60, [(0, 5)], Bounds(5, 5)),
+        (61, [(0, 5)], Bounds(0, 5)),
+        (None, [(0, 5)], Bounds(0, 5)),
+        (30, [(0, 0), (10, 3)], Bounds(3, 3)),
+        (1000, [(0, 5), (60, 7)], Bounds(2, 2)),
+    ],
+)
+def test_a_run_that_is_younger_than_the_span_has_all_of_its_events_within_it(age, counts, expected):
+    ticks = [(at, sampled(events_oom=count, age=age)) for at, count in counts]
+    _, facts = watched("events.oom > 0 in 1min", ticks)
+    assert facts.derived("events.oom", INCREASE, 60.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "ends", "expected"),
+    [
+        (0, (), Bounds(0, 0)),
+        (1, (), Bounds(1, 1)),
+        (0, (950.0, 960.0, 999.0), Bounds(3, 3)),
+        (2, (950.0,), Bounds(3, 3)),
+        (0, (940.0, 100.0), Bounds(0, 0)),  # longer ago than the span
+        (None, (950.0,), None),
+    ],
+)
+def test_runs_that_an_oom_kill_ended_count_one_each(own, ends, expected):
+    at = 1000.0
+    known = {} if own is None else {"events.oom_kill": own}
+    unit = replace(sampled(), values={"age": 5.0, "events.oom": 0, **known}, oom_ends=ends)
+    _, facts = watched("events.oom_kill > 2 in 1min", [(at, unit)])
+    assert facts.derived("events.oom_kill", INCREASE, 60.0) == expected
+    assert facts.derived("events.oom", INCREASE, 60.0) == Bounds(0, 0)  # and count as no other event
 
 
 def test_only_changes_of_counts_are_kept():

@@ -71,7 +71,7 @@ def top_units(
     """Watch units and their memory live.
 
     Units are meant as in `unitmem list`; keys sort and filter the table. GROW/MIN is the growth of memory that can't be
-    reclaimed over the last minute of this view, TO LIMIT when that memory meets the limit at that pace, and PHASE how far a
+    reclaimed over the last minute of this view, TO LIMIT when the first limit is met at that pace, and PHASE how far a
     running `unitmem watch` is with the unit's steps. ? shows the keys; Enter opens a unit's processes.
 
     Where stdin or stdout is no terminal, it prints one table, or as many as --iterations says.

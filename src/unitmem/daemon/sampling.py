@@ -9,7 +9,7 @@ from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
 from unitmem.manager.tracker import Tracked, Tracker
-from unitmem.measure.collect import collect, resolve
+from unitmem.measure.collect import SliceValues, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.engine import is_undecided
@@ -39,13 +39,15 @@ def take_sample(
     machine = host_values(host)
     units = {}
     seen: dict[str, Level] = {}
+    slices: dict[str, SliceValues] = {}
     for tracked, cgroup in tracker.present():
         alive()
         name = tracked.unit.name
         governing = tuple(policy for policy in policies if policy.governs(tracked.unit))
         try:
-            unit = collect(tracked.unit, cgroup, host, wanted_measures(governing), seen=seen)
-            unit = replace(unit, protected=tracked.protected)
+            wanted = wanted_measures(governing)
+            unit = collect(tracked.unit, cgroup, host, wanted, seen=seen, slices=slices, at=now)
+            unit = replace(unit, protected=tracked.protected, oom_ends=tracker.oom_ends(name))
             if is_undecided(governing, unit, state, now, machine):
                 unit = resolve(unit)
         except CgroupGoneError:

@@ -25,6 +25,7 @@ from unitmem.kernel.cgroup import Cgroup
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
+from unitmem.measure.catalogue import OOM_KILLS
 from unitmem.measure.collect import list_few, measure_largest
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, gravest_first
@@ -84,7 +85,13 @@ class Watch:
         """The actions that are under way."""
         self.selector = selectors.DefaultSelector()
         """What wakes the loop; the manager's signals are registered."""
-        self.tracker = Tracker(self._governs, world.own_cgroup(), world.cgroup_root, self.file.names)
+        self.tracker = Tracker(
+            self._governs,
+            world.own_cgroup(),
+            world.cgroup_root,
+            self.file.names,
+            counts_oom=OOM_KILLS in self.file.measures,
+        )
         self.world = world
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
@@ -150,7 +157,7 @@ class Watch:
         manager = self.connection.reach(now)
         if manager is not None:
             try:
-                self.tracker.update(manager, self._alive)
+                self.tracker.update(manager, self._alive, now)
             except BusLostError as error:
                 self.connection.lose(error, now)
             else:
@@ -197,7 +204,7 @@ class Watch:
             self._is_loaded = True
             self.state = carry_over(self.state, self.file.policies, checked.file.policies, now)
             self.file = checked.file
-            self.tracker.govern(self._governs, self.file.names)
+            self.tracker.govern(self._governs, self.file.names, counts_oom=OOM_KILLS in self.file.measures)
             self._tell_warnings(checked)
             self._reporter.say(Priority.NOTICE, f"{self.path} is loaded: {_summary(self.file.policies)}")
         self.world.notify(ready=1)

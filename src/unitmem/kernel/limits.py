@@ -65,6 +65,24 @@ def tightest_high(levels: Sequence[Level]) -> int | None:
     return min((level.high for level in levels if level.high is not None), default=None)
 
 
+def fullest(levels: Sequence[Level], total: int | None, available: int | None) -> tuple[float, str] | None:
+    """Return (percent, owner) of the level that is filled most with what can't be reclaimed; None if one is unknown.
+
+    A level is a cgroup with a memory.max, from the unit up, or the machine, whose owner is `host`. Of equal ones it is
+    the innermost.
+    """
+    if not total or available is None:
+        return None
+    filled = []
+    for level in levels:
+        if level.max is not None:
+            if level.unreclaimable is None:
+                return None
+            # a memory.max of 0 lets nothing in
+            filled.append((100.0 * level.unreclaimable / level.max if level.max else 100.0, level.path))
+    return max([*filled, (100.0 * max(0, total - available) / total, "host")], key=lambda level: level[0])
+
+
 def headroom(levels: Sequence[Level], host: Host) -> int | None:
     """Return the bytes that the unit can still allocate below every limit and in the machine; at least 0.
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from pystemd import daemon as sd_daemon
 from pystemd.dbusexc import DBusBaseError
-from pystemd.dbuslib import DBus, DBusAddress, apply_signature, path_encode
+from pystemd.dbuslib import DBus, DBusAddress, apply_signature, path_decode, path_encode
 
 from unitmem.errors import (
     BusError,
@@ -50,6 +50,7 @@ _MANAGER_PATH = b"/org/freedesktop/systemd1"
 _UNIT_PATH = b"/org/freedesktop/systemd1/unit"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 _UNIT = b"org.freedesktop.systemd1.Unit"
+_PROPERTIES = b"org.freedesktop.DBus.Properties"
 _BUS = b"org.freedesktop.DBus"
 _BUS_PATH = b"/org/freedesktop/DBus"
 
@@ -87,6 +88,8 @@ class Change(StrEnum):
     JOB_DONE = "JobRemoved"
     RELOADED = "Reloading"
     """The manager has reloaded its unit files; all that was known about units may be stale."""
+    RESULT = "PropertiesChanged"
+    """Result= of a unit, which is told only where `Manager.follow_results` asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ class UnitChange:
 
     change: Change
     unit: str | None
+    result: str | None = None
+    """Result= for RESULT: `success`, `oom-kill`, …"""
 
 
 class Manager:
@@ -126,6 +131,8 @@ class Manager:
         self._open = True
         self.lost: BusLostError | None = None
         """The error of the last call, if it got no answer: further calls may time out as well."""
+        self.follows_results = False
+        """Whether `follow_results` was called."""
         self._signals: deque[tuple[bytes, bytes, Any]] = deque()
         self._owner: bytes | None = None
         self._reloading = False
@@ -182,6 +189,8 @@ class Manager:
                 sub_state=text_of(self._property(path, _UNIT, "SubState", "s")),
                 invocation_id=hex_of(self._property(path, _UNIT, "InvocationID", "ay")),
             )
+            if unit.active_state not in ("inactive", "failed"):
+                unit = replace(unit, up_since=self._up_since(path, unit.active_state))
         if unit.name != name:
             unit = replace(unit, aliases=(name,))
         # one whose file was deleted runs on, and is not found either
@@ -199,6 +208,12 @@ class Manager:
             main_pid=(self._property(path, interface, "MainPID", "u") or None) if is_service else None,
             control_pid=(self._property(path, interface, "ControlPID", "u") or None) if has_control else None,
         )
+
+    def _up_since(self, path: bytes, state: str) -> float | None:
+        # while it starts, it last became active in another run, if ever
+        entered = "InactiveExit" if state == "activating" else "ActiveEnter"
+        microseconds = self._property(path, _UNIT, f"{entered}TimestampMonotonic", "t")
+        return microseconds / 1_000_000 if microseconds else None
 
     def dependents(self, name: str) -> dict[str, tuple[str, ...]]:
         """Return the units that stop with `name`, and those that start it, by the property of `name` that lists them.
@@ -262,11 +277,33 @@ class Manager:
             self._signals.append((message.get_sender(), message.get_member(), message.body))
 
         self._callbacks.append(receive)  # libsystemd keeps no reference
-        for change in Change:
+        for change in (each for each in Change if each is not Change.RESULT):
             with self._asking(f"following {change}") as bus:
                 bus.match_signal(_SERVICE, _MANAGER_PATH, _MANAGER, change.value.encode(), receive)
         self._owner = self._name_owner()
         self._call(_MANAGER_PATH, _MANAGER, "Subscribe")
+
+    def follow_results(self, is_wanted: Callable[[str], bool]) -> None:
+        """Have `changes()` return Result= as well, at each change of a unit's state, of units that `is_wanted` accepts.
+
+        A unit that is restarted has its former result for a moment only, so reading it later is too late.
+
+        Raises:
+            BusLostError: the connection is dead.
+            BusError: refused.
+        """
+
+        def receive(message: Any, error: Any = None, userdata: Any = None) -> None:  # noqa: ARG001
+            path = message.get_path()
+            name = text_of(path_decode(path, _UNIT_PATH)) if path.startswith(_UNIT_PATH) else ""
+            if name and is_wanted(name):
+                message.process_reply(False)
+                self._signals.append((message.get_sender(), message.get_member(), (name, message.body)))
+
+        self._callbacks.append(receive)
+        with self._asking(f"following {Change.RESULT}") as bus:
+            bus.match_signal(_SERVICE, None, _PROPERTIES, Change.RESULT.value.encode(), receive)
+        self.follows_results = True
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when a signal has arrived; call `changes()` before each wait as well.
@@ -320,6 +357,11 @@ class Manager:
             if self._reloading:
                 return
         elif self._reloading and change in (Change.APPEARED, Change.VANISHED):
+            return
+        if change is Change.RESULT:
+            name, (_, properties, _) = body
+            if "Result" in (changed := {text_of(key): properties[key] for key in properties}):
+                yield UnitChange(change, name, text_of(changed["Result"]))
             return
         yield UnitChange(change, _unit_of(change, body))
 
@@ -592,7 +634,7 @@ def _unit_of(change: Change, body: Any) -> str | None:
             return text_of(body[0])
         case Change.JOB_QUEUED | Change.JOB_DONE:
             return text_of(body[2])
-        case Change.RELOADED:
+        case Change.RELOADED | Change.RESULT:
             return None
 
 

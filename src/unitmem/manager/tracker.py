@@ -7,6 +7,7 @@ its cgroup before its job is done, and may leak by then: while a job runs, its u
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from unitmem.kernel.memory_events import MemoryEvents
 from unitmem.manager.systemd import Change, Manager
 from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, matches, protection, unit_kind
 
+_MOST_ENDS, _MOST_UNITS = 256, 1000
+"""The most ends by an OOM kill that are remembered of a unit, and the most units of which any are."""
 _IN_TRANSITION = frozenset({"activating", "deactivating", "reloading", "maintenance"})
 
 
@@ -40,6 +43,7 @@ class Tracker:
         own_cgroup: the cgroup path of this process, whose unit and slices are protected.
         root: where cgroup v2 is mounted.
         names: units of interest that are named exactly: one that isn't listed may be an alias.
+        counts_oom: whether to remember the runs that an OOM kill ended, for `oom_ends`.
     """
 
     def __init__(
@@ -48,8 +52,13 @@ class Tracker:
         own_cgroup: str | None,
         root: Path = CGROUP_ROOT,
         names: Collection[str] = (),
+        *,
+        counts_oom: bool = False,
     ) -> None:
         self.events = MemoryEvents()
+        self._counts_oom = counts_oom
+        self._oom_killed: dict[str, float] = {}
+        self._oom_ends: dict[str, deque[float]] = {}
         self._governs = governs
         self._names = frozenset(names)
         self._aliases: dict[str, str] = {}
@@ -73,9 +82,12 @@ class Tracker:
         self._units.clear()
         self.events.close()
 
-    def govern(self, governs: Callable[[str], bool], names: Collection[str] = ()) -> None:
-        """Take an interest in other units from the next update on."""
+    def govern(
+        self, governs: Callable[[str], bool], names: Collection[str] = (), *, counts_oom: bool = False
+    ) -> None:
+        """Take an interest in other units from the next update on; the arguments are those of the class."""
         self._governs = governs
+        self._counts_oom = counts_oom
         self._names = frozenset(names)
         self._aliases = {alias: name for alias, name in self._aliases.items() if alias in names}
         self._must_list = True
@@ -84,18 +96,28 @@ class Tracker:
         """List the units anew at the next update, since signals were missed."""
         self._must_list = True
 
-    def update(self, manager: Manager, alive: Callable[[], None] = lambda: None) -> None:
+    def update(
+        self, manager: Manager, alive: Callable[[], None] = lambda: None, now: float | None = None
+    ) -> None:
         """Update the units by the manager's signals since the last call.
 
         Args:
             manager: the connected manager.
             alive: called before each unit, since describing all units of a big machine takes long.
+            now: the time, for `oom_ends`.
 
         Raises:
             BusLostError: no answer; the units stay as they were, and `resume` is due.
         """
+        if self._counts_oom and not manager.follows_results:
+            with _refusals_ignored():
+                manager.follow_results(self._counts_oom_of)
         for change in manager.changes():
             name = change.unit
+            if change.change is Change.RESULT:
+                if name is not None and now is not None:
+                    self._note_result(name, change.result, now)
+                continue
             if change.change is Change.RELOADED:
                 self._must_list = True
             if name is None:
@@ -144,6 +166,10 @@ class Tracker:
         """Return the units that may run although they are not `present`."""
         return frozenset((self._stale - self._units.keys()) | self.unopened.keys())
 
+    def oom_ends(self, name: str) -> tuple[float, ...]:
+        """Return the times of the OOM kills that ended earlier runs of that unit, as far as they were seen."""
+        return tuple(self._oom_ends.get(name, ()))
+
     def find(self, name: str) -> Tracked | None:
         return self._units.get(name)
 
@@ -161,6 +187,20 @@ class Tracker:
 
     def _is_governed(self, name: str) -> bool:
         return self._governs(name) or name in self._aliases.values()
+
+    def _counts_oom_of(self, name: str) -> bool:
+        return self._counts_oom and self._is_governed(name)
+
+    def _note_result(self, name: str, result: str | None, now: float) -> None:
+        """Note an end by an OOM kill once the next run begins: until then the kill is in the run's own counter."""
+        if result == "oom-kill":
+            self._oom_killed.setdefault(name, now)
+        elif name in self._oom_killed:
+            at = self._oom_killed.pop(name)
+            self._oom_ends.setdefault(name, deque(maxlen=_MOST_ENDS)).append(at)
+        for noted in (self._oom_killed, self._oom_ends):
+            if len(noted) > _MOST_UNITS:
+                del noted[next(iter(noted))]
 
     def _unknown_names(self) -> set[str]:
         """Return the names that are neither those of known units nor known as aliases."""

@@ -6,13 +6,13 @@ A measure is one entry here. Conditions, tables, metrics, the history and warnin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, Flag, StrEnum, auto
 
 from unitmem.kernel.cgroup import EVENT_KINDS, CgroupReading
 from unitmem.kernel.files import PRESSURE_KINDS, PRESSURE_WINDOWS
 from unitmem.kernel.host import Host
-from unitmem.kernel.limits import headroom, tightest_high, tightest_limit
+from unitmem.kernel.limits import fullest, headroom, tightest_high, tightest_limit
 
 
 class Dimension(StrEnum):
@@ -28,9 +28,10 @@ class Dimension(StrEnum):
 
 
 class Scope(Enum):
-    """The scope of a measure: a unit, its processes, the largest of them, or the host."""
+    """The scope of a measure: a unit, its slice, its processes, the largest of them, or the host."""
 
     UNIT = "unit"
+    SLICE = "the nearest slice around the unit"
     PROCESSES = "the unit's processes, summed"
     LARGEST = "the unit's largest process"
     HOST = "host"
@@ -66,7 +67,7 @@ class Measure:
     dimension: Dimension
     scope: Scope
     source: str
-    """The kernel's files that it is read from, separated by commas."""
+    """The kernel's files that it is read from, or the manager's property, separated by commas."""
     formula: str
     """The formula as text, on one line."""
     value: Callable[[CgroupReading, Host], float | None] | None = None
@@ -91,7 +92,8 @@ class Measure:
 _SIZE, _PERCENT, _COUNT = Dimension.SIZE, Dimension.PERCENT, Dimension.COUNT
 _STAT = "memory.stat"
 _USE = Trait.GROWS | Trait.BOUNDED
-_OTHER_FORMS = (_STAT, "memory.events", "memory.pressure", "/proc/meminfo")
+_MANAGER = "ActiveEnterTimestampMonotonic"
+_OTHER_FORMS = (_STAT, "memory.events", "memory.pressure", "/proc/meminfo", _MANAGER)
 _NO_LIMIT = "the unit has no limit of its own"
 
 
@@ -211,11 +213,30 @@ def _measures() -> Iterator[Measure]:
         Trait.LIMIT | Trait.SCARCE,
         "what is used below a limit, or MemAvailable, can't be read",
     )
+    yield Measure(
+        "fill",
+        Dimension.PERCENT,
+        unit,
+        "memory.max, memory.current, memory.stat, /proc/meminfo",
+        "the most of unreclaimable / max of the unit and of each ancestor, and (MemTotal − MemAvailable) / MemTotal",
+        _fill,
+        Trait.LIMIT | Trait.RECORDED,
+        "what can't be reclaimed below a limit, or MemAvailable, can't be read",
+    )
     for kind in PRESSURE_KINDS:
         for window in PRESSURE_WINDOWS:
             yield _pressure(kind, window)
     for event in EVENT_KINDS:
         yield _event(event)
+    yield Measure(
+        "age",
+        Dimension.SPAN,
+        unit,
+        _MANAGER,
+        "how long this run of the unit has been up",
+        traits=Trait.FIXED | Trait.RECORDED,
+        absent="the service manager doesn't say since when it is active",
+    )
     yield from _of_processes("pss", "/proc/PID/smaps_rollup", "Pss")
     yield from _of_processes("rss", "/proc/PID/statm", "resident", Trait.NONE)
     yield from _of_processes(
@@ -278,6 +299,11 @@ def _workingset(unit: CgroupReading, _: Host) -> float | None:
     return None if unit.current is None or inactive is None else max(0, unit.current - inactive)
 
 
+def _fill(unit: CgroupReading, host: Host) -> float | None:
+    level = fullest(unit.levels, host.total, host.available)
+    return None if level is None else level[0]
+
+
 def _kernel(stat: Mapping[str, int]) -> int | None:
     # `kernel` is there since Linux 5.18. A kernel may charge a part that it doesn't show, as page tables before 5.11
     if "kernel" in stat:
@@ -328,7 +354,21 @@ COUNTER_FILES = tuple(
     {file: None for measure in CGROUP_MEASURES for file in measure.files if file not in _OTHER_FORMS}
 )
 """The one-value files that measures are read from."""
-EVENT_NAMES = tuple(measure.name for measure in CGROUP_MEASURES if measure.dimension is Dimension.COUNT)
+SLICE_PREFIX = "slice."
+_NOT_OF_SLICES = Trait.BOUNDED | Trait.RECORDED  # what bounds the unit doesn't bound the others in its slice
+SLICE_MEASURES = tuple(
+    replace(
+        measure, name=SLICE_PREFIX + measure.name, scope=Scope.SLICE, traits=measure.traits & ~_NOT_OF_SLICES
+    )
+    for measure in CGROUP_MEASURES
+    if measure.value is not None
+)
+"""The measures of the nearest slice around a unit, such as `slice.anon`."""
+OPERANDS: Mapping[str, Measure] = {**MEASURES, **{measure.name: measure for measure in SLICE_MEASURES}}
+"""Every measure that conditions can name: those of `MEASURES`, and those of a unit's slice."""
+OOM_KILLS = "events.oom_kill"
+"""The event of which the end of a run counts one for the runs after it."""
+EVENT_NAMES = tuple(name for name, measure in OPERANDS.items() if measure.dimension is Dimension.COUNT)
 
 
 def with_trait(trait: Trait) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +13,24 @@ from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process, ProcessGoneError, with_command, with_pss
 from unitmem.kernel.processes import read_processes
-from unitmem.measure.catalogue import COUNTER_FILES, PROCESS_NAMES
+from unitmem.measure.catalogue import (
+    COUNTER_FILES,
+    PROCESS_NAMES,
+    SLICE_MEASURES,
+    SLICE_PREFIX,
+    UNIT_NAMES,
+)
 from unitmem.measure.formulas import process_values, unit_values
 from unitmem.measure.sample import UnitSample
-from unitmem.unit import Invocation, Unit
+from unitmem.unit import Invocation, Unit, slice_path
 
 _RECORDED = 10
 _FEW = 50  # some 2 ms
 _MEASURED_AT_MOST = 1 << 30  # some 15 ms
+_SLICE_NAMES = frozenset(measure.name for measure in SLICE_MEASURES)
+
+SliceValues = tuple[Mapping[str, float], Mapping[str, str]]
+"""The (values, unknown) of a slice, by the names that they have for the units in it: `slice.anon`."""
 
 
 # --- collecting --------------------------------------------------------------------------------
@@ -33,6 +43,8 @@ def collect(
     wanted: Collection[str],
     proc: Path = PROC_ROOT,
     seen: MutableMapping[str, Level] | None = None,
+    slices: MutableMapping[str, SliceValues] | None = None,
+    at: float | None = None,
 ) -> UnitSample:
     """Return a sample of `unit`, read through its open `cgroup`; processes are read if `wanted` asks for them.
 
@@ -43,12 +55,22 @@ def collect(
         wanted: names of measures; for PSS, USS and SwapPss only bounds are read here, `resolve` reads the values.
         proc: where /proc is.
         seen: ancestors that were already read, as in `Cgroup.read`.
+        slices: slices that were already read at this instant, by path, and are not read again; that of `unit` is added
+            if `wanted` asks for it.
+        at: the time by the monotonic clock, from which its age is counted; None leaves that unknown.
 
     Raises:
         CgroupGoneError: the unit stopped, or was started again.
     """
     reading = cgroup.read(COUNTER_FILES, seen)
     values, unknown = unit_values(reading, host)
+    if asked := _SLICE_NAMES.intersection(wanted):
+        known, missing = _slice_values(cgroup, host, {} if slices is None else slices)
+        values |= {name: known[name] for name in asked if name in known}
+        unknown |= {name: missing[name] for name in asked if name in missing}
+    if at is not None and unit.up_since is not None:
+        values["age"] = round(max(0.0, at - unit.up_since), 3)
+        del unknown["age"]
     sample = UnitSample(
         unit=unit,
         invocation=Invocation(unit.name, unit.invocation_id, cgroup.inode),
@@ -115,6 +137,27 @@ def measure_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) 
         except ProcessGoneError:
             measured.append(process)
     return measured
+
+
+def _slice_values(cgroup: Cgroup, host: Host, slices: MutableMapping[str, SliceValues]) -> SliceValues:
+    """Return the measures of the slice around `cgroup`, which are read unless `slices` has them."""
+    path = slice_path(cgroup.path)
+    if path is None:
+        return {}, dict.fromkeys(_SLICE_NAMES, "there is no slice around the root slice")
+    if path not in slices:
+        values: Mapping[str, float] = {}
+        try:
+            with Cgroup(path, cgroup.root) as around:
+                values, unknown = unit_values(around.read(COUNTER_FILES), host)
+        except CgroupGoneError:
+            unknown = dict.fromkeys(UNIT_NAMES, "it was removed")
+        except OSError as error:
+            unknown = dict.fromkeys(UNIT_NAMES, reason_of(error))
+        slices[path] = (
+            {SLICE_PREFIX + name: value for name, value in values.items()},
+            {SLICE_PREFIX + name: f"{path}: {reason}" for name, reason in unknown.items()},
+        )
+    return slices[path]
 
 
 def _without_processes(sample: UnitSample, reason: str) -> UnitSample:

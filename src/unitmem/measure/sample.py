@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import overload
 
-from unitmem.kernel.limits import Level
+from unitmem.kernel.limits import Level, fullest
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import MEASURES, Dimension, Scope
+from unitmem.measure.catalogue import MEASURES, OPERANDS, Dimension, Scope
 from unitmem.unit import Invocation, Unit
 
 NOT_READ = "not read"
@@ -78,6 +78,8 @@ class UnitSample:
     processes: tuple[Process, ...] = ()
     levels: tuple[Level, ...] = ()
     """The limits of its cgroup and of each ancestor."""
+    oom_ends: tuple[float, ...] = ()
+    """When an OOM kill ended an earlier run of it, by the clock of the sample, as far as that was asked for and seen."""
 
     current = _Size()
     peak = _Size()
@@ -104,7 +106,7 @@ class UnitSample:
         Raises:
             KeyError: no unit has a measure of that name.
         """
-        if measure not in MEASURES or MEASURES[measure].scope is Scope.HOST:
+        if measure not in OPERANDS or OPERANDS[measure].scope is Scope.HOST:
             raise KeyError(measure)
         return self.values.get(measure)
 
@@ -146,6 +148,11 @@ class Sample:
             return None
         limits = {level.max: level.path for level in reversed(unit.levels)}  # of equal ones the innermost
         return "host" if unit.limit is None else limits.get(unit.limit, "host")
+
+    def fill_set_by(self, unit: UnitSample) -> str | None:
+        """Return the path of the cgroup that sets the `fill` of `unit`, or `host`; None if it isn't known."""
+        level = fullest(unit.levels, self.host.total, self.host.available)
+        return None if level is None or "fill" not in unit.values else level[1]
 
     def value(self, unit: UnitSample, measure: str) -> float | None:
         """Return the value of `measure`, of `unit` or of the host; None if it is unknown."""

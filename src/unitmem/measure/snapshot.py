@@ -20,7 +20,7 @@ from unitmem.kernel.host import read_host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import with_command
 from unitmem.measure.catalogue import COSTLY_NAMES, UNIT_NAMES
-from unitmem.measure.collect import collect, resolve
+from unitmem.measure.collect import SliceValues, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, complete_name, is_glob, matches, protection
@@ -117,7 +117,8 @@ def sample_units(
         UnsupportedSystemError: the host can't be read.
     """
     sampler = Sampler(wanted, cgroups, proc)
-    samples = {unit.name: sampler.at(unit) for unit in units}
+    # of a run that has begun since, nobody has asked how long it has been up
+    samples = {unit.name: sampler.at(replace(unit, up_since=None)) for unit in units}
     return sampler.sample({name: sample for name, sample in samples.items() if sample is not None})
 
 
@@ -145,6 +146,7 @@ class Sampler:
         self._proc = proc
         self._host = read_host(proc)
         self._seen: dict[str, Level] = {}
+        self._slices: dict[str, SliceValues] = {}
 
     def sample(self, units: Mapping[str, UnitSample]) -> Sample:
         """Return a sample of `units`, which were read by this sampler, and of the host."""
@@ -169,7 +171,9 @@ class Sampler:
             CgroupGoneError: it stopped, or was started again.
             OSError: its files can't be read.
         """
-        sample = collect(unit, cgroup, self._host, self._wanted, self._proc, self._seen)
+        sample = collect(
+            unit, cgroup, self._host, self._wanted, self._proc, self._seen, self._slices, self._at
+        )
         if not COSTLY_NAMES.isdisjoint(self._wanted):
             sample = resolve(sample, self._proc)
         return replace(

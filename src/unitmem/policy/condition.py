@@ -13,7 +13,7 @@ from enum import StrEnum
 from math import isinf
 from typing import NamedTuple, Protocol
 
-from unitmem.measure.catalogue import MEASURES, Dimension
+from unitmem.measure.catalogue import OPERANDS, Dimension, Trait
 from unitmem.text import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
 
 # --- what a condition is -----------------------------------------------------------------------
@@ -27,17 +27,64 @@ class Derivation(StrEnum):
     GROWTH = "growth"
     """`growth(anon, 10min) > 5M/min`: its slope, robust against single spikes."""
     ETA = "eta"
-    """`eta(limit, 10min) < 5min`: the time until unreclaimable memory reaches it, at its slope over the span."""
+    """`eta(limit, 10min) < 5min`: the time until unreclaimable memory reaches a limit, at its slope over the span."""
+    LEAK = "leak"
+    """`leak(anon, 1d) > 10M/h`: the slope of its floor, which what is given back again does not raise."""
 
 
 ETA_USAGE = "unreclaimable"
 """The measure that `eta` follows: only memory that the kernel can't reclaim stays at a limit."""
-ETA_TARGETS = ("limit", "high")
+FILL = "fill"
+"""The measure of the levels that `eta` looks at."""
+_MACHINE = ("host.total", "host.available")
+HOST_LEVEL = "host"
+"""The name of the machine among the paths of levels."""
 
-_DERIVED_DIMENSION = {
-    Derivation.INCREASE: Dimension.COUNT,
-    Derivation.GROWTH: Dimension.RATE,
-    Derivation.ETA: Dimension.SPAN,
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of conditions, `name(operand, span)`: all that is known of it but its value, which `trends` computes."""
+
+    dimension: Dimension
+    operands: tuple[str, ...]
+    """The measures that it takes."""
+    example: str
+    refusal: str
+    """What is said of another operand, with `{}` in its place."""
+    follows: str | None = None
+    """The measure that is followed over the span, where that isn't the operand."""
+    default_span: float | None = None
+    """The span in seconds where none is written; None where one has to be."""
+    least_ticks: int = 4
+    """The least number of ticks within its span."""
+    is_signed: bool = False
+    """Whether its value may be below 0."""
+
+
+_GROWING = tuple(name for name, measure in OPERANDS.items() if Trait.GROWS in measure.traits)
+FUNCTIONS: Mapping[Derivation, Function] = {
+    Derivation.GROWTH: Function(
+        Dimension.RATE,
+        _GROWING,
+        "growth(anon, 10min)",
+        "{!r} has no growth to measure: write `growth(anon, 10min)`",
+        is_signed=True,
+    ),
+    Derivation.ETA: Function(
+        Dimension.SPAN,
+        ("limit", "high"),
+        "eta(limit, 10min)",
+        "eta is the time until a limit is met: write `eta(limit)`, not {!r}",
+        follows=ETA_USAGE,
+        default_span=600.0,
+    ),
+    Derivation.LEAK: Function(
+        Dimension.RATE,
+        _GROWING,
+        "leak(anon, 1d)",
+        "{!r} has no growth to measure: write `leak(anon, 1d)`",
+        least_ticks=16,
+    ),
 }
 
 
@@ -56,9 +103,17 @@ class Comparison:
 
     @property
     def dimension(self) -> Dimension:
-        if self.derivation is not None:
-            return _DERIVED_DIMENSION[self.derivation]
-        return MEASURES[self.measure].dimension
+        return OPERANDS[self.measure].dimension if self.function is None else self.function.dimension
+
+    @property
+    def function(self) -> Function | None:
+        """The function on the left side; None for a measure, and for an increase, which is written with `in`."""
+        return None if self.derivation is None else FUNCTIONS.get(self.derivation)
+
+    @property
+    def followed(self) -> str:
+        """The measure whose value is compared, or followed over the span."""
+        return (self.function and self.function.follows) or self.measure
 
     @property
     def subject(self) -> str:
@@ -143,9 +198,9 @@ def measures_of(condition: Condition) -> frozenset[str]:
     """Return the name of every measure that `condition` needs."""
     names = set()
     for comparison in comparisons(condition):
-        names |= {comparison.measure, comparison.of}
+        names |= {comparison.measure, comparison.of, comparison.followed}
         if comparison.derivation is Derivation.ETA:
-            names.add(ETA_USAGE)
+            names |= {FILL, *(_MACHINE if comparison.measure == "limit" else ())}
     return frozenset(name for name in names if name)
 
 
@@ -162,6 +217,11 @@ def format_value(value: float, dimension: Dimension) -> str:
             return format_rate(value)
         case Dimension.SPAN:
             return "never" if isinf(value) else format_span(value)
+
+
+def format_level(path: str) -> str:
+    """Return a level as text for people: the path of its cgroup, or `this machine`."""
+    return "this machine" if path == HOST_LEVEL else path
 
 
 # --- judging -----------------------------------------------------------------------------------
@@ -186,6 +246,9 @@ class Facts(Protocol):
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
         """Return the reason for which `measure`, or what is derived from it, is not known exactly."""
 
+    def level(self, comparison: Comparison) -> str | None:
+        """Return the level that the left side is about: the path of a slice, or `host`; None if it is the unit's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -199,6 +262,8 @@ class Finding:
     """The threshold, in the dimension of the value."""
     unknown: Mapping[str, str]
     """Measures that are needed and unknown, with the reasons."""
+    level: str | None = None
+    """The level that it is true of, if that isn't the unit's own: the path of a slice, or `host`."""
 
     def __str__(self) -> str:
         """Return the comparison with its numbers: `workingset 450.1M > 435.2M (85% of limit)`."""
@@ -209,6 +274,8 @@ class Finding:
             return str(comparison)
         dimension = comparison.dimension
         value = "" if self.value is None else f" {format_value(self.value, dimension)}"
+        if self.level is not None:
+            value += f" at {format_level(self.level)}"
         operator = comparison.operator if self.truth else f"is not {comparison.operator}"
         threshold = comparison.spelled_threshold
         if comparison.of is not None:
@@ -277,7 +344,8 @@ def _compare(comparison: Comparison, facts: Facts) -> Finding:
         else:
             unknown[comparison.subject] = facts.why_unknown(measure, derivation)
     value = bounds.low if bounds is not None and bounds.low == bounds.high else None
-    return Finding(comparison, truth, value, threshold, unknown)
+    level = facts.level(comparison) if truth else None
+    return Finding(comparison, truth, value, threshold, unknown, level)
 
 
 def _holds(value: float, operator: str, threshold: float) -> bool:

@@ -44,11 +44,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import COSTLY_NAMES, MEASURES, Scope
+from unitmem.measure.catalogue import COSTLY_NAMES, OPERANDS, Scope
 from unitmem.measure.sample import NO_HOST, HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
-from unitmem.policy.condition import Derivation, Verdict, comparisons, judge
+from unitmem.policy.condition import Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import (
@@ -62,7 +62,7 @@ from unitmem.policy.state import (
     counted,
     unjudged,
 )
-from unitmem.policy.trends import UnitFacts, extend
+from unitmem.policy.trends import UnitFacts, extend, extend_levels
 from unitmem.text import format_span
 from unitmem.unit import Invocation
 
@@ -108,13 +108,13 @@ def is_undecided(
     policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
 ) -> bool:
     """Return whether a condition that bounds leave open depends on a costly measure (PSS, USS, SwapPss)."""
-    facts = UnitFacts(unit, state.trends.get(unit.name), now, host)
+    facts = UnitFacts(unit, state.trends.get(unit.name), now, host, state.levels)
     for policy in policies:
         if not policy.governs(unit.unit):
             continue
         for condition in policy.conditions:
             if any(
-                comparison.derivation is Derivation.GROWTH and comparison.measure in COSTLY_NAMES
+                comparison.function is not None and comparison.followed in COSTLY_NAMES
                 for comparison in comparisons(condition)
             ):
                 return True  # a slope needs every point
@@ -158,16 +158,18 @@ class _Tick:
         self.budgets = {policy.name: policy.budget for policy in policies}
         self.cooldowns = {policy.name: policy.cooldown for policy in policies}
         self.trends = {}
+        wanted = {}
         for name, unit in sample.units.items():
-            wanted = [
+            wanted[name] = [
                 comparison
                 for policy in policies
                 if policy.governs(unit.unit)
                 for condition in policy.conditions
                 for comparison in comparisons(condition)
             ]
-            if (trend := extend(state.trends.get(name), unit, wanted, now)) is not None:
+            if (trend := extend(state.trends.get(name), unit, wanted[name], now)) is not None:
                 self.trends[name] = trend
+        self.levels = extend_levels(state.levels, sample, wanted, now)
 
     def state(self) -> State:
         spent = {key: counted(self.budgets.get(key[0]), times, self.now) for key, times in self.spent.items()}
@@ -179,6 +181,7 @@ class _Tick:
             {mode: times for mode, times in in_all.items() if times},
             self.trends,
             self.ending,
+            self.levels,
         )
 
     def advance_ladder(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
@@ -205,7 +208,7 @@ class _Tick:
                 self._end_episode(key, ladder)
 
     def _judge(self, policy: Policy, key: LadderKey, ladder: Ladder, unit: UnitSample) -> Ladder:
-        facts = UnitFacts(unit, self.trends.get(unit.name), self.now, self.sample.host)
+        facts = UnitFacts(unit, self.trends.get(unit.name), self.now, self.sample.host, self.levels)
         verdicts = [judge(step.when, facts) for step in policy.steps]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)
@@ -348,6 +351,6 @@ def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | Non
         return None
     for finding in verdict.findings:
         name = finding.comparison.measure
-        if MEASURES[name].scope in (Scope.LARGEST, Scope.PROCESSES):
+        if OPERANDS[name].scope in (Scope.LARGEST, Scope.PROCESSES):
             return unit.largest(name.removeprefix("process."))
     return None

@@ -10,7 +10,7 @@ from typing import TypeVar
 from unitmem.policy.decision import Decision, Outcome, Refusal
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
-from unitmem.policy.trends import Trend
+from unitmem.policy.trends import NO_LEVELS, LevelTrends, Trend
 from unitmem.unit import Invocation
 
 _T = TypeVar("_T")
@@ -79,6 +79,8 @@ class State:
     """The trend of each unit, by name."""
     ending: frozenset[Invocation] = frozenset()
     """Invocations that an action under way will end."""
+    levels: LevelTrends = field(default_factory=lambda: NO_LEVELS)
+    """The trends of the levels that units share: slices, and the machine."""
 
 
 def conclude(state: State, outcome: Outcome, now: float) -> State:

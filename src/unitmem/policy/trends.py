@@ -2,7 +2,8 @@
 
 Each trend is kept no longer and no denser than its conditions need: only changes of counts, and a
 bounded number of points for a slope. A slope is the median of the slopes between all pairs of points
-(Theil and Sen): up to a quarter of the points may be spikes, and it hardly moves.
+(Theil and Sen): up to a quarter of the points may be spikes, and it hardly moves. A leak is the slope of
+the floor: of the least values in equal parts of its span.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from math import inf
 
-from unitmem.measure.catalogue import EVENT_NAMES
-from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, UnitSample
-from unitmem.policy.condition import ETA_USAGE, Bounds, Comparison, Derivation
+from unitmem.kernel.limits import fullest
+from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Scope
+from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, Sample, UnitSample
+from unitmem.policy.condition import ETA_USAGE, FILL, FUNCTIONS, Bounds, Comparison, Derivation
+from unitmem.policy.levels import fillings, time_left
 from unitmem.unit import Invocation
 
 NOT_YET_WATCHED = "not watched for that long yet"
@@ -26,6 +29,11 @@ MIN_POINTS = 5
 """The least points for a slope: of four, one spike at an end is in half of the pairs, and moves the median."""
 MAX_EXCESS = 0.5
 """The share of its span by which the first point of a slope may be older than the span."""
+
+PARTS = 8
+"""The equal parts of the span of a leak, by the monotonic clock; the part that has just begun is one more."""
+MIN_RISES = 6
+"""The least number of parts, of all but the first, whose floor is higher than the one before."""
 
 RESOLUTION = 1 / 64
 """The least distance of kept counts, as a share of their age: a throttled unit's change a hundred times a second.
@@ -48,6 +56,26 @@ class Trend:
     events: Counts = ()
     """Cumulative counts, at each time they changed."""
     points: Mapping[Slope, Points] = field(default_factory=dict)
+    floors: Mapping[Slope, Points] = field(default_factory=dict)
+    """The least value in each part of the span of a leak, where anybody looked in it."""
+    since: float = 0.0
+    """The time of the first look."""
+
+
+@dataclass(frozen=True, slots=True)
+class LevelTrend:
+    """The points of what is unreclaimable at a level that units share, and its slopes at the last tick."""
+
+    points: Points = ()
+    slope: float | None = None
+    """Bytes a second, over as much of the span as was watched; None of too few points."""
+    growth: float | None = None
+    """The slope once the level was watched for the whole span; None before."""
+
+
+LevelTrends = Mapping[Slope, LevelTrend]
+"""The trends of levels, by (path or `HOST_LEVEL`, span), which are kept once for all units below them."""
+NO_LEVELS: LevelTrends = {}
 
 
 def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], now: float) -> Trend | None:
@@ -59,21 +87,61 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
         return None
     counted: list[float] = []
     slopes: set[Slope] = set()
+    leaks: set[Slope] = set()
     for comparison in wanted:
         match comparison.derivation, comparison.span:
             case Derivation.INCREASE, float(span):
                 counted.append(span)
-            case Derivation.GROWTH, float(span):
-                slopes.add((comparison.measure, span))
-            case Derivation.ETA, float(span):
-                slopes.add((ETA_USAGE, span))
-    if not counted and not slopes:
+            case Derivation.GROWTH | Derivation.ETA, float(span):
+                slopes.add((comparison.followed, span))
+            case Derivation.LEAK, float(span):
+                leaks.add((comparison.measure, span))
+    if not counted and not slopes and not leaks:
         return None
     if trend is None or trend.invocation != unit.invocation:
-        trend = Trend(unit.invocation)
+        trend = Trend(unit.invocation, since=now)
     events = _with_counts(trend.events, unit, max(counted), now) if counted else ()
     points = {slope: _with_point(trend.points.get(slope, ()), unit, slope, now) for slope in slopes}
-    return Trend(unit.invocation, events, points)
+    floors = {leak: _with_floor(trend.floors.get(leak, ()), unit, leak, now) for leak in leaks}
+    return Trend(unit.invocation, events, points, floors, trend.since)
+
+
+def extend_levels(
+    levels: LevelTrends, sample: Sample, wanted: Mapping[str, Iterable[Comparison]], now: float
+) -> LevelTrends:
+    """Return `levels` with what is unreclaimable at each level now, and without what no eta needs any longer.
+
+    A level of which nothing can be read now keeps its points until they are too old.
+
+    Args:
+        levels: what the last call returned.
+        sample: the units and the machine.
+        wanted: the comparisons about each unit of `sample`, by its name.
+        now: the time of `sample`.
+    """
+    used: dict[Slope, float | None] = {}
+    spans = set()
+    for name, asked in wanted.items():
+        for comparison in asked:
+            if comparison.derivation is Derivation.ETA and comparison.span is not None:
+                spans.add(comparison.span)
+                for filling in fillings(sample.units[name], sample.host, comparison.measure):
+                    if filling.path is not None:
+                        used[filling.path, comparison.span] = filling.used
+    unread: dict[Slope, float | None] = {slope: None for slope in levels if slope[1] in spans}
+    followed = {
+        slope: _with_level(levels.get(slope), value, slope[1], now)
+        for slope, value in (unread | used).items()
+    }
+    return {slope: trend for slope, trend in followed.items() if slope in used or trend.points}
+
+
+def _with_level(trend: LevelTrend | None, value: float | None, span: float, now: float) -> LevelTrend:
+    points = _with_value(() if trend is None else trend.points, value, span, now)
+    if value is None or not points:
+        return LevelTrend(points)
+    slope = slope_of(points if points[-1][0] == now else (*points, (now, value)))
+    return LevelTrend(points, slope, slope if points[0][0] <= now - span else None)
 
 
 def slope_of(points: Points) -> float | None:
@@ -88,24 +156,31 @@ def slope_of(points: Points) -> float | None:
     return slopes[middle] if len(slopes) % 2 else (slopes[middle - 1] + slopes[middle]) / 2
 
 
-def eta_of(unit: UnitSample, target: str, slope: float | None) -> float | None:
-    """Return the seconds until unreclaimable memory of `unit` meets `target` at this slope; infinite while it doesn't grow."""
-    limit, used = unit.values.get(target), unit.values.get(ETA_USAGE)
-    if limit is None or used is None or slope is None:
-        return None
-    if used >= limit:
+def leak_of(floors: Points) -> float:
+    """Return the slope of `floors`, one for each part of a span; 0 where they don't keep rising to the last."""
+    values = [value for _, value in floors]
+    rises = sum(late > early for early, late in pairwise(values))
+    if rises < MIN_RISES or values[-1] <= max(values[:-1]):
         return 0.0
-    return (limit - used) / slope if slope > 0 else inf
+    return slope_of(floors) or 0.0
 
 
 class UnitFacts:
     """The facts for `condition.judge`: a sample of a unit and of the host, and the unit's trend."""
 
-    def __init__(self, unit: UnitSample, trend: Trend | None, now: float, host: HostSample = NO_HOST) -> None:
+    def __init__(
+        self,
+        unit: UnitSample,
+        trend: Trend | None,
+        now: float,
+        host: HostSample = NO_HOST,
+        levels: LevelTrends = NO_LEVELS,
+    ) -> None:
         self._unit = unit
         self._host = host
         self._trend = trend if trend is not None and trend.invocation == unit.invocation else None
         self._now = now
+        self._levels = levels
 
     def bounds(self, measure: str) -> Bounds | None:
         if (value := self._part(measure).values.get(measure)) is not None:
@@ -124,18 +199,55 @@ class UnitFacts:
             case Derivation.GROWTH:
                 return _exactly(self._growth(measure, span))
             case Derivation.ETA:
-                return _exactly(eta_of(self._unit, measure, self._growth(ETA_USAGE, span)))
+                left = self._eta(measure, span)
+                return None if left is None else left[0]
+            case Derivation.LEAK:
+                return _exactly(self._leak(measure, span))
 
     def why_unknown(self, measure: str, derivation: Derivation | None) -> str:
-        operands = (measure, ETA_USAGE) if derivation is Derivation.ETA else (measure,)
-        for operand in operands:
+        function = None if derivation is None else FUNCTIONS.get(derivation)
+        followed = None if function is None else function.follows
+        for operand in filter(None, (measure, followed)):
             part = self._part(operand)
             if operand not in part.values:
                 return part.unknown.get(operand, NOT_READ)
+        if derivation is Derivation.ETA and FILL in self._unit.unknown:
+            return self._unit.unknown[FILL]
         return NOT_YET_WATCHED
 
+    def level(self, comparison: Comparison) -> str | None:
+        if comparison.derivation is Derivation.ETA and comparison.span is not None:
+            left = self._eta(comparison.measure, comparison.span)
+            return None if left is None else left[1]
+        if comparison.measure != FILL or comparison.derivation is not None:
+            return None
+        level = fullest(self._unit.levels, self._host.total, self._host.available)
+        own = self._unit.levels[0].path if self._unit.levels else None
+        return None if level is None or level[1] == own else level[1]
+
+    def _eta(self, target: str, span: float) -> tuple[Bounds, str | None] | None:
+        """Return what `time_left` does, by slopes over the whole span; None before it was watched."""
+        own = self._growth(ETA_USAGE, span)
+        if own is None:  # what has filled a level so far may have been the run before this one
+            return None
+
+        def slope(path: str | None) -> float | None:
+            if path is None:
+                return own
+            return self._levels.get((path, span), LevelTrend()).growth
+
+        return time_left(self._unit, self._host, target, slope)
+
     def _increase(self, measure: str, span: float) -> Bounds | None:
-        """Return bounds of the number of events within the last `span` seconds; at most all since the cgroup was made."""
+        """Return bounds of the number of events of the unit within the last `span` seconds."""
+        own = self._own_increase(measure, span)
+        if own is None or measure != OOM_KILLS:
+            return own
+        ended = sum(1 for at in self._unit.oom_ends if at > self._now - span)
+        return Bounds(own.low + ended, own.high + ended)
+
+    def _own_increase(self, measure: str, span: float) -> Bounds | None:
+        """Return bounds of the number of events of this run; at most all since its cgroup was made."""
         total = self._unit.values.get(measure)
         if total is None or self._trend is None:
             return None
@@ -143,6 +255,10 @@ class UnitFacts:
         before = [counts for at, counts in self._trend.events if at <= start]
         if before and measure in before[-1]:
             return Bounds(total - before[-1][measure], total - before[-1][measure])
+        # a slice is older than the runs in it
+        is_own = OPERANDS[measure].scope is Scope.UNIT
+        if is_own and self._unit.values.get("age", inf) <= span:
+            return Bounds(total, total)
         # not known as the span began: what was counted since is in it, what came before that may be
         after = [counts[measure] for at, counts in self._trend.events if at > start and measure in counts]
         known = [counts[measure] for counts in before if measure in counts]
@@ -162,6 +278,17 @@ class UnitFacts:
         """Return the slope of `measure` once it was watched for the whole span."""
         points = self._points(measure, span)
         return self.slope(measure, span) if points and points[0][0] <= self._now - span else None
+
+    def _leak(self, measure: str, span: float) -> float | None:
+        """Return the slope of the measure's floor; None until the run is twice the span old, so that it has warmed up."""
+        if self._trend is None or measure not in self._unit.values:
+            return None
+        age = max(self._unit.values.get("age", 0.0), self._now - self._trend.since)
+        this_part = self._now // (span / PARTS)
+        floors = self._trend.floors.get((measure, span), ())
+        over = tuple(floor for floor in floors if floor[0] // (span / PARTS) < this_part)
+        # a part in which nobody looked has no floor
+        return leak_of(over) if len(over) == PARTS and age >= 2 * span else None
 
     def _points(self, measure: str, span: float) -> Points:
         return () if self._trend is None else self._trend.points.get((measure, span), ())
@@ -192,9 +319,24 @@ def _thinned(events: Counts, now: float) -> Counts:
     return (*kept, *events[1:][-1:])
 
 
+def _with_floor(floors: Points, unit: UnitSample, leak: Slope, now: float) -> Points:
+    measure, span = leak
+    width = span / PARTS
+    if (value := unit.values.get(measure)) is not None:
+        if not floors or floors[-1][0] // width < now // width:
+            floors = (*floors, (now, value))
+        elif value < floors[-1][1]:
+            floors = (*floors[:-1], (now, value))
+    return tuple(floor for floor in floors if floor[0] // width >= now // width - PARTS)
+
+
 def _with_point(points: Points, unit: UnitSample, slope: Slope, now: float) -> Points:
     measure, span = slope
-    value = unit.values.get(measure)
+    return _with_value(points, unit.values.get(measure), span, now)
+
+
+def _with_value(points: Points, value: float | None, span: float, now: float) -> Points:
+    """Return `points` with `value`, unless it is too close to the last one, and without what `span` needs no longer."""
     distance = span / POINTS_A_SPAN
     if value is not None and (not points or now - points[-1][0] >= distance):
         points = (*points, (now, value))

@@ -3,12 +3,12 @@
     condition   = all { "or" all } ; all = term { "and" term }
     term        = "not" term | "(" condition ")" | comparison
     comparison  = subject (">" | ">=" | "<" | "<=") threshold [ "in" SPAN ]
-    subject     = MEASURE | "growth" "(" MEASURE "," SPAN ")" | "eta" "(" ("limit" | "high") ["," SPAN] ")"
+    subject     = MEASURE | FUNCTION "(" MEASURE ["," SPAN] ")"
     threshold   = SIZE | PERCENT "of" MEASURE | PERCENT | COUNT | RATE | SPAN
 
 A size measure is compared with a size or with a share of another size; a pressure with a percentage;
-events are counted within a span, and only they take `in`; growth is compared with a rate such as
-`5M/min`, and eta with a span.
+events are counted within a span, and only they take `in`; functions have their operands, spans and
+dimensions in `policy.condition`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
-from unitmem.measure.catalogue import MEASURES, Dimension, Trait
-from unitmem.policy.condition import ETA_TARGETS, All, AnyOf, Comparison, Condition, Derivation, Not
+from unitmem.measure.catalogue import MEASURES, OPERANDS, SLICE_PREFIX, Dimension
+from unitmem.policy.condition import FUNCTIONS, All, AnyOf, Comparison, Condition, Derivation, Function, Not
 from unitmem.text import (
     QuantityError,
     closest,
@@ -29,8 +29,6 @@ from unitmem.text import (
     parse_span,
 )
 
-DEFAULT_ETA_SPAN = 600.0
-"""The span of `eta(limit)` where none is written, in seconds."""
 MIN_SLOPE_SPAN, MAX_SLOPE_SPAN = 1.0, 7 * 86400.0
 
 
@@ -183,39 +181,38 @@ class _Parser:
         )
 
     def subject(self) -> _Subject:
-        """Parse the left side of a comparison: a measure, or `growth(…)` or `eta(…)` of one."""
+        """Parse the left side of a comparison: a measure, or a function of one."""
         name = self.token
-        if name.kind == "word" and name.text in _DERIVED_FORM:
+        if name.kind == "word" and name.text in FUNCTIONS:
             derivation = Derivation(name.text)
+            function = FUNCTIONS[derivation]
             self.advance()
             if self.token.text != "(":
-                self.fail(f"{name.text} needs its arguments: write `{_DERIVED_FORM[derivation]}`")
+                self.fail(f"{name.text} needs its arguments: write `{function.example}`")
             self.advance()
-            measure = self.operand(derivation)
-            span = self.slope_span(derivation)
+            measure = self.operand(function)
+            span = self.slope_span(function)
             if self.token.text != ")":
-                self.fail(f"this parenthesis is never closed: write `{_DERIVED_FORM[derivation]}`", name)
+                self.fail(f"this parenthesis is never closed: write `{function.example}`", name)
             self.advance()
             return _Subject(measure, derivation, span)
         measure = self.measure("a measure is expected here").text
         return _Subject(measure)
 
-    def operand(self, derivation: Derivation) -> str:
-        token = self.measure(f"a measure is expected in `{_DERIVED_FORM[derivation]}`")
-        if derivation is Derivation.ETA and token.text not in ETA_TARGETS:
-            self.fail(f"eta is the time until a limit is met: write `eta(limit)`, not {token.text!r}", token)
-        if derivation is Derivation.GROWTH and Trait.GROWS not in MEASURES[token.text].traits:
-            self.fail(f"{token.text!r} has no growth to measure: write `growth(anon, 10min)`", token)
+    def operand(self, function: Function) -> str:
+        token = self.measure(f"a measure is expected in `{function.example}`")
+        if token.text not in function.operands:
+            self.fail(function.refusal.format(token.text), token)
         return token.text
 
-    def slope_span(self, derivation: Derivation) -> float:
+    def slope_span(self, function: Function) -> float:
         if self.token.text != ",":
-            if derivation is Derivation.ETA:
-                return DEFAULT_ETA_SPAN
-            self.fail(f"over what time? write `{_DERIVED_FORM[derivation]}`")
+            if function.default_span is not None:
+                return function.default_span
+            self.fail(f"over what time? write `{function.example}`")
         self.advance()
         first = self.token
-        span = self.time_span(f"`{_DERIVED_FORM[derivation]}`")
+        span = self.time_span(f"`{function.example}`")
         if not MIN_SLOPE_SPAN <= span <= MAX_SLOPE_SPAN:
             self.fail(
                 f"a slope is taken over {format_span(MIN_SLOPE_SPAN)} to {format_span(MAX_SLOPE_SPAN)}: "
@@ -237,14 +234,14 @@ class _Parser:
         token = self.token
         if token.kind != "word":
             self.fail(f"{expected}, not {token.text!r}: write it like `workingset > 80% of limit`")
-        if token.text not in MEASURES:
+        if token.text not in OPERANDS:
             self.fail(f"there is no measure {token.text!r}: {_suggestion(token.text)}")
         return self.advance()
 
     def threshold(self, subject: _Subject, operator: _Token) -> tuple[float, str | None]:
         dimension = subject.dimension
         first = self.token
-        if first.kind == "word" and first.text in MEASURES and dimension is Dimension.SIZE:
+        if first.kind == "word" and first.text in OPERANDS and dimension is Dimension.SIZE:
             self.fail(
                 f"a measure is compared with a share of another: "
                 f"write `{subject} {operator.text} 100% of {first.text}`"
@@ -314,7 +311,7 @@ class _Parser:
             )
         self.advance()
         whole = self.measure("a measure is expected after `of`")
-        if MEASURES[whole.text].dimension is not Dimension.SIZE:
+        if OPERANDS[whole.text].dimension is not Dimension.SIZE:
             self.fail(f"{whole.text!r} is not a size, so it has no share: write `of limit`", whole)
         return whole.text
 
@@ -322,7 +319,7 @@ class _Parser:
         if not quantity.endswith("%"):
             self.fail(f"{subject} is a percentage: write `{subject} {operator.text} 40%`", first)
         if self.token.kind == "of":
-            self.fail(f"{subject} is a percentage of time already: leave out `of`")
+            self.fail(f"{subject} is a percentage already: leave out `of`")
         percent = parse_percent(quantity)
         if percent > 100:
             self.fail(f"{subject} is never more than 100%: write a percentage below that", first)
@@ -375,7 +372,6 @@ class _Subject(NamedTuple):
         return Comparison(self.measure, ">", 0, span=self.span, derivation=self.derivation).subject
 
 
-_DERIVED_FORM = {Derivation.GROWTH: "growth(anon, 10min)", Derivation.ETA: "eta(limit, 10min)"}
 _DIMENSION_NAME = {
     Dimension.SIZE: "size",
     Dimension.PERCENT: "percentage",
@@ -415,8 +411,10 @@ _FOREIGN_NAMES = {
 
 def _suggestion(name: str) -> str:
     lowered = name.lower()
-    if lowered in _DERIVED_FORM:
-        return f"did you mean `{_DERIVED_FORM[Derivation(lowered)]}`?"
-    if close := _FOREIGN_NAMES.get(lowered) or closest(lowered, MEASURES):
+    if lowered in FUNCTIONS:
+        return f"did you mean `{FUNCTIONS[Derivation(lowered)].example}`?"
+    if lowered.startswith(SLICE_PREFIX) and (own := lowered.removeprefix(SLICE_PREFIX)) in MEASURES:
+        return f"of a slice there are the measures of its cgroup alone, and {own!r} is none of them"
+    if close := _FOREIGN_NAMES.get(lowered) or closest(lowered, OPERANDS):
         return f"did you mean {close!r}?"
     return "see unitmem.yaml(5) for the list, which starts with workingset, unreclaimable, pss, limit"

@@ -84,7 +84,7 @@ STEP_KEYS = (
         "when",
         Syntax.CONDITION,
         "Comparisons of measures, joined by `and`, `or`, `not` and parentheses. What is unknown is not "
-        f"true. Measures: {', '.join(MEASURES)}.",
+        f"true. Measures: {', '.join(MEASURES)}; and those of its slice's cgroup, as slice.anon.",
         is_required=True,
         examples=(
             "unreclaimable > 85% of limit",

@@ -13,7 +13,6 @@ from unitmem.errors import PolicyFileError, Problem
 from unitmem.policy.action import Action
 from unitmem.policy.keys import Part, required
 from unitmem.policy.model import Budget, Policy, PolicyFile, Step
-from unitmem.policy.trends import MIN_POINTS
 from unitmem.policyfile.actions import ActionReader
 from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.nodes import (
@@ -29,7 +28,6 @@ from unitmem.text import format_span, quoted
 from unitmem.unit import Unit, is_glob
 
 MAX_FILE_SIZE = 1 << 20  # a file of policies is written by hand; more is a mistake
-MIN_TICKS_A_SLOPE = MIN_POINTS - 1
 
 _EXAMPLE = "it needs at least `policies:`, a list; see unitmem.yaml(5)"
 _DEEPEST_PART = len(("policies", 0, "steps", 0, "when"))
@@ -242,12 +240,15 @@ class _Reader(ActionReader):
 
     def ticks(self, interval: float) -> None:
         """Report slopes over spans that have too few ticks."""
-        least = MIN_TICKS_A_SLOPE * interval
         for node, comparison in self.slopes:
-            if comparison.span is not None and comparison.span < least:
+            if comparison.span is None or comparison.function is None:
+                continue
+            ticks = comparison.function.least_ticks
+            least = ticks * interval
+            if comparison.span < least:
                 self.problem(
                     node,
-                    f"`{comparison.subject}` covers fewer than {MIN_TICKS_A_SLOPE} ticks of "
+                    f"`{comparison.subject}` covers fewer than {ticks} ticks of "
                     f"{format_span(interval)}: write a span of {format_span(least)} or more",
                 )
 

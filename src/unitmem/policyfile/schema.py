@@ -10,10 +10,10 @@ import signal
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from unitmem.measure.catalogue import MEASURES, Trait, with_trait
+from unitmem.measure.catalogue import OPERANDS
 from unitmem.policy.action import Action
 from unitmem.policy.actions import ACTIONS, DEFAULT_STOP_TIMEOUT
-from unitmem.policy.condition import ETA_TARGETS
+from unitmem.policy.condition import FUNCTIONS, Function
 from unitmem.policy.keys import Choice, Count, Items, Key, Part, Size, Span, Syntax, Value, required
 from unitmem.policyfile.language import (
     BUDGET_KEYS,
@@ -45,10 +45,16 @@ _SIZE_TERM = rf"[0-9]+(\.[0-9]+)?\s*[{''.join(SIZE_UNITS)}]"
 SIZE = rf"^\s*{_SIZE_TERM}(\s*{_SIZE_TERM})*\s*$"
 """A pattern for what `text.parse_size` reads."""
 
-_MEASURE = "|".join(map(re.escape, MEASURES))
-_GROWTH = rf"growth\s*\(\s*({'|'.join(with_trait(Trait.GROWS))})\s*,[^)]+\)"
-_ETA = rf"eta\s*\(\s*({'|'.join(ETA_TARGETS)})\s*(,[^)]+)?\)"
-CONDITION = rf"(^|[\s(])({_MEASURE}|{_GROWTH}|{_ETA})\s*[<>]=?\s*[0-9]"
+_MEASURE = "|".join(map(re.escape, OPERANDS))
+
+
+def _function(name: str, function: Function) -> str:
+    span = ",[^)]+" if function.default_span is None else "(,[^)]+)?"
+    return rf"{name}\s*\(\s*({'|'.join(map(re.escape, function.operands))})\s*{span}\)"
+
+
+_SUBJECT = "|".join([_MEASURE, *(_function(name, function) for name, function in FUNCTIONS.items())])
+CONDITION = rf"(^|[\s(])({_SUBJECT})\s*[<>]=?\s*[0-9]"
 """A pattern that finds any comparison of a measure; it is not the grammar."""
 
 

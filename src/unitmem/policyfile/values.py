@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from unitmem.measure.catalogue import MEASURES, Trait
-from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons
+from unitmem.measure.catalogue import OPERANDS, Trait
+from unitmem.policy.condition import Comparison, Condition, comparisons
 from unitmem.policy.keys import Choice, Count, Items, Key, Part, Size, Span, Syntax, Value, names, required
 from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.policyfile.language import POLICY_NAME, UNIT_GLOB
@@ -235,7 +235,7 @@ class ValueReader(NodeReader):
             self.problem(node, str(error), column_within(node, error.column))
             return None
         for comparison in comparisons(condition):
-            if comparison.derivation in (Derivation.GROWTH, Derivation.ETA):
+            if comparison.function is not None:
                 self.slopes.append((node, comparison))
             if (doubt := never_true(comparison)) is not None:
                 code, reason = doubt
@@ -276,13 +276,13 @@ class ValueReader(NodeReader):
 
 def never_true(comparison: Comparison) -> tuple[Code, str] | None:
     """Return (code, reason) if `comparison` can't be true of any unit; None if it can."""
-    falls = comparison.derivation is Derivation.GROWTH  # a slope may be negative
-    if comparison.operator == "<" and comparison.threshold == 0 and not falls:
+    is_signed = comparison.function is not None and comparison.function.is_signed
+    if comparison.operator == "<" and comparison.threshold == 0 and not is_signed:
         return Code.NEVER_TRUE, "nothing is less than 0"
     if (
         comparison.operator in (">", ">=")
         and comparison.of == "limit"
-        and Trait.BOUNDED in MEASURES[comparison.measure].traits
+        and Trait.BOUNDED in OPERANDS[comparison.measure].traits
         and (comparison.threshold > 100 or (comparison.threshold == 100 and comparison.operator == ">"))
     ):
         return Code.ABOVE_LIMIT, "the kernel keeps the unit within its limit; write less than 100%"

@@ -8,7 +8,9 @@ Samples from other sources are read from JSON lines, an object for each sample:
     {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}, "unknown": {"pss": "why"}}}}
 
 `at` is in seconds and never falls; `run` changes when the unit is started anew; `values` are by the
-measures' names, in bytes, percent and counts; `protected` may say why no policy may touch the unit. A key
+measures' names, in bytes, percent, counts and seconds; `protected` may say why no policy may touch the unit;
+`oom_ends` may list how many seconds ago OOM kills ended earlier runs of it; `levels` have the limits of its cgroup
+and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by. A key
 `host` beside `units` has the `values` and `unknown` of the machine.
 """
 
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from unitmem.errors import UnitmemError, reason_of
+from unitmem.kernel.limits import Level
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.record.clock import Instant
 from unitmem.unit import Invocation, Unit
@@ -34,6 +37,8 @@ from unitmem.unit import Invocation, Unit
 FILE_NAME = "history.sqlite"
 HOST = "host"
 """The key of the host's measures among those of units."""
+LEVEL_KEYS = ("path", "max", "high", "current", "file", "slab_reclaimable")
+"""What is recorded of each of a unit's levels, where `fill` or `eta` asks for them; no value is no limit, or unknown."""
 _OF_HOST = "host."
 _MAGIC = b"SQLite format 3\0"
 _NOT_A_SAMPLE = (ValueError, KeyError, TypeError, AttributeError)
@@ -273,6 +278,8 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
             protected=entry.get("protected"),
             values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},
             unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
+            levels=tuple(_level(level) for level in entry.get("levels", ())),
+            oom_ends=tuple(at - _finite(ago) for ago in entry.get("oom_ends", ())),
             at_most={
                 str(measure): int(_finite(value)) for measure, value in entry.get("at_most", {}).items()
             },
@@ -280,6 +287,11 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
     return Sample(
         at, units, HostSample(values, {name: why for name, why in unknown.items() if name not in values})
     )
+
+
+def _level(document: Mapping[str, Any]) -> Level:
+    sizes = {key: int(document[key]) for key in LEVEL_KEYS if key in document and key != "path"}
+    return Level(str(document["path"]), **sizes)
 
 
 def _values(document: Mapping[str, Any]) -> dict[str, float]:

@@ -17,8 +17,9 @@ from typing import Any
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import Trait, with_trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
+from unitmem.policy.condition import FILL
 from unitmem.policy.decision import Decision, Outcome
-from unitmem.record.history import FILE_NAME, HOST, Event, EventKind
+from unitmem.record.history import FILE_NAME, HOST, LEVEL_KEYS, Event, EventKind
 
 MAX_BYTES = 64 << 20
 _PRUNE_EVERY = 0.02
@@ -59,11 +60,15 @@ class Recorder:
             self._database = None
 
     def tick(self, sample: Sample, realtime: float, wanted: Iterable[str]) -> None:
-        """Record a sample: the `wanted` measures, and those that are always recorded."""
+        """Record a sample: the `wanted` measures, and those that are always recorded; levels if `fill` is wanted."""
         if not sample.units:
             return
-        kept = (*_ALWAYS, *sorted(set(wanted).difference(_ALWAYS)))
-        units = {name: _unit_document(unit, kept) for name, unit in sample.units.items()}
+        wanted = set(wanted)
+        kept = (*_ALWAYS, *sorted(wanted.difference(_ALWAYS)))
+        units = {
+            name: _unit_document(unit, kept, sample.at, with_levels=FILL in wanted)
+            for name, unit in sample.units.items()
+        }
         # no unit is called so, as a unit's name has a dot
         units[HOST] = _part_document(sample.host, kept)
         self._insert(
@@ -231,7 +236,9 @@ def _part_document(part: UnitSample | HostSample, measures: Sequence[str]) -> di
     }
 
 
-def _unit_document(unit: UnitSample, measures: Sequence[str]) -> dict[str, Any]:
+def _unit_document(
+    unit: UnitSample, measures: Sequence[str], at: float, *, with_levels: bool
+) -> dict[str, Any]:
     invocation = unit.invocation
     document: dict[str, Any] = {
         "run": None if invocation is None else invocation.invocation_id,
@@ -240,6 +247,13 @@ def _unit_document(unit: UnitSample, measures: Sequence[str]) -> dict[str, Any]:
     }
     if unit.at_most:
         document["at_most"] = {name: unit.at_most[name] for name in measures if name in unit.at_most}
+    if with_levels:
+        document["levels"] = [
+            {key: value for key in LEVEL_KEYS if (value := getattr(level, key)) is not None}
+            for level in unit.levels
+        ]
+    if unit.oom_ends:
+        document["oom_ends"] = [round(at - end, 3) for end in unit.oom_ends]
     if unit.unit.aliases:
         document["aliases"] = list(unit.unit.aliases)
     if unit.protected is not None:

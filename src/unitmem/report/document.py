@@ -1,13 +1,13 @@
 """JSON documents, for programs: stable, in bytes, percent and counts, and null where a number is unknown.
 
-`list` gives {"host": HOST, "units": [UNIT, …]}, `show` one UNIT with "host", "limit_set_by", "levels" and
-"processes" besides. Keys are added in later versions, never renamed or removed.
+`list` gives {"host": HOST, "units": [UNIT, …]}, `show` one UNIT with "host", "limit_set_by",
+"fill_set_by", "levels" and "processes" besides. Keys are added in later versions, never renamed or removed.
 
     HOST     total, available, swap_total, swap_free, and pressure.{some,full}.{avg10,avg60,avg300}
     UNIT     unit, description, load_state, active_state, sub_state, invocation_id, control_group, slice,
              main_pid, control_pid, protected (why no policy touches it, or null),
              measures (every measure by its name), unknown (the reason for each that is null)
-    level    path, max, high (null: no limit), current, workingset; the unit's own first, then upwards
+    level    path, max, high (null: no limit), current, workingset, unreclaimable; the unit's own first, then upwards
     process  pid, name, command, rss, pss, uss, swap_pss, hugetlb, unknown (the reason where pss is null);
              largest first
 """
@@ -44,6 +44,7 @@ def unit_document(machine: Sample, sample: UnitSample) -> dict[str, Any]:
     """Return what `unitmem show --json` prints."""
     return _unit(sample) | {
         "limit_set_by": machine.limit_set_by(sample),
+        "fill_set_by": machine.fill_set_by(sample),
         "levels": [_level(level) for level in sample.levels],
         "processes": [_process(process) for process in by_size(sample.processes)],
         "host": _host(machine.host),
@@ -83,6 +84,7 @@ def _level(level: Level) -> dict[str, Any]:
         "high": level.high,
         "current": level.current,
         "workingset": level.workingset,
+        "unreclaimable": level.unreclaimable,
     }
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from unitmem.explain.attribution import Cause, Ending
-from unitmem.measure.catalogue import MEASURES
+from unitmem.measure.catalogue import OPERANDS
 from unitmem.policy.actions import Log
 from unitmem.policy.condition import format_value
 from unitmem.record.history import Event, EventKind
@@ -210,7 +210,7 @@ def _print_picture(unit: str, group: Sequence[Event | Ending], series: Series, c
     measure = None
     for item in group:
         for finding in item.detail.get("findings", []) if isinstance(item, Event) else []:
-            if finding["measure"] not in MEASURES or finding["threshold"] is None:
+            if finding["measure"] not in OPERANDS or finding["threshold"] is None:
                 continue
             measure = measure or finding["measure"]
             if finding["measure"] == measure and isinstance(item, Event):
@@ -220,7 +220,7 @@ def _print_picture(unit: str, group: Sequence[Event | Ending], series: Series, c
     points = series(unit, measure, group[0].at - _BEFORE, group[-1].at + _AFTER)
     if len(points) < 2:
         return
-    dimension = MEASURES[measure].dimension
+    dimension = OPERANDS[measure].dimension
     width = max(20, min(60, console.width - 34))
     is_one_policy = len({policy for policy, _ in thresholds}) == 1
     labelled = [

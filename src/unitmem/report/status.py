@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.measure.catalogue import MEASURES
-from unitmem.policy.condition import format_value
+from unitmem.measure.catalogue import OPERANDS
+from unitmem.policy.condition import format_level, format_value
 from unitmem.report.table import Column, Cut, print_line, print_table
 from unitmem.text import format_span
 
@@ -98,9 +98,11 @@ def _facts(unit: Mapping[str, Any]) -> Iterator[str]:
 
 def _value(unit: Mapping[str, Any], measure: str) -> str:
     value = unit["values"][measure]
-    dimension = MEASURES[measure].dimension
+    dimension = OPERANDS[measure].dimension
     if value is not None:
-        return f"{measure} {format_value(value, dimension)}"
+        whose = unit.get("fill_set_by") if measure == "fill" else None
+        at = "" if whose is None else f" at {format_level(whose)}"
+        return f"{measure} {format_value(value, dimension)}{at}"
     if measure in unit["at_most"]:
         return f"{measure} at most {format_value(unit['at_most'][measure], dimension)}"
     return f"{measure} -"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import isinf
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +18,16 @@ from rich.text import Text
 
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, Comparison, Derivation
-from unitmem.policy.trends import MIN_POINTS, Trend, UnitFacts, eta_of, extend
+from unitmem.policy.levels import time_left
+from unitmem.policy.trends import (
+    MIN_POINTS,
+    NO_LEVELS,
+    LevelTrends,
+    Trend,
+    UnitFacts,
+    extend,
+    extend_levels,
+)
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
 from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used
@@ -68,7 +77,7 @@ HELP = (
     "LIMIT     the tightest one from the unit up to the machine",
     "PRESS     share of the last 10 s in which a task waited for memory",
     "GROW/MIN  of memory that can't be reclaimed, over the last minute of this view",
-    "TO LIMIT  when it meets LIMIT at that pace, as a policy's eta(limit, 1min)",
+    "TO LIMIT  when the first limit is met at that pace: a policy's eta(limit, 1min)",
     "PHASE     how far a running watch is with the unit's steps",
 )
 
@@ -82,7 +91,10 @@ class Look:
 
     machine: Sample
     growth: Mapping[str, float] = field(default_factory=dict)
-    """Bytes a second that unreclaimable memory grows by, by unit; units not watched for long enough are missing."""
+    """Bytes a second that unreclaimable memory grows by, by unit, and by level: the path of a slice, or `host`.
+
+    Those not watched for long enough are missing.
+    """
     phases: Mapping[str, str] = field(default_factory=dict)
     """The furthest phase of a step, by unit: `holding 12s/30s (web-leak, step 2)`."""
     opened: UnitSample | None = None
@@ -91,9 +103,17 @@ class Look:
     """A problem to show in the line at the bottom."""
 
     def eta(self, sample: UnitSample) -> float | None:
-        """Return the seconds until unreclaimable memory of `sample` meets its limit; None when it doesn't grow."""
-        eta = eta_of(sample, "limit", self.growth.get(sample.unit.name))
-        return None if eta == inf else eta
+        """Return the seconds until the first level of `sample` is full; None when none grows, or one is unknown."""
+        name = sample.unit.name
+        if name not in self.growth:
+            return None
+        left = time_left(
+            sample, self.machine.host, "limit", lambda path: self.growth.get(name if path is None else path)
+        )
+        if left is None:
+            return None
+        bounds, _ = left
+        return None if bounds.low != bounds.high or isinf(bounds.high) else bounds.high
 
     def find(self, name: str) -> UnitSample | None:
         return self.machine.units.get(name)
@@ -113,14 +133,16 @@ class GrowthTrend:
         self._span = max(_MINUTE, float(MIN_POINTS * interval))
         self._wanted = (Comparison("limit", "<", 0.0, span=self._span, derivation=Derivation.ETA),)
         self._trends: dict[str, Trend] = {}
+        self._levels: LevelTrends = NO_LEVELS
 
     def add(self, at: float, machine: Sample) -> dict[str, float]:
-        """Add `machine`, sampled at the monotonic second `at`; return bytes a second by unit.
+        """Add `machine`, sampled at the monotonic second `at`; return bytes a second by unit, and by level.
 
         Unlike a policy's, a growth is known before its whole span was watched: once there are five points.
         """
         kept = {}
-        growth = {}
+        self._levels = extend_levels(self._levels, machine, dict.fromkeys(machine.units, self._wanted), at)
+        growth = {path: level.slope for (path, _), level in self._levels.items() if level.slope is not None}
         for name, sample in machine.units.items():
             trend = extend(self._trends.get(name), sample, self._wanted, at)
             if trend is None:

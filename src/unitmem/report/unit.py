@@ -14,7 +14,7 @@ from rich.text import Text
 from unitmem.kernel.files import CGROUP_ROOT
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import MEASURES, Measure, Scope, Trait
+from unitmem.measure.catalogue import MEASURES, Dimension, Measure, Scope, Trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import format_value
 from unitmem.report.table import GAP, Column, Cut, print_line, print_table
@@ -56,7 +56,7 @@ def print_sources(machine: Sample, sample: UnitSample, console: Console, cgroups
     width = max(map(len, MEASURES))
     indent = INDENT + width + GAP + _VALUE_WIDTH + GAP
     note = partial(textwrap.wrap, width=max(_LEAST_NOTE, console.width - indent))
-    set_by = _set_by(sample, machine.host)
+    set_by = _set_by(machine, sample)
     for title, measures in _sections(sample, machine.host):
         _print_title(title, console)
         for name in measures:
@@ -132,24 +132,28 @@ def _section(measure: Measure) -> str:
             return "Pressure"
         case Scope.UNIT if measure.name.startswith("events."):
             return "Events since its start"
-        case Scope.UNIT:
+        case Scope.UNIT if measure.dimension is Dimension.SPAN:
+            return "This run"
+        case Scope.UNIT | Scope.SLICE:
             return "Memory"
 
 
-def _set_by(sample: UnitSample, host: HostSample) -> dict[str, str]:
-    """Return which cgroup, or the machine, sets `limit`, `high` and `headroom`, as far as that is known."""
-    levels, machine = sample.levels, "this machine"
+def _set_by(sampled: Sample, sample: UnitSample) -> dict[str, str]:
+    """Return which cgroup, or the machine, sets `limit`, `high`, `headroom` and `fill`, as far as that is known."""
+    levels, host, machine = sample.levels, sampled.host, "this machine"
     bounds: dict[str, list[tuple[int | None, str]]] = {
         "limit": [*((level.max, level.path) for level in levels), (sample.limit, machine)],
         "high": [(level.high, level.path) for level in levels],
         "headroom": [*((_room(level), level.path) for level in levels), (host.available, machine)],
     }
-    return {
+    set_by = {
         name: whose
         for name, candidates in bounds.items()
         for bound, whose in reversed(candidates)  # of equal ones the innermost
         if bound is not None and bound == sample.values.get(name)
     }
+    fullest = sampled.fill_set_by(sample)
+    return set_by if fullest is None else set_by | {"fill": machine if fullest == "host" else fullest}
 
 
 def _value(value: float | None, name: str) -> Text:
@@ -195,7 +199,13 @@ def _print_unknown(sample: UnitSample, console: Console) -> None:
 
 
 def _print_levels(machine: Sample, sample: UnitSample, console: Console) -> None:
-    host, levels, whose = machine.host, sample.levels, machine.limit_set_by(sample)
+    host, levels = machine.host, sample.levels
+    marks = {"limit": machine.limit_set_by(sample), "fill": machine.fill_set_by(sample)}
+
+    def mark(path: str) -> Text:
+        names = [name for name, whose in marks.items() if whose == path]
+        return Text(f"← {', '.join(names)}" if names else "")
+
     rows = [
         [
             Text(level.path.rpartition("/")[2] or "/"),
@@ -204,7 +214,7 @@ def _print_levels(machine: Sample, sample: UnitSample, console: Console) -> None
             _size(level.current),
             _size(level.workingset),
             Text("") if level.max is None else _size(_room(level)),
-            Text("← limit" if level.path == whose else ""),
+            mark(level.path),
         ]
         for level in levels
     ]
@@ -212,12 +222,12 @@ def _print_levels(machine: Sample, sample: UnitSample, console: Console) -> None
     rows.append(
         [
             Text("this machine"),
-            Text(format_size(sample.limit if whose == "host" else host.total)),
+            Text(format_size(sample.limit if marks["limit"] == "host" else host.total)),
             _bound(None),
             _size(used),
             _size(used),
             _size(host.available),
-            Text("← limit" if whose == "host" else ""),
+            mark("host"),
         ]
     )
     columns = [

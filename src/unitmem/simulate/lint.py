@@ -12,7 +12,7 @@ from enum import Enum, StrEnum, auto
 from itertools import chain
 
 from unitmem.errors import Problem
-from unitmem.measure.catalogue import MEASURES, Trait
+from unitmem.measure.catalogue import OPERANDS, Trait, with_trait
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import (
     Reclaim,
@@ -26,6 +26,8 @@ from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.simulate.contradictions import contradiction, shared_unit
 from unitmem.simulate.lint_budgets import BudgetCode, doubts_about_budgets
+from unitmem.simulate.shared_limit import shared_limit_doubts
+from unitmem.simulate.spans import short_slopes
 from unitmem.simulate.thresholds import rung_of, without_not
 from unitmem.text import closest, format_size, listed
 from unitmem.unit import CORE_UNITS, StartLimit, Unit, is_glob, matches
@@ -58,6 +60,10 @@ class LintCode(StrEnum):
     """A condition that page cache alone can make true."""
     RESTART_LOOP = "restart-loop"
     """A restart without cooldown and budget."""
+    SHARED_LIMIT = "shared-limit"
+    """A share of a limit that is a slice's, for all units in it together."""
+    SHORT_SPAN = "short-span"
+    """A growth or leak over less than a day that leads to more than `log`, without a level beside it."""
     UNKNOWN_CODE = "unknown-code"
     """A comment with a code that doesn't exist."""
     UNUSED_IGNORE = "unused-ignore"
@@ -181,6 +187,9 @@ class _Review:
                 f"`{step.when}` is never true here, as there is no swap: join another condition by `or`",
                 *("steps", index, "when"),
             )
+        if self.machine is not None:
+            for doubt in shared_limit_doubts(without_not(step.when), self.policy, self.machine):
+                yield self.doubt(LintCode.SHARED_LIMIT, doubt, "steps", index, "when")
         if not step.action.acts:
             return
         for term in _cached(without_not(step.when)):
@@ -190,6 +199,14 @@ class _Review:
                 LintCode.PAGE_CACHE,
                 f"page cache alone makes `{term}` true, and a healthy unit's cache fills up: "
                 "compare `workingset` or, better, `unreclaimable`",
+                *("steps", index, "when"),
+            )
+
+        for term in short_slopes(step.when):
+            yield self.doubt(
+                LintCode.SHORT_SPAN,
+                f"`{term}` is also true of a garbage collector's sawtooth, a daily wave or a warm-up: take a span of "
+                "1d, join it with a level, such as `and unreclaimable > 80% of limit`, or only `log`",
                 *("steps", index, "when"),
             )
 
@@ -207,8 +224,11 @@ class _Review:
 
     def _action(self, index: int, step: Step) -> Iterator[Problem]:
         action, keys = step.action, ("steps", index, "do")
-        # what looks over a span of time is no spike
-        is_instant = any(comparison.span is None for comparison in comparisons(step.when))
+        # what looks over a span of time is no spike, nor is what doesn't depend on use
+        is_instant = any(
+            comparison.span is None and comparison.measure not in with_trait(Trait.FIXED)
+            for comparison in comparisons(step.when)
+        )
         if action.ends_the_unit and step.hold == 0 and is_instant:
             yield self.doubt(
                 LintCode.NO_HOLD,
@@ -355,7 +375,7 @@ def _above_limit(term: Comparison, policy: Policy, machine: Sample) -> str | Non
 def _least(term: Comparison, machine: Sample) -> float | None:
     """Return the bytes that a unit's memory must reach for `term`; None where that isn't what `term` is about."""
     if (
-        Trait.BOUNDED not in MEASURES[term.measure].traits
+        Trait.BOUNDED not in OPERANDS[term.measure].traits
         or not term.operator.startswith(">")
         or term.span is not None
     ):
@@ -391,7 +411,7 @@ def _trigger(condition: Condition) -> _Trigger:
 
 
 def _trigger_of_comparison(term: Comparison) -> _Trigger:
-    rises, traits = term.operator.startswith(">"), MEASURES[term.measure].traits
+    rises, traits = term.operator.startswith(">"), OPERANDS[term.measure].traits
     if Trait.CACHE in traits:
         return _Trigger.PAGE_CACHE if rises else _Trigger.NOTHING
     if term.span is not None:
@@ -446,7 +466,7 @@ def _is_judged(code: str, machine: Sample | None, start_limits: Mapping[str, Sta
             return machine is not None
         case BudgetCode.START_LIMIT:
             return start_limits is not None
-        case Code.ABOVE_LIMIT:
+        case Code.ABOVE_LIMIT | LintCode.SHARED_LIMIT:
             return machine is not None and any("limit" in sample.values for sample in machine.units.values())
         case LintCode.MEMORY_HIGH_WITHOUT_SWAP | LintCode.NO_SWAP:
             return machine is not None and machine.host.swap_total is not None

@@ -144,7 +144,7 @@ class Cost:
 
 # --- what there is -----------------------------------------------------------------------------
 
-_UNIT_OF_DIMENSION = {Dimension.SIZE: "bytes", Dimension.PERCENT: "ratio"}
+_UNIT_OF_DIMENSION = {Dimension.SIZE: "bytes", Dimension.PERCENT: "ratio", Dimension.SPAN: "seconds"}
 
 
 def _of_measure(measure: Measure) -> Family:

@@ -112,6 +112,7 @@ def _unit(
         "unprotected": policy.unprotects(unit.unit),
         "values": {measure: sample.value(unit, measure) for measure in wanted},
         "at_most": {measure: unit.at_most[measure] for measure in wanted if measure in unit.at_most},
+        "fill_set_by": sample.fill_set_by(unit),
         "unknown": {
             measure: reason for measure in wanted if (reason := sample.why_unknown(unit, measure)) is not None
         },

@@ -1,0 +1,75 @@
+"""The time until a limit is met, at the level that fills first: a cgroup from the unit up, or the machine.
+
+A level fills with what is unreclaimable there, whichever of its units has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import inf
+
+from unitmem.measure.sample import HostSample, UnitSample
+from unitmem.policy.condition import ETA_USAGE, HOST_LEVEL, Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A level with a limit, and what is unreclaimable there, in bytes; None is unknown."""
+
+    path: str | None
+    """The path of its cgroup, or `HOST_LEVEL`; None is the unit itself."""
+    limit: float | None
+    used: float | None
+
+    def time_left(self, slope: float | None) -> float | None:
+        """Return the seconds until `used`, at this slope in bytes a second, meets the limit; infinite if it doesn't grow."""
+        if self.limit is None or self.used is None or slope is None:
+            return None
+        if self.used >= self.limit:
+            return 0.0
+        return (self.limit - self.used) / slope if slope > 0 else inf
+
+
+def fillings(unit: UnitSample, host: HostSample, target: str) -> Iterator[Filling]:
+    """Yield each level of `unit` that has a limit of the kind `target`, which is `limit` or `high`.
+
+    Of a sample without levels, as the history of 0.1 has them, it is the unit itself, under its tightest limit.
+    """
+    own = unit.values.get(ETA_USAGE)
+    if not unit.levels:
+        yield Filling(None, unit.values.get(target), own)
+        return
+    for index, level in enumerate(unit.levels):
+        limit = level.max if target == "limit" else level.high
+        if limit is not None:
+            yield Filling(level.path, limit, level.unreclaimable) if index else Filling(None, limit, own)
+    if target == "limit":
+        total, available = host.total, host.available
+        used = None if total is None or available is None else max(0, total - available)
+        yield Filling(HOST_LEVEL, total, used)
+
+
+def time_left(
+    unit: UnitSample, host: HostSample, target: str, slope_of: Callable[[str | None], float | None]
+) -> tuple[Bounds, str | None] | None:
+    """Return (bounds of the seconds until the first level of `unit` is full, its path); None where nothing is known.
+
+    The path is that of the first of those that are known; it is None for the unit itself.
+
+    Args:
+        unit: the unit, with its levels.
+        host: the machine.
+        target: `limit` or `high`.
+        slope_of: the slope of what is unreclaimable at the level of that path, in bytes a second; None where it is
+            unknown.
+    """
+    left = [
+        (filling.time_left(slope_of(filling.path)), filling.path) for filling in fillings(unit, host, target)
+    ]
+    known = [(seconds, path) for seconds, path in left if seconds is not None]
+    if not known:
+        return None
+    seconds, path = min(known, key=lambda each: each[0])
+    # what is unknown may be full before, and makes nothing later
+    return Bounds(seconds if len(known) == len(left) else 0.0, seconds), path
