@@ -145,6 +145,8 @@ def generated(draw):
             threshold = draw(sizes | st.builds("{}% of limit".format, st.integers(0, 200)))
         case Dimension.PERCENT:
             threshold = f"{draw(st.integers(0, 100))}%"
+        case Dimension.SPAN:
+            threshold = draw(spans)
         case _:
             threshold = f"{draw(st.integers(0, 1000))} in {draw(spans)}"
     plain = f"{name}{{}}{threshold}"
