@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 from itertools import chain
 
 from unitmem.errors import Problem
@@ -26,6 +26,7 @@ from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.simulate.contradictions import contradiction, shared_unit
 from unitmem.simulate.lint_budgets import BudgetCode, doubts_about_budgets
+from unitmem.simulate.page_cache import page_cache_alone
 from unitmem.simulate.shared_limit import shared_limit_doubts
 from unitmem.simulate.spans import short_slopes
 from unitmem.simulate.thresholds import rung_of, without_not
@@ -192,7 +193,7 @@ class _Review:
                 yield self.doubt(LintCode.SHARED_LIMIT, doubt, "steps", index, "when")
         if not step.action.acts:
             return
-        for term in _cached(without_not(step.when)):
+        for term in page_cache_alone(without_not(step.when)):
             if term.measure == "file" and isinstance(step.action, Reclaim):
                 continue  # it is page cache that is meant, and that goes
             yield self.doubt(
@@ -383,54 +384,6 @@ def _least(term: Comparison, machine: Sample) -> float | None:
     if term.of == "host.total":
         return None if machine.host.total is None else machine.host.total * term.threshold / 100
     return term.threshold if term.of is None else None
-
-
-class _Trigger(Enum):
-    """The cause by which a condition becomes true."""
-
-    NOTHING = auto()
-    """It is true of an idle unit."""
-    PAGE_CACHE = auto()
-    """Page cache is enough."""
-    NEED = auto()
-    """It takes memory that is in use, or a lack of memory."""
-
-
-def _trigger(condition: Condition) -> _Trigger:
-    match condition:
-        case Comparison():
-            return _trigger_of_comparison(condition)
-        case Not():
-            return _trigger(without_not(condition))
-        case All(terms):
-            triggers = {_trigger(term) for term in terms}
-            return next(c for c in (_Trigger.NEED, _Trigger.PAGE_CACHE, _Trigger.NOTHING) if c in triggers)
-        case AnyOf(terms):
-            triggers = {_trigger(term) for term in terms}
-            return next(c for c in (_Trigger.PAGE_CACHE, _Trigger.NOTHING, _Trigger.NEED) if c in triggers)
-
-
-def _trigger_of_comparison(term: Comparison) -> _Trigger:
-    rises, traits = term.operator.startswith(">"), OPERANDS[term.measure].traits
-    if Trait.CACHE in traits:
-        return _Trigger.PAGE_CACHE if rises else _Trigger.NOTHING
-    if term.span is not None:
-        return _Trigger.NEED
-    if Trait.FIXED in traits:
-        return _Trigger.NOTHING
-    return _Trigger.NEED if rises is (Trait.SCARCE not in traits) else _Trigger.NOTHING
-
-
-def _cached(condition: Condition) -> Iterator[Comparison]:
-    """Yield the comparisons by which page cache alone makes `condition` true."""
-    if _trigger(condition) is not _Trigger.PAGE_CACHE:
-        return
-    match condition:
-        case Comparison():
-            yield condition
-        case All(terms) | AnyOf(terms):
-            for term in terms:
-                yield from _cached(term)
 
 
 # --- comments ----------------------------------------------------------------------------------
