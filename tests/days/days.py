@@ -1,5 +1,7 @@
 """The days: what a machine did, and what a guard had to do, by what could be known at the time.
 
+Some are several days long: whether a service leaks shows only when its days can be compared.
+
 Whatever a day doesn't list as right or as allowed is wrong. A moment is in seconds from midnight. `before` is the time
 after which the action helps nobody: the kernel's OOM killer, or the loss, has come first.
 """
@@ -28,8 +30,6 @@ from behaviours import (
 )
 from machine import DAY, HOUR, MINUTE, G, M, Machine, Service
 
-from unitmem.kernel.host import Host
-
 FIRST_LOOK, LEAKY, DATABASE, CONTAINERS, WORKERS, JVM, THROTTLED = (
     f"{name}.yaml"
     for name in (
@@ -44,12 +44,16 @@ FIRST_LOOK, LEAKY, DATABASE, CONTAINERS, WORKERS, JVM, THROTTLED = (
 )
 
 
+DAYS_ON_END = Machine((), lasts=4 * DAY, look=60.0)
+
+
 @dataclass(frozen=True)
 class Right:
     """An action that had to be taken on a unit within a time."""
 
     unit: str
     action: str
+    """An action's keyword, or `log of POLICY`."""
     after: float = 0.0
     before: float = DAY
     times: int = 1
@@ -77,7 +81,9 @@ def day(
     may: tuple[tuple[str, str], ...] = (),
     machine: Machine | None = None,
 ) -> Day:
-    made = Machine(services) if machine is None else replace(machine, services=services)
+    if machine is None:
+        machine = DAYS_ON_END if policy == FIRST_LOOK else Machine(())
+    made = replace(machine, services=services)
     return Day(name, policy, made, right, frozenset(may))
 
 
@@ -100,8 +106,8 @@ def restarted_in_time(start: float, rate: float, limit: float) -> tuple[Right, .
 def without_memory(since: float, lasts: float) -> Machine:
     """A machine whose /proc/meminfo says MemTotal 0 for a while, as in a container that is being moved."""
 
-    def spoil(now: float, host: Host) -> Host:
-        return replace(host, total=0, available=0) if since <= now < since + lasts else host
+    def spoil(now: float, meminfo: dict[str, int]) -> dict[str, int]:
+        return meminfo | {"MemTotal": 0, "MemAvailable": 0} if since <= now < since + lasts else meminfo
 
     return Machine((), spoil=spoil)
 
@@ -109,8 +115,8 @@ def without_memory(since: float, lasts: float) -> Machine:
 def with_huge_free_swap(since: float, lasts: float) -> Machine:
     """A machine whose SwapFree is 2^64 − 4096 for a while."""
 
-    def spoil(now: float, host: Host) -> Host:
-        return replace(host, swap_free=2**64 - 4096) if since <= now < since + lasts else host
+    def spoil(now: float, meminfo: dict[str, int]) -> dict[str, int]:
+        return meminfo | {"SwapFree": 2**64 - 4096} if since <= now < since + lasts else meminfo
 
     return Machine((), swap=4 * G, spoil=spoil)
 
@@ -128,17 +134,17 @@ def lowered(at: float, to: int) -> Machine:
 DAYS = (
     # --- leaks --------------------------------------------------------------------------------
     day(
-        "a slow leak is told before noon",
+        "a slow leak is told on its third day",
         FIRST_LOOK,
         Service("mail.service", leak(300 * M, SLOW * 2)),
         Service("web.service", steady(500 * M, 8 * G)),
-        right=(Right("mail.service", "log", 0, DAY),),
+        right=(Right("mail.service", "log of keeps-growing", 2 * DAY, 3 * DAY),),
     ),
     day(
-        "a slow leak under noise is told",
+        "a slow leak under noise is told on its third day",
         FIRST_LOOK,
         Service("mail.service", leak(300 * M, SLOW * 3, noise=0.05)),
-        right=(Right("mail.service", "log", 0, DAY),),
+        right=(Right("mail.service", "log of keeps-growing", 2 * DAY, 3 * DAY),),
     ),
     day(
         "a fast leak is restarted before its limit, and its neighbour lives",
@@ -146,7 +152,7 @@ DAYS = (
         Service(API, leak(300 * M, FAST), max=1 * G),
         NEIGHBOUR,
         right=restarted_in_time(300 * M, FAST, 1 * G),
-        may=((API, "signal"), (API, "restart"), (API, "log")),
+        may=((API, "signal"), (API, "restart"), (API, "log of leaky-service-grows")),
     ),
     day(
         "a slow leak is restarted before its limit",
@@ -154,35 +160,36 @@ DAYS = (
         Service(API, leak(300 * M, 60 * M / HOUR), max=1 * G),
         NEIGHBOUR,
         right=restarted_in_time(300 * M, 60 * M / HOUR, 1 * G),
-        may=((API, "signal"), (API, "log")),
+        may=((API, "signal"), (API, "log of leaky-service-grows")),
     ),
     day(
         "a leak among page cache is restarted for the leak",
         LEAKY,
         Service(API, with_cache(leak(300 * M, 60 * M / HOUR), 8 * G), max=1 * G),
         right=restarted_in_time(300 * M, 60 * M / HOUR, 1 * G),
-        may=((API, "signal"), (API, "log")),
+        may=((API, "signal"), (API, "log of leaky-service-grows")),
     ),
     day(
         "a leak by sockets is restarted before the kernel kills",
         LEAKY,
         Service(API, socket_leak(100 * M, 60 * M / HOUR), max=1 * G),
         right=restarted_in_time(100 * M, 60 * M / HOUR, 1 * G),
-        may=((API, "signal"), (API, "log")),
+        may=((API, "signal"), (API, "log of leaky-service-grows")),
     ),
     day(
         "a leak into tmpfs is restarted before the kernel kills",
         LEAKY,
         Service(API, file_leak(100 * M, 60 * M / HOUR), max=1 * G),
         right=restarted_in_time(100 * M, 60 * M / HOUR, 1 * G),
-        may=((API, "signal"), (API, "log")),
+        may=((API, "signal"), (API, "log of leaky-service-grows")),
     ),
     day(
         "a leak into swap is told, though what is resident stays",
         FIRST_LOOK,
         Service("mail.service", cold_leak(300 * M, SLOW * 4), max=400 * M),
-        right=(Right("mail.service", "log", 0, DAY),),
-        machine=Machine((), swap=8 * G),
+        right=(Right("mail.service", "log of keeps-growing", 2 * DAY, 3 * DAY),),
+        may=(("mail.service", "log of near-its-limit"),),
+        machine=replace(DAYS_ON_END, swap=32 * G),
     ),
     day(
         "two leaks at once are each restarted",
@@ -198,7 +205,12 @@ DAYS = (
                 fills(200 * M, 70 * M / HOUR, G),
             ),
         ),
-        may=((API, "signal"), ("api@2.service", "signal"), (API, "log"), ("api@2.service", "log")),
+        may=(
+            (API, "signal"),
+            ("api@2.service", "signal"),
+            (API, "log of leaky-service-grows"),
+            ("api@2.service", "log of leaky-service-grows"),
+        ),
     ),
     day(
         "a leak that begins in the afternoon",
@@ -212,7 +224,7 @@ DAYS = (
                 14 * HOUR + fills(300 * M, FAST, G),
             ),
         ),
-        may=((API, "signal"), (API, "restart"), (API, "log")),
+        may=((API, "signal"), (API, "restart"), (API, "log of leaky-service-grows")),
     ),
     day(
         "a container's leak stops the container alone",
@@ -220,7 +232,7 @@ DAYS = (
         Service("docker-aa.scope", leak(100 * M, 60 * M / HOUR), max=1 * G, restarts=False),
         Service("docker-bb.scope", steady(600 * M, 4 * G), max=1 * G, restarts=False),
         right=(Right("docker-aa.scope", "stop", 0, fills(100 * M, 60 * M / HOUR, G)),),
-        may=(("docker-aa.scope", "log"),),
+        may=(("docker-aa.scope", "log of containers"),),
     ),
     day(
         "a JVM beyond its heap is dumped, then restarted",
@@ -269,7 +281,7 @@ DAYS = (
         "a sawtooth below the threshold restarts nothing",
         LEAKY,
         Service(API, collector(200 * M, 600 * M, HOUR), max=1 * G),
-        may=((API, "log"),),
+        may=((API, "log of leaky-service-grows"),),
     ),
     day(
         "a database at its limit loses no session",
@@ -291,7 +303,7 @@ DAYS = (
             max=1 * G,
         ),
         right=(Right(API, "restart", 16 * HOUR, 16 * HOUR + fills(500 * M, FAST, G)),),
-        may=((API, "signal"), (API, "restart"), (API, "log")),
+        may=((API, "signal"), (API, "restart"), (API, "log of leaky-service-grows")),
     ),
     # --- workers --------------------------------------------------------------------------------
     day(
@@ -299,7 +311,7 @@ DAYS = (
         WORKERS,
         Service("celery.service", runaway(80 * M, 8, 10 * HOUR, 30 * M / MINUTE)),
         right=(Right("celery.service", "signal", 10 * HOUR, 10 * HOUR + 18 * MINUTE),),
-        may=(("celery.service", "signal"), ("celery.service", "log")),
+        may=(("celery.service", "signal"), ("celery.service", "log of runaway-worker")),
     ),
     # --- throttled at MemoryHigh= -----------------------------------------------------------------
     day(
@@ -307,7 +319,7 @@ DAYS = (
         THROTTLED,
         Service("worker@1.service", leak(300 * M, 60 * M / HOUR), high=600 * M),
         right=(Right("worker@1.service", "restart", 5 * HOUR, 5.5 * HOUR),),
-        may=(("worker@1.service", "log"), ("worker@1.service", "restart")),
+        may=(("worker@1.service", "log of throttled"), ("worker@1.service", "restart")),
     ),
     day(
         "page cache at MemoryHigh= restarts nothing",
@@ -358,7 +370,7 @@ DAYS = (
         "a unit that the kernel kills again and again is told",
         FIRST_LOOK,
         Service("mail.service", leak(700 * M, FAST), max=1 * G),
-        right=(Right("mail.service", "log", 0, HOUR),),
+        right=(Right("mail.service", "log of near-its-limit", 0, HOUR),),
     ),
 )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from unitmem.kernel.cgroup import CgroupReading
-from unitmem.kernel.host import Host
+from unitmem.kernel.host import Host, impossible_meminfo
 from unitmem.kernel.limits import Level
 from unitmem.measure.formulas import host_values, unit_values
 from unitmem.measure.sample import Sample, UnitSample
@@ -85,8 +85,8 @@ class Machine:
     lasts: float = DAY
     look: float = 20.0
     """Seconds between two looks, also the interval of the policies."""
-    spoil: Callable[[float, Host], Host] = lambda _, host: host
-    """What a look sees of the machine, where that isn't what it is."""
+    spoil: Callable[[float, dict[str, int]], dict[str, int]] = lambda _, meminfo: meminfo
+    """What /proc/meminfo says, where that isn't what is true."""
     is_looking: Callable[[float], bool] = lambda _: True
     """Whether there is a look at that time: there is none while the machine is suspended, or the watch is starved."""
     limits: Callable[[float, Service], int | None] = lambda _, service: service.max
@@ -212,15 +212,17 @@ def _overfull(
 def _sample(machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held], now: float) -> Sample:
     resident = sum(one.resident for one in held.values())
     swapped = sum(one.swap for one in held.values())
-    host = machine.spoil(
-        now,
-        Host(
-            total=machine.total,
-            available=int(max(0.0, machine.total - resident)),
-            swap_total=machine.swap,
-            swap_free=int(max(0.0, machine.swap - swapped)),
-            pressure=_pressure(max((one.stall for one in held.values()), default=0.0)),
+    host = _host(
+        machine.spoil(
+            now,
+            {
+                "MemTotal": machine.total,
+                "MemAvailable": int(max(0.0, machine.total - resident)),
+                "SwapTotal": machine.swap,
+                "SwapFree": int(max(0.0, machine.swap - swapped)),
+            },
         ),
+        max((one.stall for one in held.values()), default=0.0),
     )
     groups = {
         part: _level(
@@ -230,6 +232,17 @@ def _sample(machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held
     }
     units = {name: _unit(machine, run, held[name], groups, host, now) for name, run in runs.items()}
     return Sample(now, units, host_values(host))
+
+
+def _host(meminfo: dict[str, int], stall: float) -> Host:
+    known = {key: value for key, value in meminfo.items() if key not in impossible_meminfo(meminfo)}
+    return Host(
+        total=known.get("MemTotal"),
+        available=known.get("MemAvailable"),
+        swap_total=known.get("SwapTotal"),
+        swap_free=known.get("SwapFree"),
+        pressure=_pressure(stall),
+    )
 
 
 def _unit(
@@ -284,12 +297,15 @@ def _stat(held: list[_Held]) -> dict[str, int]:
 
 
 def _level(path: str, bound: int | None, high: int | None, held: list[_Held]) -> Level:
+    stat = _stat(held)
     return Level(
         path,
         max=bound,
         high=high,
         current=int(sum(one.current for one in held)),
-        inactive_file=_stat(held)["inactive_file"],
+        inactive_file=stat["inactive_file"],
+        file=stat["active_file"] + stat["inactive_file"],
+        slab_reclaimable=0,
     )
 
 

@@ -23,7 +23,8 @@ def took(one: Day) -> list[Did]:
             case Did():
                 done.append(event)
             case Decision(refusal=None):
-                done.append(Did(event.at, event.unit, event.action.keyword))
+                action = event.action.keyword if event.action.acts else f"log of {event.policy}"
+                done.append(Did(event.at, event.unit, action))
     return done
 
 
