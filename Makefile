@@ -20,8 +20,8 @@ HOST_PACKAGES := gcc pkg-config libsystemd-dev python3-dev python3-venv dbus sys
 # the tests start hundreds of interpreters, each of which would compile all that it imports
 unexport PYTHONDONTWRITEBYTECODE
 
-# a file stays with one worker, so that what its tests share is made once
-PYTEST := $(BIN)/pytest -q -n logical --dist=loadfile --timeout=300 tests/unit tests/bus tests/cli tests/days
+# a file stays with one worker, so that what its tests share is made once; the files that take longest come first
+PYTEST := $(BIN)/pytest -q -n logical --dist=loadfile --no-loadscope-reorder --timeout=300 tests/days tests/cli tests/bus tests/unit
 
 # some of the guests' programs have no suffix
 PYTHON_SOURCES := src tests $(shell grep -lsE '^\#!.*python' vagrant/* vagrant/workloads/* ansible/*)

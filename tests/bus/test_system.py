@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -116,10 +117,12 @@ def test_samples_follow_units_that_start_and_end(system, run, systemd):
 
 def test_samples_come_every_interval(system, run):
     run("web.service")
+    began = time.monotonic()
     samples = system.follow("web", interval=0.05, measures={"current"})
     first, second, third = next(samples), next(samples), next(samples)
     assert first.at < second.at < third.at
-    assert (third.at - first.at) > 0.09
+    assert second.at - began >= 0.05
+    assert third.at - began >= 0.1
     with pytest.raises(ValueError, match="finite and above 0"):
         system.follow("web", interval=0)
 

@@ -128,19 +128,33 @@ def pressure(some: float) -> str:
 @pytest.fixture
 def bare(tmp_path: Path) -> FakeMachine:
     """A machine with nothing on it."""
-    (tmp_path / "cgroup").mkdir()
-    (tmp_path / "cgroup/cgroup.controllers").write_text("cpu memory pids\n")
-    (tmp_path / "proc/pressure").mkdir(parents=True)
-    (tmp_path / "proc/pressure/memory").write_text(pressure(0))
-    (tmp_path / "proc/meminfo").write_text(
+    return empty(tmp_path)
+
+
+def empty(root: Path) -> FakeMachine:
+    (root / "cgroup").mkdir()
+    (root / "cgroup/cgroup.controllers").write_text("cpu memory pids\n")
+    (root / "proc/pressure").mkdir(parents=True)
+    (root / "proc/pressure/memory").write_text(pressure(0))
+    (root / "proc/meminfo").write_text(
         "MemTotal: 4194304 kB\nMemAvailable: 3145728 kB\nSwapTotal: 1048576 kB\nSwapFree: 1048576 kB\n"
     )
-    return FakeMachine(tmp_path, FakeManager({}))
+    return FakeMachine(root, FakeManager({}))
 
 
 @pytest.fixture
 def fake(bare: FakeMachine) -> FakeMachine:
     """A machine with a tight slice, a service in it, another one beside, a session, and some that don't run."""
+    return furnish(bare)
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> FakeMachine:
+    """The same, for all tests that change nothing on it: its sixty files take longer than a command."""
+    return furnish(empty(tmp_path_factory.mktemp("machine")))
+
+
+def furnish(bare: FakeMachine) -> FakeMachine:
     bare.cgroup("/system.slice", current=700 * M, inactive_file=200 * M, max=1024 * M)
     bare.cgroup(
         "/system.slice/web.service",
@@ -196,21 +210,25 @@ def command(verb: str) -> Callable[..., object]:
 
 
 @pytest.fixture
-def run(
-    fake: FakeMachine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Ended]:
+def run(fake: FakeMachine, run_on: Callable[..., Ended]) -> Callable[..., Ended]:
     """run("list", "--json"): the whole command line on the fake machine, or on the one given."""
+    return lambda *arguments, machine=None: run_on(machine or fake.machine, *arguments)
+
+
+@pytest.fixture
+def run_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """run_on(machine, "list", "--json"): the whole command line on that machine."""
     for name in ("COLUMNS", "UNITMEM_DEBUG"):  # xdist sets the first
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(
         "unitmem.cli.application", lambda words: command(words[0] if words[0] in VERBS else "")
     )
 
-    def run(*arguments: str, machine: Machine | None = None) -> Ended:
-        status = main(arguments, machine or fake.machine)
+    def run_on(machine: Machine, *arguments: str) -> Ended:
+        status = main(arguments, machine)
         return Ended(status, *capsys.readouterr())
 
-    return run
+    return run_on
 
 
 class Screen(io.StringIO):

@@ -118,9 +118,9 @@ VERBS = (
         ("top-secret", 2, r"^$", r"^unitmem: no such command 'top-secret'\nSee `unitmem --help`\.\n$"),
     ],
 )  # fmt: skip
-def test_commands(run, arguments, status, out, err):
+def test_commands(run_on, untouched, arguments, status, out, err):
     """Data on stdout, all else on stderr, and the status that is documented."""
-    ended = run(*arguments.split())
+    ended = run_on(untouched.machine, *arguments.split())
     assert ended.status == status, ended
     assert re.search(out, ended.out, re.DOTALL), ended.out
     assert re.search(err, ended.err, re.DOTALL), ended.err
@@ -137,10 +137,10 @@ def test_an_empty_command_is_none(run):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_each_verb_fits_a_terminal(run, verb):
-    ended = run(verb, "-h")
+def test_help_of_each_verb_fits_a_terminal(run_on, untouched, verb):
+    ended = run_on(untouched.machine, verb, "-h")
     assert ended.status == 0
-    assert ended.out == run(verb, "--help").out
+    assert ended.out == run_on(untouched.machine, verb, "--help").out
     assert f"Usage: unitmem {verb}" in ended.out
     assert max(map(len, ended.out.splitlines())) <= 80
 

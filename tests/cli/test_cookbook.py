@@ -6,12 +6,11 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from documents import CHECKOUT, PAGES, blocks
 
-from unitmem.cli.machine import Machine
 from unitmem.errors import UnsupportedSystemError
 from unitmem.policy.actions import Log
 from unitmem.policy.model import Mode
@@ -129,13 +128,13 @@ FILES = {
 
 
 @pytest.fixture
-def nowhere(fake):
+def nowhere(untouched):
     """A machine whose service manager can't be asked: a recipe's units are on no machine of ours."""
 
     def refuse(kind):
         raise UnsupportedSystemError("not run by systemd")
 
-    return Machine(fake.root / "cgroup", fake.root / "proc", refuse, fake.root / "run", fake.root / "state")
+    return replace(untouched.machine, connect=refuse)
 
 
 def test_each_recipe_has_a_policy_a_story_and_what_to_expect():
@@ -148,10 +147,10 @@ def test_the_packages_examples_are_the_recipes():
 
 
 @pytest.mark.parametrize("recipe", STORIES)
-def test_a_recipe_passes_the_strict_check(recipe, run, nowhere, tmp_path):
+def test_a_recipe_passes_the_strict_check(recipe, run_on, nowhere, tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(RECIPES[recipe])
-    ended = run("check", "--strict", str(file), machine=nowhere)
+    ended = run_on(nowhere, "check", "--strict", str(file))
     assert (ended.status, ended.err) == (0, "")
 
 
@@ -162,13 +161,13 @@ def test_a_recipe_only_observes_until_its_reader_has_it_act(recipe):
 
 
 @pytest.mark.parametrize("recipe", STORIES)
-def test_a_recipe_does_what_its_page_says(recipe, run, tmp_path):
+def test_a_recipe_does_what_its_page_says(recipe, run_on, nowhere, tmp_path):
     file, history = tmp_path / "recipe.yaml", tmp_path / "history.jsonl"
     # the interval of the watch that would have recorded it
     interval = f"interval: {STORIES[recipe].every}s\n"
     file.write_text(interval + re.sub(r"^interval:.*\n", "", RECIPES[recipe], flags=re.MULTILINE))
     history.write_text("".join(STORIES[recipe].lines()))
-    ended = run("replay", str(file), "--history", str(history))
+    ended = run_on(nowhere, "replay", str(file), "--history", str(history))
     assert ended.status == 0, ended.err
     assert ended.out.rstrip("\n") == EXPECTED[recipe]
 

@@ -330,7 +330,7 @@ def test_a_signal_at_any_moment_of_the_start_leaves_nothing_behind():
     """Before the command, between it and the guard, or after."""
     chance = random.Random(4711)
     mark = f"guard-test-{os.getpid()}"
-    for _ in range(12):
+    for _ in range(8):
         done = guard("--pss", "1G", "sleep", "600", env={**os.environ, "MARK": mark})
         time.sleep(chance.uniform(0, 0.4))
         done.terminate()

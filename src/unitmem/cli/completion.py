@@ -1,8 +1,9 @@
-"""Shell completion of unit names."""
+"""Shell completion of unit names, and the argument that takes several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import typer
 
@@ -23,3 +24,9 @@ def unit_names(context: typer.Context, incomplete: str) -> Iterator[tuple[str, s
     for unit in units:
         if unit.kind in CGROUP_KINDS and is_present(unit) and unit.name.startswith(incomplete):
             yield unit.name, unit.description
+
+
+Patterns = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PATTERN]...", help="Names or globs of units.", autocompletion=unit_names),
+]

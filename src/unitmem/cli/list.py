@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unitmem.cli.completion import unit_names
+from unitmem.cli.completion import Patterns
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import Json, User, sort_option
@@ -19,10 +19,7 @@ from unitmem.report.units import DEFAULT_SORT, SORT_FIELDS, print_units, sort_un
 
 def list_units(
     context: typer.Context,
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="Names or globs of units.", autocompletion=unit_names),
-    ] = None,
+    patterns: Patterns = None,
     sort: Annotated[str, sort_option(SORT_FIELDS)] = DEFAULT_SORT,
     pss: Annotated[
         bool,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unitmem.cli.completion import unit_names
+from unitmem.cli.completion import Patterns
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import User
@@ -18,10 +18,7 @@ from unitmem.tell.openmetrics import Format, measures_page, render
 
 def print_metrics(
     context: typer.Context,
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="Names or globs of units.", autocompletion=unit_names),
-    ] = None,
+    patterns: Patterns = None,
     textfile: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write into this file, not to stdout.")
     ] = None,

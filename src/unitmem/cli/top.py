@@ -20,7 +20,7 @@ from typing import Annotated, TextIO
 import typer
 from rich.text import Text
 
-from unitmem.cli.completion import unit_names
+from unitmem.cli.completion import Patterns
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import User, sort_option, span
@@ -52,10 +52,7 @@ _LEAST_INTERVAL = 0.1
 
 def top_units(
     context: typer.Context,
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="Names or globs of units.", autocompletion=unit_names),
-    ] = None,
+    patterns: Patterns = None,
     interval: Annotated[
         str, typer.Option(metavar="SPAN", help="How often to look, such as 500ms or 1min.")
     ] = "2s",

@@ -11,8 +11,8 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -170,13 +170,8 @@ class ProcessTree:
             return True
         return stat.start_time == process.start_time and not stat.has_ended
 
-    @contextmanager
-    def _pin(self, process: Process) -> Iterator[PinnedProcess]:
-        if self._is_root(process):
-            yield self._pinned
-            return
-        with PinnedProcess(process.pid, self._proc) as pinned:
-            yield pinned
+    def _pin(self, process: Process) -> AbstractContextManager[PinnedProcess]:
+        return nullcontext(self._pinned) if self._is_root(process) else PinnedProcess(process.pid, self._proc)
 
     def _is_root(self, process: Process) -> bool:
         return (process.pid, process.start_time) == (self.root.pid, self.root.start_time)

@@ -381,10 +381,7 @@ class Manager:
             BusLostError: no answer.
             BusError: refused.
         """
-        if invocation_id is None:
-            self._act(name, _MANAGER_PATH, _MANAGER, "StopUnit", "ss", name, "replace")
-        else:
-            self._act(name, _invocation_path(invocation_id), _UNIT, "Stop", "s", "replace")
+        self._act(name, invocation_id, "Stop", "s", "replace")
 
     def kill_unit(self, name: str, invocation_id: str | None, whom: str, number: int) -> None:
         """Have the manager signal `whom` of the unit: `main`, `control` or `all`.
@@ -400,38 +397,29 @@ class Manager:
             BusLostError: no answer.
             BusError: refused.
         """
-        if invocation_id is None:
-            self._act(name, _MANAGER_PATH, _MANAGER, "KillUnit", "ssi", name, whom, number)
-        else:
-            self._act(name, _invocation_path(invocation_id), _UNIT, "Kill", "si", whom, number)
+        self._act(name, invocation_id, "Kill", "si", whom, number)
 
     def restart_unit(self, name: str, invocation_id: str | None) -> None:
         """Queue a restart job, as `systemctl restart --no-block` does.
 
         Args and errors are those of `stop_unit`.
         """
-        if invocation_id is None:
-            self._act(name, _MANAGER_PATH, _MANAGER, "RestartUnit", "ss", name, "replace")
-        else:
-            self._act(name, _invocation_path(invocation_id), _UNIT, "Restart", "s", "replace")
+        self._act(name, invocation_id, "Restart", "s", "replace")
 
     def freeze_unit(self, name: str, invocation_id: str | None) -> None:
         """Freeze every process of the unit; return when the kernel is done, or the call has timed out.
 
         Args and errors are those of `stop_unit`.
         """
-        self._act_on_run(name, invocation_id, "Freeze")
+        self._act_in_kernel(name, invocation_id, "Freeze")
 
     def thaw_unit(self, name: str, invocation_id: str | None) -> None:
         """Thaw a frozen unit. Args and errors are those of `stop_unit`."""
-        self._act_on_run(name, invocation_id, "Thaw")
+        self._act_in_kernel(name, invocation_id, "Thaw")
 
-    def _act_on_run(self, name: str, invocation_id: str | None, method: str) -> None:
+    def _act_in_kernel(self, name: str, invocation_id: str | None, method: str) -> None:
         try:
-            if invocation_id is None:
-                self._act(name, _MANAGER_PATH, _MANAGER, f"{method}Unit", "s", name)
-            else:
-                self._act(name, _invocation_path(invocation_id), _UNIT, method, "")
+            self._act(name, invocation_id, method)
         except BusLostError as error:
             # it answers when the kernel is done, which a unit that is short of memory keeps waiting
             if error.name not in TIMED_OUT:
@@ -521,12 +509,16 @@ class Manager:
         return result
 
     def _act(
-        self, unit: str, path: bytes, interface: bytes, method: str, signature: str, *values: str | int
+        self, name: str, invocation_id: str | None, method: str, signature: str = "", *values: str | int
     ) -> None:
+        """Call `method` of that run, or of whatever runs under that name."""
         try:
-            self._call(path, interface, method, signature, *values)
+            if invocation_id is None:
+                self._call(_MANAGER_PATH, _MANAGER, f"{method}Unit", f"s{signature}", name, *values)
+            else:
+                self._call(_invocation_path(invocation_id), _UNIT, method, signature, *values)
         except _NotFoundError:
-            raise InvocationGoneError(f"that run of {unit} is over") from None
+            raise InvocationGoneError(f"that run of {name} is over") from None
 
     # --- the wire ---
 

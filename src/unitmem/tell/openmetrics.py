@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 from unitmem.measure.catalogue import MEASURES, Dimension, Measure, Scope
@@ -164,13 +165,16 @@ _OF_STEP = ("watch", "policy", "step", "unit")
 _OF_ACTION = ("watch", "policy", "step", "action", "unit")
 
 
-def _gauge(name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
-    return Family(name, MetricType.GAUGE, meaning, labels, unit)
+_of_watch: list[Family] = []
 
 
-def _counter(name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
-    return Family(name, MetricType.COUNTER, meaning, labels, unit)
+def _family(kind: MetricType, name: str, labels: tuple[str, ...], meaning: str, unit: str = "") -> Family:
+    _of_watch.append(Family(name, kind, meaning, labels, unit))
+    return _of_watch[-1]
 
+
+_gauge = partial(_family, MetricType.GAUGE)
+_counter = partial(_family, MetricType.COUNTER)
 
 POLICY_INFO = _gauge(
     "unitmem_policy_info",
@@ -245,46 +249,18 @@ TICKS = _counter("unitmem_watch_ticks", ("watch",), "ticks, those that events ca
 MISSED = _counter(
     "unitmem_watch_ticks_missed", ("watch",), "ticks skipped since the one before took too long"
 )
-TICK_TIME = Family(
-    "unitmem_watch_tick_duration_seconds",
+TICK_TIME = _family(
     MetricType.HISTOGRAM,
-    "how long a tick takes",
+    "unitmem_watch_tick_duration_seconds",
     ("watch",),
+    "how long a tick takes",
     "seconds",
 )
 CPU = _counter("unitmem_watch_cpu_seconds", ("watch",), "CPU time of the watch, user and system", "seconds")
 RSS = _gauge("unitmem_watch_rss_bytes", ("watch",), "RSS of the watch", "bytes")
 PSS = _gauge("unitmem_watch_pss_bytes", ("watch",), "PSS of the watch", "bytes")
 
-FAMILIES: tuple[Family, ...] = (
-    *OF_MEASURE.values(),
-    POLICY_INFO,
-    STEP_INFO,
-    STEP_PHASE,
-    STEP_UNKNOWN,
-    EPISODE_OPEN,
-    COOLDOWN,
-    BUDGET_LEFT,
-    FILE_BUDGET_LEFT,
-    ACTIONS,
-    OUTCOMES,
-    NEAR_DECISIONS,
-    BUILD_INFO,
-    START_TIME,
-    LAST_TICK,
-    INTERVAL,
-    UNITS,
-    MANAGER_REACHABLE,
-    FILE_LOADED,
-    UNDER_WAY,
-    TO_SET_BACK,
-    TICKS,
-    MISSED,
-    TICK_TIME,
-    CPU,
-    RSS,
-    PSS,
-)
+FAMILIES: tuple[Family, ...] = (*OF_MEASURE.values(), *_of_watch)
 """All families, in the order of a page."""
 
 
