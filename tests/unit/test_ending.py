@@ -368,6 +368,14 @@ KILLED = [exited(10.2, "killed", 9), failure(10.2, "signal")]
 OWN = {
     "stop": ([decision(10, "stop"), STOP, outcome(12.4, "stop", "verified")], Cause.UNITMEM),
     "stop, and unitmem died": ([decision(10, "stop"), STOP], Cause.UNITMEM),
+    "stop, which is logged once it has begun": (
+        [
+            stopping(10.2),
+            decision(10.4, "stop", UNITMEM_DECIDED_USEC=str(int((UPTIME + 10) * 1e6))),
+            success(12),
+        ],
+        Cause.UNITMEM,
+    ),
     "restart": ([decision(10, "restart"), STOP, outcome(13, "restart", "verified")], Cause.UNITMEM),
     "stop, told as failed while it hung": (
         [decision(10, "stop"), stopping(10.1), outcome(40, "stop", "failed"), success(60)],
@@ -416,6 +424,14 @@ OWN = {
     "logged": ([decision(10, "log", "verified"), STOP], Cause.REQUEST),
     "long before": ([decision(10, "stop"), stopping(1000), success(1001)], Cause.REQUEST),
     "after": ([stopping(9), decision(10, "stop"), success(12)], Cause.REQUEST),
+    "decided after somebody's stop began": (
+        [
+            stopping(9.8),
+            decision(10.4, "stop", UNITMEM_DECIDED_USEC=str(int((UPTIME + 10) * 1e6))),
+            success(12),
+        ],
+        Cause.REQUEST,
+    ),
     "of another run": ([decision(10, "stop", run=TWO), STOP], Cause.REQUEST),
     "of another unit": ([decision(10, "stop", unit="other.service"), STOP], Cause.REQUEST),
     "crashed before the stop": (

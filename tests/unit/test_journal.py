@@ -293,6 +293,7 @@ def test_the_fields_of_a_decision(values, fields):
         "UNITMEM_POLICY": "web",
         "UNITMEM_STEP": "2",
         "UNITMEM_HELD_USEC": "32000000",
+        "UNITMEM_DECIDED_USEC": int(BREACH.at * 1e6),
         "UNITMEM_MEASURE": "workingset",
         "UNITMEM_CONDITION": "workingset > 85% of limit",
         "UNITMEM_VALUE": str(450 * M),

@@ -29,6 +29,7 @@ from unitmem.explain.entries import (
 from unitmem.policy.decision import Result
 from unitmem.policy.journal_fields import (
     ACTION_FIELD,
+    DECIDED_FIELD,
     DECISION_MESSAGE_ID,
     INVOCATION_FIELD,
     OBJECT_FIELDS,
@@ -427,6 +428,10 @@ def _take_own(
     result = text(entry, RESULT_FIELD) or ""
     key = (text(entry, POLICY_FIELD), text(entry, STEP_FIELD), action)
     if text(entry, "MESSAGE_ID") == DECISION_MESSAGE_ID:
+        # the action comes first, so that the unit's stop may be reported before
+        decided = fields.number(entry, DECIDED_FIELD)
+        if decided is not None:
+            event = replace(event, clock=min(event.clock, decided / 1e6))
         run.decisions.append(UnitmemDecision(key, action, result, event))
         return
     for decision in reversed(run.decisions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Result, environment_of
 from unitmem.policy.journal_fields import (
     ACTION_FIELD,
+    DECIDED_FIELD,
     DECISION_MESSAGE_ID,
     INVOCATION_FIELD,
     OBJECT_FIELDS,
@@ -47,7 +48,12 @@ def decision_entry(decision: Decision, manager: ManagerKind = ManagerKind.SYSTEM
         if decision.refusal is not None
         else Priority.WARNING,
         message,
-        {"MESSAGE_ID": DECISION_MESSAGE_ID, **_fields(decision, manager), **environment_of(decision)},
+        {
+            "MESSAGE_ID": DECISION_MESSAGE_ID,
+            **_fields(decision, manager),
+            **environment_of(decision),
+            DECIDED_FIELD: int(decision.at * 1e6),
+        },
     )
 
 
