@@ -207,7 +207,8 @@ def test_a_units_numbers_are_the_kernels_and_a_stop_is_seen_at_once(host, python
     assert str(pid) == web.get("MainPID")
     kernels = host.check_output("cat /proc/%s/smaps_rollup", str(pid))
     kib = int(re.search(r"^Pss: +(\d+) kB", kernels, re.MULTILINE)[1])
-    assert of_it == pss == pytest.approx(kib * 1024, abs=MIB)
+    # what it shares with the interpreter that has looked is its own again once that has ended
+    assert of_it == pss == pytest.approx(kib * 1024, abs=4 * MIB)
     assert private <= pss <= resident == rss
     assert "steady" in command
     assert levels == [
