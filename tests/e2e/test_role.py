@@ -103,14 +103,15 @@ def test_the_role_from_nothing_to_nothing(play, host, suite, tmp_path):
         lines = host.check_output(script).splitlines()
         return {"data": lines[:2], "file": lines[2:]}
 
-    # what check mode tells is what is done then
-    foretold = play("--check", unitmem_instances=[data, file])
-    assert foretold.status == 0, foretold.output
-    assert '+  - name: "leak"' in foretold.output.splitlines()
+    # what check mode tells is what is done then; a play takes minutes in a guest, so each part runs in one of them
+    foretold = play("--check", unitmem_instances=[data, file]) if suite == "trixie" else None
     assert not host.file("/etc/unitmem/e2e-data.yaml").exists
     converged = play(unitmem_instances=[data, file])
     assert converged.status == 0, converged.output
-    assert converged.changed == foretold.changed
+    if foretold is not None:
+        assert foretold.status == 0, foretold.output
+        assert '+  - name: "leak"' in foretold.output.splitlines()
+        assert converged.changed == foretold.changed
     assert {
         ("Write the policies", "e2e-data"),
         ("Start or stop the instances", "e2e-file"),
@@ -119,10 +120,10 @@ def test_the_role_from_nothing_to_nothing(play, host, suite, tmp_path):
     assert "--observe" not in before["data"][0]
     assert "--observe" in before["file"][0]
     assert host.file("/etc/unitmem/e2e-file.yaml").content_string == written.read_text()
-    again = play(unitmem_instances=[data, file])
-    assert (again.status, again.changed) == (0, set()), again.output
-
-    if suite == "bookworm":  # on one is enough: what follows is the same wherever unitmem comes from
+    if suite == "trixie":
+        again = play(unitmem_instances=[data, file])
+        assert (again.status, again.changed) == (0, set()), again.output
+    else:
         # a broken policy is told by its place, and everything is as it was
         written.write_text(
             'policies:\n  - name: leak\n    units: ["a.service"]\n    steps: [{when: anon > 2, do: log}]\n'
