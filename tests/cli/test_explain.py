@@ -403,12 +403,26 @@ def test_replay_says_which_units_and_samples_a_step_could_not_be_judged_by(run, 
     )
 
 
+@pytest.mark.parametrize(("distance", "is_told"), [(2, False), (4, False), (5, True)])
+def test_replay_says_that_samples_are_too_far_apart_for_the_interval(run, tmp_path, distance, is_told):
+    policy, lines = tmp_path / "policy.yaml", tmp_path / "samples.jsonl"
+    policy.write_text(
+        "policies: [{name: p, units: [a.service], steps: [{when: anon > 1M, for: 30s, do: log}]}]"
+    )
+    units = {"a.service": {"run": "1", "values": {"anon": 2 * M}}}
+    lines.write_text("".join(json.dumps({"at": at * distance, "units": units}) + "\n" for at in range(9)))
+    ended = run("replay", str(policy), "--history", str(lines))
+    assert ("more than two intervals apart" in ended.err) is is_told
+
+
 @pytest.mark.parametrize(
     "line",
     [
         '{"at": 1, "units": {"web.service": {"values": {"anon": NaN}}}}',
         '{"at": 1, "units": {"web.service": {"values": {"anon": 1e999}}}}',
         '{"at": 1, "units": {"web.service": {"values": {}, "at_most": {"pss": -Infinity}}}}',
+        '{"at": 1, "units": {"web.service": {"values": {}, "levels": [{"path": "/a", "max": Infinity}]}}}',
+        '{"at": 1, "units": {"web.service": {"values": {}, "inode": 1e999}}}',
         '{"at": 1, "units": {}, "host": {"values": {"host.total": Infinity}}}',
         '{"at": NaN, "units": {}}',
         '{"at": 1' + "0" * 400 + ', "units": {}}',

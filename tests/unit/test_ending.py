@@ -22,11 +22,12 @@ from unitmem.explain.entries import (
     text,
     unit_of_cgroup,
 )
-from unitmem.explain.journalctl import command, is_about, parse_entry, read_entries
+from unitmem.explain.journalctl import FIELDS, command, is_about, parse_entry, read_entries
 from unitmem.policy.journal_fields import DECISION_MESSAGE_ID, OUTCOME_MESSAGE_ID
 
 UNIT = "web.service"
 ONE, TWO, THREE = ("1" * 32, "2" * 32, "3" * 32)
+ASKED = {*FIELDS, "__REALTIME_TIMESTAMP", "__MONOTONIC_TIMESTAMP", "_BOOT_ID"}
 EPOCH, UPTIME = 1_000_000, 5_000  # seconds; nothing depends on them
 
 STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
@@ -175,8 +176,9 @@ def _own(t, message, message_id, action, run, unit, fields):
 
 
 def flat(lines: Iterable) -> list[dict]:
-    """Entries, of which some come in lists."""
-    return [one for line in lines for one in (flat(line) if isinstance(line, list) else [line])]
+    """Entries, of which some come in lists, with those fields that journalctl is asked for."""
+    entries = [one for line in lines for one in (flat(line) if isinstance(line, list) else [line])]
+    return [{name: value for name, value in one.items() if name in ASKED} for one in entries]
 
 
 def causes(lines, **options):

@@ -197,12 +197,29 @@ def test_of_a_cgroup_they_are_unknown_with_the_number(tree, files, unknown, numb
         assert str(number) in reasons[name]
 
 
-def test_a_machine_smaller_than_what_a_cgroup_in_it_uses_limits_nothing(tree):
-    tree.add(WEB, {"memory.current": G, "memory.max": 2 * G, "memory.stat": stat()})
+def test_a_machine_of_less_than_half_of_what_a_cgroup_uses_limits_nothing(tree):
+    tree.add(WEB, {"memory.current": G + K, "memory.max": 2 * G, "memory.stat": stat()})
     values, unknown = measures(tree, Host(512 * M, 100 * M))
     assert {"limit", "headroom"}.isdisjoint(values)
     for name in ("limit", "headroom"):
-        assert f"MemTotal is {512 * K} kB, less than memory.current of a cgroup ({M} kB)" in unknown[name]
+        assert (
+            f"MemTotal is {512 * K} kB, less than half of memory.current of a cgroup ({M + 1} kB)"
+            in unknown[name]
+        )
+
+
+def test_a_container_whose_memory_is_its_limit_may_be_above_it(tree):
+    """The kernel charges some things although there is no room, and a limit may have been lowered a moment ago."""
+    tree.add(WEB, {"memory.current": 600 * M, "memory.max": 512 * M, "memory.stat": stat()})
+    values, _ = measures(tree, Host(512 * M, 0))
+    assert (values["limit"], values["headroom"]) == (512 * M, 0)
+
+
+def test_a_mount_may_have_any_name(tree, proc, meminfo):
+    meminfo(MemTotal=1000, Hugetlb=400)
+    mounts = proc.root / "self/mounts"
+    mounts.write_bytes(b"sshfs /home/u/a\x0cb\xff fuse.sshfs rw 0 0\n\n" + mounts.read_bytes())
+    assert read_host(proc.root).limit == 600 * K
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,13 @@ def test_the_official_client_reads_and_would_write_the_same(some_page, form):
     assert len(official) == len(some_page)
 
 
+def test_what_a_unit_has_of_its_slice_is_no_measure_of_its_own():
+    """It is there while a policy asks for it, and the slice may be a unit with metrics of its own."""
+    plain = seen(unit(values={"anon": M})).sample
+    asked = seen(unit(values={"anon": M, "slice__anon": 2 * M, "slice__max": 4 * M})).sample
+    assert samples(measures_page(asked)) == samples(measures_page(plain))
+
+
 def test_every_type_survives_in_both_formats():
     for form in Format:
         types = {family.name: family.type for family in PARSERS[form](render(page(FULL, COST), form))}

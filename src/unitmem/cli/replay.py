@@ -52,6 +52,11 @@ def replay_policy(
         emit({"samples": replayed.samples, "steps": steps, "decisions": documents})
     else:
         _print(made, replayed)
+        if replayed.is_sparse and any(step.hold for policy in checked.file.policies for step in policy.steps):
+            say(
+                "most samples are more than two intervals apart, so that `for` counts less time than has passed: "
+                "write an `interval` as long as the samples are apart"
+            )
     if replayed.is_blind:
         raise typer.Exit(UnitmemError.exit_status)
 

@@ -27,6 +27,7 @@ from unitmem.explain.entries import (
 )
 from unitmem.policy.journal_fields import (
     ACTION_FIELD,
+    DECIDED_FIELD,
     DECISION_MESSAGE_ID,
     INVOCATION_FIELD,
     OBJECT_FIELDS,
@@ -43,7 +44,7 @@ FIELDS = (
     *("_SYSTEMD_UNIT", "_SYSTEMD_USER_UNIT"),
     *("UNIT", "INVOCATION_ID", "USER_UNIT", "USER_INVOCATION_ID"),
     *("UNIT_RESULT", "JOB_TYPE", "COMMAND", "EXIT_CODE", "EXIT_STATUS"),
-    *(UNIT_FIELD, ACTION_FIELD, RESULT_FIELD, POLICY_FIELD, STEP_FIELD),
+    *(UNIT_FIELD, ACTION_FIELD, RESULT_FIELD, POLICY_FIELD, STEP_FIELD, DECIDED_FIELD),
     *(*OBJECT_FIELDS.values(), INVOCATION_FIELD),
 )
 _HINT = "run it as root, or as a member of the group systemd-journal"

@@ -120,10 +120,12 @@ def read_host(proc: Path = PROC_ROOT) -> Host:
 def _charges_hugetlb(proc: Path) -> bool:
     """Return whether cgroups are charged for huge pages: the option of the mount is that of the whole machine."""
     try:
-        mounts = [line.split(" ") for line in (proc / "self/mounts").read_text().splitlines()]
-    except (OSError, ValueError):
+        # bytes: users who may mount name their mounts, and of line breaks the kernel escapes \n alone
+        mounts = [line.split(b" ") for line in (proc / "self/mounts").read_bytes().split(b"\n")]
+    except OSError:
         return True  # rather a limit too wide than a healthy unit above it
     return any(
-        kind == "cgroup2" and "memory_hugetlb_accounting" in options.split(",")
-        for _, _, kind, options, *_ in mounts
+        fields[2:3] == [b"cgroup2"] and b"memory_hugetlb_accounting" in fields[3].split(b",")
+        for fields in mounts
+        if len(fields) > 3
     )

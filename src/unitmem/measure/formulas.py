@@ -30,11 +30,15 @@ def unit_values(reading: CgroupReading, host: Host) -> tuple[dict[str, float], d
 
 
 def _without_less_than(reading: CgroupReading, host: Host) -> Host:
-    """Return `host`, or one of which nothing is known if a cgroup uses more than all its memory."""
+    """Return `host`, or one of which nothing is known if a cgroup uses more than twice all its memory.
+
+    In a container whose MemTotal is its limit, a cgroup may be above that: by a forced charge for a moment, and for
+    longer after the limit was lowered.
+    """
     used = max((level.current for level in reading.levels if level.current is not None), default=0)
-    if host.total is None or used <= host.total:
+    if host.total is None or used <= 2 * host.total:
         return host
-    sizes = f"MemTotal is {host.total // 1024} kB, less than memory.current of a cgroup ({used // 1024} kB)"
+    sizes = f"MemTotal is {host.total // 1024} kB, less than half of memory.current of a cgroup ({used // 1024} kB)"
     return Host(None, unknown={"/proc/meminfo": f"{sizes}, which can't be true"})
 
 

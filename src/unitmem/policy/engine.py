@@ -69,6 +69,9 @@ from unitmem.unit import Invocation
 _LONGEST_GAP = 60.0
 """Seconds without a look after which the credit of a shorter `for` starts over."""
 
+INTERVALS_CREDITED = 2
+"""The most intervals with which one look credits a `for`."""
+
 
 def evaluate(
     policies: PolicyFile | Sequence[Policy],
@@ -340,7 +343,7 @@ def _credited(step: Step, before: StepState, now: float, interval: float) -> flo
     """Return the seconds credited to a condition that holds now: only time in which somebody looked counts."""
     if before.held is None or before.looked_at is None:
         return 0.0
-    most = 2 * interval
+    most = INTERVALS_CREDITED * interval
     gap = now - before.looked_at
     return 0.0 if gap > max(step.hold, _LONGEST_GAP, most) else before.held + min(gap, most)
 

@@ -274,7 +274,7 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
                 invocation_id=None if run is None else str(run),
                 aliases=tuple(map(str, entry.get("aliases", ()))),
             ),
-            Invocation(str(name), None if run is None else str(run), int(entry.get("inode") or 0)),
+            Invocation(str(name), None if run is None else str(run), int(_finite(entry.get("inode") or 0))),
             protected=entry.get("protected"),
             values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},
             unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
@@ -290,7 +290,7 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
 
 
 def _level(document: Mapping[str, Any]) -> Level:
-    sizes = {key: int(document[key]) for key in LEVEL_KEYS if key in document and key != "path"}
+    sizes = {key: int(_finite(document[key])) for key in LEVEL_KEYS if key in document and key != "path"}
     return Level(str(document["path"]), **sizes)
 
 

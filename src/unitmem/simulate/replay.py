@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import Verdict, judge
 from unitmem.policy.decision import Decision
-from unitmem.policy.engine import evaluate
+from unitmem.policy.engine import INTERVALS_CREDITED, evaluate
 from unitmem.policy.model import PolicyFile, observing
 from unitmem.policy.state import State
 from unitmem.policy.trends import UnitFacts
@@ -61,6 +61,13 @@ class Replayed:
     last: float | None = None
     steps: dict[tuple[str, int], Coverage] = field(default_factory=dict)
     """By policy and index of the step."""
+    gaps: int = 0
+    """How often two samples are further apart than a tick credits to `for`."""
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether most samples are so far apart that a `for` is credited with less time than has passed."""
+        return 2 * self.gaps > self.samples
 
     @property
     def is_blind(self) -> bool:
@@ -78,6 +85,8 @@ def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -
     for recorded in samples:
         sample = _with_reasons(recorded, wanted)
         replayed.samples += 1
+        if replayed.last is not None and sample.at - replayed.last > INTERVALS_CREDITED * file.interval:
+            replayed.gaps += 1
         replayed.first = sample.at if replayed.first is None else replayed.first
         replayed.last = sample.at
         state, made = evaluate(observed, sample, state, sample.at)
@@ -89,7 +98,7 @@ def _cover(file: PolicyFile, sample: Sample, state: State, replayed: Replayed) -
     """Count for each step whether it can be judged by `sample`, also where the engine had no need to."""
     for policy in file.policies:
         facts = {
-            unit.name: UnitFacts(unit, state.trends.get(unit.name), sample.at, sample.host)
+            unit.name: UnitFacts(unit, state.trends.get(unit.name), sample.at, sample.host, state.levels)
             for unit in sample.units.values()
             if unit.invocation is not None and policy.governs(unit.unit)
         }

@@ -350,7 +350,8 @@ class _Filled:
         for unit in sample.units.values():
             labels = (*self._whose, ("unit", unit.name))  # one object for all its points
             for name, value in unit.values.items():
-                family = OF_MEASURE[name]
+                if (family := OF_MEASURE.get(name)) is None:
+                    continue  # of the slice around it, which is a unit of its own
                 point = Point(labels, _in_base_unit(family, value))
                 self._points.setdefault(family.name, []).append(point)
         for name, value in sample.host.values.items():
