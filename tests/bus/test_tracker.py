@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1
 
+from unitmem.daemon.sampling import take_sample
 from unitmem.errors import BusLostError
 from unitmem.kernel.cgroup import CgroupGoneError
+from unitmem.kernel.host import Host
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
+from unitmem.policy.state import State
 from unitmem.unit import matches
 
 SLICE = "/system.slice"
@@ -184,6 +188,40 @@ def test_a_restart(systemd: FakeSystemd1, cgroups: CgroupTree, following: Manage
     ((tracked, cgroup),) = tracker.present()
     assert tracked.unit.invocation_id == second != first
     assert cgroup.inode != old_inode
+
+
+def test_a_cgroup_that_is_left_to_the_next_run_is_older_than_that(
+    systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, tracker: Tracker
+):
+    path = run(systemd, cgroups, "web.service")
+    update(tracker, following)
+    ((tracked, _),) = tracker.present()
+    made = tracked.cgroup_made
+    assert made is not None
+    sleep(0.02)  # the filesystem's clock is coarse
+    between = monotonic()
+    assert made < between
+    systemd.restart("web.service")
+    update(tracker, following)
+    ((tracked, _),) = tracker.present()
+    assert tracked.cgroup_made == made
+    sleep(0.02)
+    cgroups.remake(path)
+    systemd.restart("web.service")
+    update(tracker, following)
+    ((tracked, _),) = tracker.present()
+    assert tracked.cgroup_made is not None
+    assert tracked.cgroup_made > between
+
+
+def test_a_tick_knows_when_a_cgroup_was_made(
+    systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, tracker: Tracker
+):
+    run(systemd, cgroups, "web.service")
+    update(tracker, following)
+    ((tracked, _),) = tracker.present()
+    sample = take_sample(tracker, Host(2**33, 2**32, 0, 0), (), State(), monotonic(), lambda: None)
+    assert sample.units["web.service"].cgroup_made == tracked.cgroup_made
 
 
 def test_the_cgroup_of_a_run_that_goes_on_stays_open(

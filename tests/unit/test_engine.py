@@ -757,6 +757,52 @@ def test_events_in_a_span(when, ticks, fires_at):
     assert [decision.at for decision in told] == fires_at
 
 
+def killed(*ends, run=1):
+    """A run without OOM kills, after others that one ended at those times."""
+    return replace(oom(0, run=run), oom_ends=ends)
+
+
+KILLED = policy(step("events.oom_kill > 0 in 1min", Restart()), units=("a.service",))
+
+
+@pytest.mark.parametrize(
+    ("policies", "ticks", "expected"),
+    [
+        # the run after a kill is restarted once, not each run after it
+        ([KILLED], [(1, killed(1)), (2,), (3, killed(1, run=2)), (9, killed(1, run=3))], ["1 p/0"]),
+        # another kill is another reason
+        ([KILLED], [(1, killed(1)), (3, killed(1, run=2)), (9, killed(1, 8, run=3))], ["1 p/0", "9 p/0"]),
+        # one while the run is being ended is none
+        ([KILLED], [(1, killed(1)), (3, killed(1)), (4, killed(1, 4, run=2))], ["1 p/0"]),
+        # a restart that failed is tried again for the same kill
+        (
+            [KILLED],
+            [(1, killed(1)), (2, Failed(0)), (3, killed(1)), (12, killed(1)), (13, killed(1, run=2))],
+            ["1 p/0", "12 p/0"],
+        ),
+        # another policy's counts go on
+        (
+            [KILLED, policy(step("events.oom_kill > 1 in 1min", Stop()), name="q")],
+            [(1, killed(1)), (3, killed(1, 3, run=2)), (5, killed(1, 3, run=3))],
+            ["1 p/0", "3 q/0"],
+        ),
+        # and one that observes would have ended it
+        ([replace(KILLED, mode=Mode.OBSERVE)], [(1, killed(1)), (3, killed(1, run=2))], ["1 p/0"]),
+        # a reload is no reason to count it again
+        ([KILLED], [(1, killed(1)), (2, Reload([KILLED])), (3, killed(1, run=2))], ["1 p/0"]),
+    ],
+)
+def test_one_oom_kill_does_not_end_one_run_after_another(policies, ticks, expected):
+    assert lines(policies, ticks) == expected
+
+
+def test_what_was_ended_is_kept_for_as_long_as_it_matters():
+    _, state = play([KILLED], [(1, killed(1)), (3, killed(1, run=2)), (60, killed(1, run=2))])
+    assert state.last_ended
+    assert not play([KILLED], [(1, killed(1)), (3,), (63,)])[1].last_ended
+    assert not play([policy(step("anon > 1M", Stop()))], [(1, unit(2))])[1].last_ended
+
+
 def grows(times, rate, start=100, spikes=()):
     """A unit that uses `start` MiB, and `rate` more each second, of a limit of 1000."""
     ticks = []

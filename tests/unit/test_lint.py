@@ -273,6 +273,11 @@ DOUBTFUL = {
         HERE,
         ("restart-loop", 5, 42),
     ),
+    "a restart for a kill that ended a run before": (
+        steps('when: "not events.oom_kill <= 0 in 1h", do: restart', more=COOLDOWN),
+        HERE,
+        ("restart-loop", 5, 54),
+    ),
     "one action for two steps": (
         steps(
             'when: "anon > 1G", do: {signal: SIGUSR1}',
@@ -339,6 +344,24 @@ DOUBTFUL = {
 }  # fmt: skip
 
 FINE = {
+    "a restart for kills with a budget": (
+        steps(
+            'when: "events.oom_kill > 0 in 1h", do: restart', more="    budget: {actions: 3, per: 1h}\n"
+        ),
+        HERE,
+    ),
+    "a cooldown as long as kills count": (
+        steps('when: "events.oom_kill > 0 in 10min", do: restart', more=COOLDOWN),
+        HERE,
+    ),
+    "a restart where there was no kill": (
+        steps('when: "events.oom_kill < 1 in 1h", do: restart', more=COOLDOWN),
+        HERE,
+    ),
+    "another end for a kill": (
+        steps('when: "events.oom_kill > 0 in 1h", do: stop', more=COOLDOWN),
+        HERE,
+    ),
     "less than all of the limit": (steps('when: "anon > 99% of limit", do: log'), HERE),
     "the slice is looked at too": (
         steps('when: "fill > 90% and anon > 30% of limit", do: log', units="web@*.service"),

@@ -486,6 +486,48 @@ def test_runs_that_an_oom_kill_ended_count_one_each(own, ends, expected):
     assert facts.derived("events.oom", INCREASE, 60.0) == Bounds(0, 0)  # and count as no other event
 
 
+NEXT = replace(RUN, invocation_id="2" * 32)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "expected"),
+    [
+        # the kernel counts on in a cgroup that a run leaves to the next
+        ([(0, RUN, 7, 9e6), (100, NEXT, 7, 1.0)], Bounds(0, 0)),
+        ([(0, RUN, 7, 9e6), (100, NEXT, 8, 1.0)], Bounds(0, 1)),  # of either run
+        ([(0, RUN, 7, 9e6), (100, NEXT, 8, 1.0), (110, NEXT, 10, 11.0)], Bounds(2, 3)),
+        ([(0, RUN, 7, 9e6), (100, NEXT, 8, 1.0), (160, NEXT, 10, 61.0)], Bounds(2, 2)),
+        ([(0, RUN, 7, 9e6), (99, RUN, None, 9e6), (100, NEXT, 7, 1.0)], Bounds(0, 0)),
+        (
+            [(0, RUN, 7, 9e6), (99, NEXT, None, 1.0), (100, replace(RUN, invocation_id="3" * 32), 7, 1.0)],
+            Bounds(0, 0),
+        ),
+        # a new one has the events of its own run
+        ([(0, RUN, 7, 9e6), (100, replace(NEXT, cgroup_inode=8), 7, 1.0)], Bounds(7, 7)),
+    ],
+)
+def test_a_run_does_not_have_the_events_of_an_earlier_one_in_its_cgroup(ticks, expected):
+    samples = [(at, sampled(run, events_oom=count, age=age)) for at, run, count, age in ticks]
+    _, facts = watched("events.oom > 0 in 1min", samples)
+    assert facts.derived("events.oom", INCREASE, 60.0) == expected
+
+
+def test_the_events_of_a_slice_are_not_those_of_a_run_in_it():
+    runs = [(0, RUN, 1), (50, RUN, 3), (100, NEXT, 3)]
+    ticks = [(at, sampled(run, slice_events_oom=count, age=1.0)) for at, run, count in runs]
+    _, facts = watched("slice.events.oom > 0 in 1min", ticks)
+    assert facts.derived("slice.events.oom", INCREASE, 60.0) == Bounds(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"), [(939.0, Bounds(0, 5)), (940.0, Bounds(5, 5)), (None, Bounds(5, 5))]
+)
+def test_a_young_run_in_an_older_cgroup_may_have_events_of_before_the_span(made, expected):
+    unit = replace(sampled(events_oom=5, age=1.0), cgroup_made=made)
+    _, facts = watched("events.oom > 0 in 1min", [(1000.0, unit)])
+    assert facts.derived("events.oom", INCREASE, 60.0) == expected
+
+
 def test_only_changes_of_counts_are_kept():
     trend, _ = watched("events.oom > 0 in 1h", counted((at, 3) for at in range(5000)))
     assert len(trend.events) == 1

@@ -47,7 +47,12 @@ def take_sample(
         try:
             wanted = wanted_measures(governing)
             unit = collect(tracked.unit, cgroup, host, wanted, seen=seen, slices=slices, at=now)
-            unit = replace(unit, protected=tracked.protected, oom_ends=tracker.oom_ends(name))
+            unit = replace(
+                unit,
+                protected=tracked.protected,
+                oom_ends=tracker.oom_ends(name),
+                cgroup_made=tracked.cgroup_made,
+            )
             if is_undecided(governing, unit, state, now, machine):
                 unit = resolve(unit)
         except CgroupGoneError:

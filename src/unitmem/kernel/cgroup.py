@@ -112,7 +112,8 @@ class Cgroup:
             )
         except (FileNotFoundError, NotADirectoryError):
             raise CgroupGoneError(path) from None
-        self.inode = os.fstat(self._fd).st_ino
+        status = os.fstat(self._fd)
+        self.inode, self.changed_at = status.st_ino, status.st_ctime
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic, time
 
 from unitmem.errors import BusError, BusLostError, NoSuchUnitError
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
@@ -33,6 +34,9 @@ class Tracked:
     cgroup: Cgroup | None = None
     protected: str | None = None
     """The reason for which a policy must name it exactly to touch it; None if it isn't protected."""
+    cgroup_made: float | None = None
+    """When its cgroup was made, by the monotonic clock, as seen when it was opened. It may have been earlier: cgroupfs tells
+    when a directory was changed last, and not its birth."""
 
 
 class Tracker:
@@ -253,6 +257,7 @@ class Tracker:
             return
         try:
             tracked.cgroup = Cgroup(path, self._root)
+            tracked.cgroup_made = monotonic() - max(0.0, time() - tracked.cgroup.changed_at)
             self.events.add(tracked.cgroup)
         except CgroupGoneError:
             return  # stopped since; a signal of that is on its way

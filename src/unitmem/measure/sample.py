@@ -80,6 +80,9 @@ class UnitSample:
     """The limits of its cgroup and of each ancestor."""
     oom_ends: tuple[float, ...] = ()
     """When an OOM kill ended an earlier run of it, by the clock of the sample, as far as that was asked for and seen."""
+    cgroup_made: float | None = None
+    """When its cgroup was made, by the clock of the sample: before the run, if an earlier one has left it. It may have been
+    earlier still."""
 
     current = _Size()
     peak = _Size()

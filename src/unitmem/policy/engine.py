@@ -35,16 +35,19 @@ Once an action is decided that ends the unit, nothing more is judged or decided 
 action fails, `conclude` puts its step back to a phase from which it can fire again after a pause, unless the manager
 refuses that action for good.
 
+For the runs after one that a policy has decided to end, it doesn't count the OOM kills of earlier runs any longer: one
+kill must not end one run after another.
+
 No clock, no files, no bus: time is an argument, and performing a decision is another module's job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import COSTLY_NAMES, OPERANDS, Scope
+from unitmem.measure.catalogue import COSTLY_NAMES, OOM_KILLS, OPERANDS, Scope
 from unitmem.measure.sample import NO_HOST, HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
@@ -111,10 +114,16 @@ def is_undecided(
     policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
 ) -> bool:
     """Return whether a condition that bounds leave open depends on a costly measure (PSS, USS, SwapPss)."""
-    facts = UnitFacts(unit, state.trends.get(unit.name), now, host, state.levels)
     for policy in policies:
         if not policy.governs(unit.unit):
             continue
+        facts = UnitFacts(
+            _without_answered(policy, unit, state.last_ended),
+            state.trends.get(unit.name),
+            now,
+            host,
+            state.levels,
+        )
         for condition in policy.conditions:
             if any(
                 comparison.function is not None and comparison.followed in COSTLY_NAMES
@@ -158,6 +167,11 @@ class _Tick:
         self.cooling = {key: until for key, until in state.cooling.items() if until > now}
         self.spent = dict(state.spent)
         self.spent_in_all = dict(state.spent_in_all)
+        # until it is gone: a kill while it is being ended is no reason to end the next run
+        self.last_ended = {
+            key: (run, now if run in state.ending else at) for key, (run, at) in state.last_ended.items()
+        }
+        self.kill_spans = {policy.name: _kill_span(policy) for policy in policies}
         self.budgets = {policy.name: policy.budget for policy in policies}
         self.cooldowns = {policy.name: policy.cooldown for policy in policies}
         self.trends = {}
@@ -177,6 +191,11 @@ class _Tick:
     def state(self) -> State:
         spent = {key: counted(self.budgets.get(key[0]), times, self.now) for key, times in self.spent.items()}
         in_all = {mode: counted(self.budget, times, self.now) for mode, times in self.spent_in_all.items()}
+        last_ended = {
+            key: (run, at)
+            for key, (run, at) in self.last_ended.items()
+            if at > self.now - self.kill_spans.get(key[0], 0.0)
+        }
         return State(
             self.ladders,
             self.cooling,
@@ -185,6 +204,7 @@ class _Tick:
             self.trends,
             self.ending,
             self.levels,
+            last_ended=last_ended,
         )
 
     def advance_ladder(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
@@ -211,6 +231,7 @@ class _Tick:
                 self._end_episode(key, ladder)
 
     def _judge(self, policy: Policy, key: LadderKey, ladder: Ladder, unit: UnitSample) -> Ladder:
+        unit = _without_answered(policy, unit, self.last_ended)
         facts = UnitFacts(unit, self.trends.get(unit.name), self.now, self.sample.host, self.levels)
         verdicts = [judge(step.when, facts) for step in policy.steps]
         if policy.clear is None:
@@ -307,8 +328,10 @@ class _Tick:
         mode = Mode.OBSERVE if decision.observe else Mode.ACT
         self.spent[key] = (*self.spent.get(key, ()), self.now)
         self.spent_in_all[mode] = (*self.spent_in_all.get(mode, ()), self.now)
-        if decision.acts and decision.action.ends_the_unit:
-            self.ending |= {decision.invocation}
+        if decision.action.ends_the_unit:
+            self.last_ended[key] = (decision.invocation, self.now)
+            if decision.acts:
+                self.ending |= {decision.invocation}
 
     def _end_episode(self, key: LadderKey, ladder: Ladder) -> None:
         cooldown = self.cooldowns.get(key[0], 0.0)
@@ -346,6 +369,22 @@ def _credited(step: Step, before: StepState, now: float, interval: float) -> flo
     most = INTERVALS_CREDITED * interval
     gap = now - before.looked_at
     return 0.0 if gap > max(step.hold, _LONGEST_GAP, most) else before.held + min(gap, most)
+
+
+def _kill_span(policy: Policy) -> float:
+    """Return the longest span within which a condition of `policy` counts OOM kills; 0 if none does."""
+    terms = [term for condition in policy.conditions for term in comparisons(condition)]
+    return max((term.span or 0.0 for term in terms if term.measure == OOM_KILLS), default=0.0)
+
+
+def _without_answered(
+    policy: Policy, unit: UnitSample, last_ended: Mapping[LadderKey, tuple[Invocation, float]]
+) -> UnitSample:
+    """Return `unit` without the OOM kills of earlier runs that `policy` has answered by ending another run since."""
+    run, at = last_ended.get((policy.name, unit.name), (unit.invocation, 0.0))
+    if run == unit.invocation:  # its action may have failed, and is tried again for the same kills
+        return unit
+    return replace(unit, oom_ends=tuple(end for end in unit.oom_ends if end > at))
 
 
 def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | None:

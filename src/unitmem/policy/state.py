@@ -81,6 +81,9 @@ class State:
     """Invocations that an action under way will end."""
     levels: LevelTrends = field(default_factory=lambda: NO_LEVELS)
     """The trends of the levels that units share: slices, and the machine."""
+    last_ended: Mapping[LadderKey, tuple[Invocation, float]] = field(default_factory=dict)
+    """The last run that each policy decided to end, and until when it was there, for as long as the policy may count OOM
+    kills from before."""
 
 
 def conclude(state: State, outcome: Outcome, now: float) -> State:
@@ -205,6 +208,7 @@ def resume(
         ladders={key: ladder for key, ladder in state.ladders.items() if key[0] in kept},
         cooling=cooling,
         spent={key: times for key, times in state.spent.items() if key[0] in same_mode},
+        last_ended={key: last for key, last in state.last_ended.items() if key[0] in same_mode},
     )
 
 

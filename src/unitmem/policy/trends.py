@@ -60,6 +60,8 @@ class Trend:
     """The least value in each part of the span of a leak, where anybody looked in it."""
     since: float = 0.0
     """The time of the first look."""
+    inherited: Mapping[str, float] = field(default_factory=dict)
+    """The last known counts of an earlier run in the same cgroup, in which the kernel counts on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,11 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
     if not counted and not slopes and not leaks:
         return None
     if trend is None or trend.invocation != unit.invocation:
-        trend = Trend(unit.invocation, since=now)
+        trend = Trend(unit.invocation, since=now, inherited=_inherited(trend, unit.invocation))
     events = _with_counts(trend.events, unit, max(counted), now) if counted else ()
     points = {slope: _with_point(trend.points.get(slope, ()), unit, slope, now) for slope in slopes}
     floors = {leak: _with_floor(trend.floors.get(leak, ()), unit, leak, now) for leak in leaks}
-    return Trend(unit.invocation, events, points, floors, trend.since)
+    return Trend(unit.invocation, events, points, floors, trend.since, trend.inherited)
 
 
 def extend_levels(
@@ -255,14 +257,21 @@ class UnitFacts:
         before = [counts for at, counts in self._trend.events if at <= start]
         if before and measure in before[-1]:
             return Bounds(total - before[-1][measure], total - before[-1][measure])
-        # a slice is older than the runs in it
+        # a slice is older than the runs in it, and its counts are not theirs
         is_own = OPERANDS[measure].scope is Scope.UNIT
-        if is_own and self._unit.values.get("age", inf) <= span:
+        inherited = self._trend.inherited.get(measure) if is_own else None
+        if is_own and inherited is None and self._is_new(span):
             return Bounds(total, total)
         # not known as the span began: what was counted since is in it, what came before that may be
         after = [counts[measure] for at, counts in self._trend.events if at > start and measure in counts]
         known = [counts[measure] for counts in before if measure in counts]
-        return Bounds(total - (after[0] if after else total), total - (known[-1] if known else 0))
+        least = known[-1] if known else inherited or 0
+        return Bounds(total - (after[0] if after else total), total - least)
+
+    def _is_new(self, span: float) -> bool:
+        """Return whether the run and its cgroup, which a run may leave to the next, are no older than `span`."""
+        made = self._unit.cgroup_made
+        return self._unit.values.get("age", inf) <= span and (made is None or made >= self._now - span)
 
     def slope(self, measure: str, span: float) -> float | None:
         """Return the slope of `measure` in bytes a second, over as much of the span as was watched; None of too few points."""
@@ -296,6 +305,16 @@ class UnitFacts:
 
 def _exactly(value: float | None) -> Bounds | None:
     return None if value is None else Bounds(value, value)
+
+
+def _inherited(earlier: Trend | None, invocation: Invocation) -> Mapping[str, float]:
+    """Return the counts that the cgroup of `invocation` had when `earlier` was last looked at; none of another cgroup."""
+    if earlier is None or earlier.invocation.cgroup_inode != invocation.cgroup_inode:
+        return {}
+    counts = dict(earlier.inherited)
+    for _, later in earlier.events:
+        counts |= later
+    return counts
 
 
 def _with_counts(events: Counts, unit: UnitSample, span: float, now: float) -> Counts:

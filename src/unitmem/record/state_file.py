@@ -7,7 +7,8 @@ nothing is done twice. The first file is written when the action is under way: t
 the machine. Times are those of the monotonic clock, with the boot ID; after a reboot they are converted by the
 wall clock.
 
-Running timers are not saved: a condition has to hold at every tick, and there were none meanwhile.
+Running timers are not saved: a condition has to hold at every tick, and there were none meanwhile. Nor is
+`last_ended`: a new watch knows of no OOM kills from before it began, so that none can be counted again.
 
 The file may be of another version, older or newer; this never makes the reader act more:
 

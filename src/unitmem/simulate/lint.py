@@ -25,7 +25,7 @@ from unitmem.policyfile.reader import Checked, is_silenced
 from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.simulate.contradictions import contradiction, shared_unit
-from unitmem.simulate.lint_budgets import BudgetCode, doubts_about_budgets
+from unitmem.simulate.lint_budgets import BudgetCode, doubts_about_budgets, repeating_kills
 from unitmem.simulate.page_cache import page_cache_alone
 from unitmem.simulate.shared_limit import shared_limit_doubts
 from unitmem.simulate.spans import short_slopes
@@ -60,7 +60,7 @@ class LintCode(StrEnum):
     PAGE_CACHE = "page-cache"
     """A condition that page cache alone can make true."""
     RESTART_LOOP = "restart-loop"
-    """A restart without cooldown and budget."""
+    """A restart without cooldown and budget, or for OOM kills with a cooldown that is shorter than they count."""
     SHARED_LIMIT = "shared-limit"
     """A share of a limit that is a slice's, for all units in it together."""
     SHORT_SPAN = "short-span"
@@ -242,6 +242,13 @@ class _Review:
                 LintCode.RESTART_LOOP,
                 "nothing limits a restart loop: give the policy a `cooldown:`, such as 10min, "
                 "or a `budget:`, such as {actions: 3, per: 1h}",
+                *keys,
+            )
+        elif term := next(repeating_kills(self.policy, step, self.checked.file.budget), None):
+            yield self.doubt(
+                LintCode.RESTART_LOOP,
+                f"`{term}` is also true of the run that follows one that an OOM kill ended, so each kill restarts a "
+                "healthy run: give the policy a `budget:`, such as {actions: 3, per: 1h}, or a longer `cooldown:`",
                 *keys,
             )
         if (

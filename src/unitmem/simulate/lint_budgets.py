@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 from unitmem.errors import Problem
+from unitmem.measure.catalogue import OOM_KILLS
 from unitmem.measure.sample import Sample
 from unitmem.policy.actions import Restart
+from unitmem.policy.condition import Comparison, comparisons
 from unitmem.policy.model import Budget, Policy, Step
 from unitmem.policyfile.reader import Checked
+from unitmem.simulate.thresholds import without_not
 from unitmem.text import plural
 from unitmem.unit import StartLimit
 
@@ -39,6 +42,19 @@ def doubts_about_budgets(
             if isinstance(step.action, Restart):
                 place = checked.place("policies", index, "steps", number, "do")
                 yield from _exceeded_limits(policy, step, checked.file.budget, limits, place)
+
+
+def repeating_kills(policy: Policy, step: Step, of_file: Budget | None) -> Iterator[Comparison]:
+    """Yield each count of OOM kills for which `step` restarts the runs that begin after them, as often as they come."""
+    if not isinstance(step.action, Restart) or policy.budget is not None or of_file is not None:
+        return
+    for term in comparisons(without_not(step.when)):
+        if (
+            term.measure == OOM_KILLS
+            and term.operator.startswith(">")
+            and (term.span or 0.0) > policy.cooldown
+        ):
+            yield term
 
 
 def _small_budgets(checked: Checked, policy: Policy, index: int) -> Iterator[Problem]:
