@@ -349,6 +349,69 @@ def test_what_fires_names_the_level(slice_used, leaked, said):
     assert str(finding) == said
 
 
+# --- limits that are not known -----------------------------------------------------------------
+
+IMPOSSIBLE = 2**64 - 4096
+
+
+@pytest.mark.parametrize("path", ["/a.slice", "/a.slice/b.service"])
+@pytest.mark.parametrize(("name", "measures"), [("max", ("limit", "fill", "headroom")), ("high", ("high",))])
+def test_a_limit_that_can_not_be_true_is_not_none_but_unknown(tree, path, name, measures):
+    for each in ("/a.slice", "/a.slice/b.service"):
+        tree.add(each, files(30 * M, 100 * M) | {"memory.high": 90 * M})
+    tree.add(path, {f"memory.{name}": IMPOSSIBLE})
+    sample = read(tree, "/a.slice/b.service")
+    why = f"{path}/memory.{name}: memory.{name} is {IMPOSSIBLE}, which can't be true"
+    assert {measure: sample.unknown.get(measure) for measure in measures} == dict.fromkeys(measures, why)
+    if name == "max":
+        assert (machine(sample).limit_set_by(sample), machine(sample).fill_set_by(sample)) == (None, None)
+
+
+def test_a_limit_that_can_not_be_read_is_unknown_as_well(tree):
+    tree.add("/a.slice", {"memory.current": 90 * M, "memory.stat": STAT.format(0)})
+    (tree.root / "a.slice/memory.max").mkdir()
+    tree.add("/a.slice/b.service", files(30 * M, 100 * M))
+    assert read(tree, "/a.slice/b.service").unknown["limit"] == "/a.slice/memory.max: is a directory"
+
+
+def test_without_the_memory_controller_a_cgroup_has_no_limit(tree):
+    tree.add("/a.slice", files(90 * M, 120 * M))
+    tree.add("/a.slice/b.service", {"cgroup.events": "populated 1"})
+    assert read(tree, "/a.slice/b.service")["limit"] == 120 * M
+
+
+def with_unknown_max(sample, path="/a.slice"):
+    """`sample` where the memory.max of that level could not be read, with what follows from that."""
+    units = {
+        name: replace(
+            unit,
+            values={measure: value for measure, value in unit.values.items() if measure != "limit"},
+            unknown={"limit": f"{path}/memory.max: is a directory"},
+            levels=tuple(
+                replace(level, max=None, unknown={"max": "is a directory"}) if level.path == path else level
+                for level in unit.levels
+            ),
+        )
+        for name, unit in sample.units.items()
+    }
+    return replace(sample, units=units)
+
+
+def test_eta_is_unknown_where_a_limit_is():
+    facts = watched([with_unknown_max(filling(at)) for at in range(0, 62, 2)])["calm.service"]
+    verdict = judge(parse_condition("eta(limit, 1min) > 5min"), facts)
+    assert verdict.truth is None
+    assert "/a.slice/memory.max: is a directory" in str(verdict.findings[0])
+
+
+def test_a_limit_that_is_unknown_is_recorded_as_such(tmp_path):
+    recorder = Recorder(tmp_path, "boot")
+    recorder.tick(with_unknown_max(filling(0)), 1000.0, parse(CROWD).file.measures)
+    recorder.close()
+    (sample,) = read_samples(tmp_path / FILE_NAME)
+    assert [level.unknown for level in sample.units["calm.service"].levels] == [{}, {"max": "is a directory"}]
+
+
 # --- on record ---------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ class Filling:
 
 
 def fillings(unit: UnitSample, host: HostSample, target: str) -> Iterator[Filling]:
-    """Yield each level of `unit` that has a limit of the kind `target`, which is `limit` or `high`.
+    """Yield each level of `unit` that has, or may have, a limit of the kind `target`, which is `limit` or `high`.
 
     Of a sample without levels, as the history of 0.1 has them, it is the unit itself, under its tightest limit.
     """
@@ -41,8 +41,9 @@ def fillings(unit: UnitSample, host: HostSample, target: str) -> Iterator[Fillin
         yield Filling(None, unit.values.get(target), own)
         return
     for index, level in enumerate(unit.levels):
-        limit = level.max if target == "limit" else level.high
-        if limit is not None:
+        name = "max" if target == "limit" else "high"
+        limit: int | None = getattr(level, name)
+        if limit is not None or name in level.unknown:
             yield Filling(level.path, limit, level.unreclaimable) if index else Filling(None, limit, own)
     if target == "limit":
         total, available = host.total, host.available
