@@ -205,9 +205,9 @@ def run(name, *levels, number=1, **values):
     return UnitSample(Unit(name), Invocation(name, None, number), values=known, levels=levels)
 
 
-def watched(samples, condition="eta(limit, 1min) < 5min"):
+def watched(samples, condition="eta(limit, 1min) < 5min", units="*.service"):
     """The state after `samples`, and the facts about each unit of the last one."""
-    file = parse(CROWD.replace("eta(limit, 1min) < 5min", condition)).file
+    file = parse(CROWD.replace("eta(limit, 1min) < 5min", condition).replace("*.service", units)).file
     state = State()
     for sample in samples:
         state, _ = evaluate(file, sample, state, sample.at)
@@ -435,3 +435,45 @@ def test_levels_are_recorded_only_where_they_are_asked_for(tmp_path):
     recorder.close()
     (sample,) = read_samples(tmp_path / FILE_NAME)
     assert sample.units["calm.service"].levels == ()
+
+
+@pytest.mark.parametrize("target", ["limit", "high"])
+def test_without_levels_a_replay_does_not_hold_a_unit_against_the_limit_of_its_slice(tmp_path, target):
+    """As a watch recorded them that looked at no level, and as every history of 0.1 is."""
+    recorder = Recorder(tmp_path, "boot")
+    for at in range(0, 62, 2):
+        sample = filling(at)
+        units = {
+            name: replace(unit, values={**unit.values, "max": 900 * M, "limit": 250 * M, "high": 250 * M})
+            for name, unit in sample.units.items()
+        }
+        recorder.tick(replace(sample, units=units), 1000.0 + at, ["unreclaimable", "limit", "max", "high"])
+    recorder.close()
+    file, replayed = parse(CROWD.replace("eta(limit", f"eta({target}")).file, Replayed()
+    assert list(decisions(file, read_samples(tmp_path / FILE_NAME), replayed)) == []
+    (coverage,) = replayed.steps.values()
+    assert coverage.judged == 0
+    why = f"eta({target}, 1min) is unknown (levels are not in this history)"
+    assert coverage.blind == dict.fromkeys(sample.units, why)
+
+
+def test_without_levels_the_fill_is_at_no_level_that_is_known():
+    sample = run("leak.service", fill=85.0, limit=400 * M)
+    facts = UnitFacts(sample, None, 0.0, host_values(Host(1000 * M, available=150 * M)))
+    assert str(judge(parse_condition("fill > 80%"), facts).findings[0]) == "fill 85.0% > 80%"
+
+
+def test_the_limit_of_the_root_slice_is_the_machines():
+    def root(at):
+        values = {"unreclaimable": 100 * M + 10 * M * at, "limit": 1000 * M}
+        return machine(run("-.slice", **values), at=float(at))
+
+    facts = watched([root(at) for at in range(0, 62, 2)], units="-.slice")["-.slice"]
+    assert facts.derived("limit", Derivation.ETA, 60.0) == Bounds(30, 30)
+
+
+def test_a_replay_counts_what_it_judged_by_a_level():
+    file, replayed = parse(CROWD).file, Replayed()
+    assert list(decisions(file, [filling(at) for at in range(0, 122, 2)], replayed)) != []
+    (coverage,) = replayed.steps.values()
+    assert (coverage.judged, coverage.known) == (31, {"calm.service", "leak.service"})

@@ -89,7 +89,7 @@ def _cover(file: PolicyFile, sample: Sample, state: State, replayed: Replayed) -
     """Count for each step whether it can be judged by `sample`, also where the engine had no need to."""
     for policy in file.policies:
         facts = {
-            unit.name: UnitFacts(unit, state.trends.get(unit.name), sample.at, sample.host)
+            unit.name: UnitFacts(unit, state.trends.get(unit.name), sample.at, sample.host, state.levels)
             for unit in sample.units.values()
             if unit.invocation is not None and policy.governs(unit.unit)
         }
