@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 # The kinds whose units may own a cgroup; devices, targets, timers and the like never do.
 CGROUP_KINDS = frozenset({"service", "scope", "slice", "mount", "socket", "swap"})
 KINDS = CGROUP_KINDS | {"target", "timer", "path", "device", "automount"}
+ROOT_SLICE = "-.slice"
 
 _NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}", re.ASCII)
 _GLOB_CHARACTERS = frozenset("*?[]!")
@@ -154,7 +155,7 @@ DEPENDENTS = (*STOPPED_WITH, *STARTED_BY)
 OWN_UNITS = ("unitmem.slice", "unitmem@*.service")
 CORE_UNITS: tuple[str, ...] = (
     "init.scope",
-    "-.slice",
+    ROOT_SLICE,
     "-.mount",
     "systemd-journald*.service",
     "systemd-journald*.socket",

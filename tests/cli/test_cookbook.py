@@ -40,11 +40,12 @@ class Story:
 
 
 def leak(start: float, rate: float, limit: float) -> Callable[[float], dict[str, float]]:
-    """`rate` bytes a minute from `start` on, all of it anonymous."""
+    """`rate` bytes a minute from `start` on, all of it anonymous, under a limit of its own."""
     return lambda minute: {
         "anon": start + rate * minute,
         "unreclaimable": start + rate * minute,
         "footprint": start + rate * minute,
+        "max": limit,
         "limit": limit,
         "age": minute * 60,
     }

@@ -189,6 +189,13 @@ def test_huge_pages_that_pss_lacks_are_told_below_the_processes(render):
     )
 
 
+def test_a_limit_that_is_unknown_is_not_shown_as_none(render):
+    levels = (Level("/a.service", current=M, inactive_file=0, unknown={"max": "is a directory"}),)
+    text = render(print_unit, 80, MACHINE, sample("a.service", levels))
+    assert re.search(r"a\.service +- +none +1\.0M +1\.0M +-\n", text)
+    assert "← limit" not in text
+
+
 def test_the_root_slice_has_no_levels(render):
     text = render(print_unit, 80, MACHINE, sample("-.slice", current=G, limit=8 * G))
     assert re.search(r"this machine +8\.0G +none +1\.7G +1\.7G +6\.2G +← limit\n", text)

@@ -804,11 +804,12 @@ def test_what_was_ended_is_kept_for_as_long_as_it_matters():
 
 
 def grows(times, rate, start=100, spikes=()):
-    """A unit that uses `start` MiB, and `rate` more each second, of a limit of 1000."""
+    """A unit that uses `start` MiB, and `rate` more each second, of a limit of its own of 1000."""
+    limits = {"max": 1000 * M, "limit": 1000 * M}
     ticks = []
     for now in times:
         used = (start + rate * now + (500 if now in spikes else 0)) * M
-        ticks.append((now, unit(None, values={"anon": used, "unreclaimable": used, "limit": 1000 * M})))
+        ticks.append((now, unit(None, values={"anon": used, "unreclaimable": used, **limits})))
     return ticks
 
 

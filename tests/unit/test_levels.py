@@ -205,9 +205,9 @@ def run(name, *levels, number=1, **values):
     return UnitSample(Unit(name), Invocation(name, None, number), values=known, levels=levels)
 
 
-def watched(samples, condition="eta(limit, 1min) < 5min"):
+def watched(samples, condition="eta(limit, 1min) < 5min", units="*.service"):
     """The state after `samples`, and the facts about each unit of the last one."""
-    file = parse(CROWD.replace("eta(limit, 1min) < 5min", condition)).file
+    file = parse(CROWD.replace("eta(limit, 1min) < 5min", condition).replace("*.service", units)).file
     state = State()
     for sample in samples:
         state, _ = evaluate(file, sample, state, sample.at)
@@ -349,6 +349,69 @@ def test_what_fires_names_the_level(slice_used, leaked, said):
     assert str(finding) == said
 
 
+# --- limits that are not known -----------------------------------------------------------------
+
+IMPOSSIBLE = 2**64 - 4096
+
+
+@pytest.mark.parametrize("path", ["/a.slice", "/a.slice/b.service"])
+@pytest.mark.parametrize(("name", "measures"), [("max", ("limit", "fill", "headroom")), ("high", ("high",))])
+def test_a_limit_that_can_not_be_true_is_not_none_but_unknown(tree, path, name, measures):
+    for each in ("/a.slice", "/a.slice/b.service"):
+        tree.add(each, files(30 * M, 100 * M) | {"memory.high": 90 * M})
+    tree.add(path, {f"memory.{name}": IMPOSSIBLE})
+    sample = read(tree, "/a.slice/b.service")
+    why = f"{path}/memory.{name}: memory.{name} is {IMPOSSIBLE}, which can't be true"
+    assert {measure: sample.unknown.get(measure) for measure in measures} == dict.fromkeys(measures, why)
+    if name == "max":
+        assert (machine(sample).limit_set_by(sample), machine(sample).fill_set_by(sample)) == (None, None)
+
+
+def test_a_limit_that_can_not_be_read_is_unknown_as_well(tree):
+    tree.add("/a.slice", {"memory.current": 90 * M, "memory.stat": STAT.format(0)})
+    (tree.root / "a.slice/memory.max").mkdir()
+    tree.add("/a.slice/b.service", files(30 * M, 100 * M))
+    assert read(tree, "/a.slice/b.service").unknown["limit"] == "/a.slice/memory.max: is a directory"
+
+
+def test_without_the_memory_controller_a_cgroup_has_no_limit(tree):
+    tree.add("/a.slice", files(90 * M, 120 * M))
+    tree.add("/a.slice/b.service", {"cgroup.events": "populated 1"})
+    assert read(tree, "/a.slice/b.service")["limit"] == 120 * M
+
+
+def with_unknown_max(sample, path="/a.slice"):
+    """`sample` where the memory.max of that level could not be read, with what follows from that."""
+    units = {
+        name: replace(
+            unit,
+            values={measure: value for measure, value in unit.values.items() if measure != "limit"},
+            unknown={"limit": f"{path}/memory.max: is a directory"},
+            levels=tuple(
+                replace(level, max=None, unknown={"max": "is a directory"}) if level.path == path else level
+                for level in unit.levels
+            ),
+        )
+        for name, unit in sample.units.items()
+    }
+    return replace(sample, units=units)
+
+
+def test_eta_is_unknown_where_a_limit_is():
+    facts = watched([with_unknown_max(filling(at)) for at in range(0, 62, 2)])["calm.service"]
+    verdict = judge(parse_condition("eta(limit, 1min) > 5min"), facts)
+    assert verdict.truth is None
+    assert "/a.slice/memory.max: is a directory" in str(verdict.findings[0])
+
+
+def test_a_limit_that_is_unknown_is_recorded_as_such(tmp_path):
+    recorder = Recorder(tmp_path, "boot")
+    recorder.tick(with_unknown_max(filling(0)), 1000.0, parse(CROWD).file.measures)
+    recorder.close()
+    (sample,) = read_samples(tmp_path / FILE_NAME)
+    assert [level.unknown for level in sample.units["calm.service"].levels] == [{}, {"max": "is a directory"}]
+
+
 # --- on record ---------------------------------------------------------------------------------
 
 
@@ -372,3 +435,45 @@ def test_levels_are_recorded_only_where_they_are_asked_for(tmp_path):
     recorder.close()
     (sample,) = read_samples(tmp_path / FILE_NAME)
     assert sample.units["calm.service"].levels == ()
+
+
+@pytest.mark.parametrize("target", ["limit", "high"])
+def test_without_levels_a_replay_does_not_hold_a_unit_against_the_limit_of_its_slice(tmp_path, target):
+    """As a watch recorded them that looked at no level, and as every history of 0.1 is."""
+    recorder = Recorder(tmp_path, "boot")
+    for at in range(0, 62, 2):
+        sample = filling(at)
+        units = {
+            name: replace(unit, values={**unit.values, "max": 900 * M, "limit": 250 * M, "high": 250 * M})
+            for name, unit in sample.units.items()
+        }
+        recorder.tick(replace(sample, units=units), 1000.0 + at, ["unreclaimable", "limit", "max", "high"])
+    recorder.close()
+    file, replayed = parse(CROWD.replace("eta(limit", f"eta({target}")).file, Replayed()
+    assert list(decisions(file, read_samples(tmp_path / FILE_NAME), replayed)) == []
+    (coverage,) = replayed.steps.values()
+    assert coverage.judged == 0
+    why = f"eta({target}, 1min) is unknown (levels are not in this history)"
+    assert coverage.blind == dict.fromkeys(sample.units, why)
+
+
+def test_without_levels_the_fill_is_at_no_level_that_is_known():
+    sample = run("leak.service", fill=85.0, limit=400 * M)
+    facts = UnitFacts(sample, None, 0.0, host_values(Host(1000 * M, available=150 * M)))
+    assert str(judge(parse_condition("fill > 80%"), facts).findings[0]) == "fill 85.0% > 80%"
+
+
+def test_the_limit_of_the_root_slice_is_the_machines():
+    def root(at):
+        values = {"unreclaimable": 100 * M + 10 * M * at, "limit": 1000 * M}
+        return machine(run("-.slice", **values), at=float(at))
+
+    facts = watched([root(at) for at in range(0, 62, 2)], units="-.slice")["-.slice"]
+    assert facts.derived("limit", Derivation.ETA, 60.0) == Bounds(30, 30)
+
+
+def test_a_replay_counts_what_it_judged_by_a_level():
+    file, replayed = parse(CROWD).file, Replayed()
+    assert list(decisions(file, [filling(at) for at in range(0, 122, 2)], replayed)) != []
+    (coverage,) = replayed.steps.values()
+    assert (coverage.judged, coverage.known) == (31, {"calm.service", "leak.service"})

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unitmem.kernel.limits import Level
 from unitmem.measure.sample import UnitSample
 from unitmem.policy.condition import Bounds, Derivation, comparisons
 from unitmem.policy.trends import (
@@ -391,8 +392,11 @@ def test_another_run_has_no_leak_of_the_one_before():
 )
 @pytest.mark.parametrize("target", ["limit", "high"])
 def test_eta_is_what_is_left_at_this_rate(rate, limit, expected, target):
+    own = {"max": limit} if target == "limit" else {}
+    levels = (Level("/web.service", high=limit),) if target == "high" else ()
     ticks = [
-        (at, sampled(unreclaimable=100 * M + rate * M * at, **{target: limit})) for at in range(0, 102, 2)
+        (at, replace(sampled(unreclaimable=100 * M + rate * M * at, **own, **{target: limit}), levels=levels))
+        for at in range(0, 102, 2)
     ]
     _, facts = watched(f"eta({target}, 1min) < 1h", ticks)
     assert facts.derived(target, ETA, 60.0) == Bounds(expected, expected)
@@ -401,7 +405,7 @@ def test_eta_is_what_is_left_at_this_rate(rate, limit, expected, target):
 @given(rate=st.integers(-1000, 1000).map(float), start=st.integers(0, 10**9), limit=st.integers(0, 10**9))
 def test_eta_is_never_below_nothing_and_infinite_only_where_the_limit_will_not_be_met(rate, start, limit):
     values = {at: max(0.0, start + rate * at) for at in range(0, 70, 2)}
-    ticks = [(at, sampled(unreclaimable=value, limit=limit)) for at, value in values.items()]
+    ticks = [(at, sampled(unreclaimable=value, max=limit, limit=limit)) for at, value in values.items()]
     eta = watched("eta(limit, 1min) < 1h", ticks)[1].derived("limit", ETA, 60.0).low
     assert eta >= 0
     assert (eta == 0) == (values[68] >= limit)
@@ -409,7 +413,7 @@ def test_eta_is_never_below_nothing_and_infinite_only_where_the_limit_will_not_b
 
 
 def test_eta_is_not_known_before_its_span_was_watched():
-    ticks = [(at, sampled(unreclaimable=M * at, limit=900 * M)) for at in range(0, 62, 2)]
+    ticks = [(at, sampled(unreclaimable=M * at, max=900 * M, limit=900 * M)) for at in range(0, 62, 2)]
     _, facts = watched("eta(limit, 1min) < 1h", ticks[:-1])
     assert facts.derived("limit", ETA, 60.0) is None
     assert facts.why_unknown("limit", ETA) == NOT_YET_WATCHED

@@ -25,7 +25,7 @@ from unitmem.kernel.files import (
     parse_pressure,
     why_unread,
 )
-from unitmem.kernel.limits import Level, impossible_parts
+from unitmem.kernel.limits import Level, impossible_parts, level_of
 
 # How far the listing of a subtree goes. It takes some 100 µs a cgroup; a machine with a thousand containers has fewer.
 _DEEPEST = 64
@@ -211,7 +211,7 @@ class Cgroup:
         unknown: dict[str, str] = {}
         values = {name: self._counter(name, unknown) for name in names if name != "memory.current"}
         values["memory.current"], stat = self._usage(unknown)
-        own = self._level(values, stat)
+        own = self._level(values, stat, unknown)
         return CgroupReading(
             path=self.path,
             inode=self.inode,
@@ -283,11 +283,11 @@ class Cgroup:
             unknown["memory.stat"] = "; ".join(why.values())
         return min(before, after), {key: value for key, value in stat.items() if key not in why}
 
-    def _level(self, values: Mapping[str, int | None], stat: Mapping[str, int]) -> Level:
-        limit, high, current = (values[name] for name in (*_LIMIT_FILES, "memory.current"))
-        active, inactive = stat.get("active_file"), stat.get("inactive_file")
-        file = None if active is None or inactive is None else active + inactive
-        return Level(self.path, limit, high, current, inactive, file, stat.get("slab_reclaimable"))
+    def _level(self, values: dict[str, int | None], stat: dict[str, int], unknown: dict[str, str]) -> Level:
+        blank = [name for name in _LIMIT_FILES if name in unknown]
+        # without the memory controller there is no such file, and no limit
+        unread = {name: unknown[name] for name in blank if os.access(name, os.F_OK, dir_fd=self._fd)}
+        return level_of(self.path, values, stat, unread)
 
     def _ancestors(self, seen: MutableMapping[str, Level]) -> Iterator[Level]:
         parts = [part for part in self.path.split("/") if part]
@@ -307,9 +307,10 @@ class Cgroup:
         """Return this cgroup as a level; one without any value for the root of all, which has no limit."""
         if self._is_root():
             return Level("/")
-        values = {name: self._counter(name, {}) for name in _LIMIT_FILES}
+        unknown: dict[str, str] = {}
+        values = {name: self._counter(name, unknown) for name in _LIMIT_FILES}
         values["memory.current"], stat = self._usage({})
-        return self._level(values, stat)
+        return self._level(values, stat, unknown)
 
     def _counter(self, name: str, unknown: dict[str, str]) -> int | None:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unitmem.kernel.host import Host
 from unitmem.kernel.process import PAGE_SIZE
@@ -19,7 +19,10 @@ _STAT_LAG = 64 * PAGE_SIZE * (os.cpu_count() or 1)
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The limits and the usage of one cgroup on the way up to the root, in bytes; a limit of None is no limit."""
+    """The limits and the usage of one cgroup on the way up to the root, in bytes.
+
+    A limit of None is no limit, unless `unknown` has a reason for it.
+    """
 
     path: str
     max: int | None = None
@@ -29,6 +32,8 @@ class Level:
     file: int | None = None
     """`active_file + inactive_file`: page cache that reclaim can take; tmpfs and locked files are in neither."""
     slab_reclaimable: int | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Why `max` or `high` is unknown."""
 
     @property
     def workingset(self) -> int | None:
@@ -46,6 +51,23 @@ class Level:
         return max(0, self.current - self.file - self.slab_reclaimable)
 
 
+def level_of(
+    path: str, values: Mapping[str, int | None], stat: Mapping[str, int], unread: Mapping[str, str]
+) -> Level:
+    """Return the level of a cgroup by the values of its files and its memory.stat; `unread` has reasons by limit file."""
+    active, inactive = stat.get("active_file"), stat.get("inactive_file")
+    return Level(
+        path,
+        max=values["memory.max"],
+        high=values["memory.high"],
+        current=values["memory.current"],
+        inactive_file=inactive,
+        file=None if active is None or inactive is None else active + inactive,
+        slab_reclaimable=stat.get("slab_reclaimable"),
+        unknown={name.removeprefix("memory."): why for name, why in unread.items()},
+    )
+
+
 def impossible_parts(stat: Mapping[str, int], current: int) -> dict[str, str]:
     """Return the reason by key for those lines of memory.stat that are parts of memory.current, and greater."""
     return {
@@ -53,6 +75,16 @@ def impossible_parts(stat: Mapping[str, int], current: int) -> dict[str, str]:
         for key in _PARTS
         if stat.get(key, 0) > current + _STAT_LAG
     }
+
+
+def why_unknown(levels: Sequence[Level], limit: str) -> str | None:
+    """Return the reason for which `limit`, `max` or `high`, of one of `levels` is unknown; None where all are known."""
+    reasons = (
+        f"{level.path.rstrip('/')}/memory.{limit}: {level.unknown[limit]}"
+        for level in levels
+        if limit in level.unknown
+    )
+    return next(reasons, None)
 
 
 def tightest_limit(levels: Sequence[Level], machine: int) -> int:
@@ -71,7 +103,7 @@ def fullest(levels: Sequence[Level], total: int | None, available: int | None) -
     A level is a cgroup with a memory.max, from the unit up, or the machine, whose owner is `host`. Of equal ones it is
     the innermost.
     """
-    if not total or available is None:
+    if not total or available is None or why_unknown(levels, "max"):
         return None
     filled = []
     for level in levels:
@@ -89,7 +121,7 @@ def headroom(levels: Sequence[Level], host: Host) -> int | None:
     Usage is counted without inactive page cache, which the kernel drops before it refuses memory: a
     service that has read many files is not out of memory. None when a part of the sum is unknown.
     """
-    if host.available is None:
+    if host.available is None or why_unknown(levels, "max"):
         return None
     room = [host.available]
     for level in levels:

@@ -5,14 +5,14 @@ A measure is one entry here. Conditions, tables, metrics, the history and warnin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, Flag, StrEnum, auto
 
 from unitmem.kernel.cgroup import EVENT_KINDS, CgroupReading
 from unitmem.kernel.files import PRESSURE_KINDS, PRESSURE_WINDOWS
 from unitmem.kernel.host import Host
-from unitmem.kernel.limits import fullest, headroom, tightest_high, tightest_limit
+from unitmem.kernel.limits import Level, fullest, headroom, tightest_high, tightest_limit, why_unknown
 
 
 class Dimension(StrEnum):
@@ -199,7 +199,7 @@ def _measures() -> Iterator[Measure]:
         unit,
         "memory.high",
         "the least of the unit's and each ancestor's",
-        lambda unit, _: tightest_high(unit.levels),
+        lambda unit, _: tightest_high(_levels(unit, "high")),
         Trait.LIMIT | Trait.FIXED,
         "no memory.high is set on the unit or above it",
     )
@@ -209,7 +209,7 @@ def _measures() -> Iterator[Measure]:
         unit,
         "memory.max, memory.current, memory.stat, /proc/meminfo",
         "the least of max − workingset of the unit and of each ancestor, and MemAvailable",
-        lambda unit, host: headroom(unit.levels, host),
+        lambda unit, host: headroom(_levels(unit, "max"), host),
         Trait.LIMIT | Trait.SCARCE,
         "what is used below a limit, or MemAvailable, can't be read",
     )
@@ -300,7 +300,7 @@ def _workingset(unit: CgroupReading, _: Host) -> float | None:
 
 
 def _fill(unit: CgroupReading, host: Host) -> float | None:
-    level = fullest(unit.levels, host.total, host.available)
+    level = fullest(_levels(unit, "max"), host.total, host.available)
     return None if level is None else level[0]
 
 
@@ -332,7 +332,18 @@ def _footprint(unit: CgroupReading, host: Host) -> int | None:
 def _limit(unit: CgroupReading, host: Host) -> int:
     if host.limit is None:
         raise ValueError(host.why_unknown("MemTotal"))
-    return tightest_limit(unit.levels, host.limit)
+    return tightest_limit(_levels(unit, "max"), host.limit)
+
+
+def _levels(unit: CgroupReading, limit: str) -> Sequence[Level]:
+    """Return the levels of `unit`.
+
+    Raises:
+        ValueError: `limit` of one of them is unknown.
+    """
+    if why := why_unknown(unit.levels, limit):
+        raise ValueError(why)
+    return unit.levels
 
 
 # --- the catalogue -----------------------------------------------------------------------------

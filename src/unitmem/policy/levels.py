@@ -11,6 +11,9 @@ from math import inf
 
 from unitmem.measure.sample import HostSample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, HOST_LEVEL, Bounds
+from unitmem.unit import ROOT_SLICE
+
+LEVELS_MISSING = "levels are not in this history"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,36 @@ class Filling:
         return (self.limit - self.used) / slope if slope > 0 else inf
 
 
-def fillings(unit: UnitSample, host: HostSample, target: str) -> Iterator[Filling]:
-    """Yield each level of `unit` that has a limit of the kind `target`, which is `limit` or `high`.
+def has_levels(unit: UnitSample) -> bool:
+    """Return whether the levels of `unit` are known; those of the root slice are the machine alone."""
+    return bool(unit.levels) or unit.name == ROOT_SLICE
 
-    Of a sample without levels, as the history of 0.1 has them, it is the unit itself, under its tightest limit.
+
+def lacks_levels(unit: UnitSample, target: str) -> bool:
+    """Return whether nothing says what meets `target`, `limit` or `high`: no levels, nor that it is the unit's own.
+
+    A history has levels only where its watch asked for them, and those of 0.1 have none.
+    """
+    if has_levels(unit):
+        return False
+    own = unit.values.get("max") if target == "limit" else None
+    return own is None or own != unit.values.get(target)
+
+
+def fillings(unit: UnitSample, host: HostSample, target: str) -> Iterator[Filling]:
+    """Yield each level of `unit` that has, or may have, a limit of the kind `target`, which is `limit` or `high`.
+
+    Of a sample without levels it is the unit itself, if the limit is known to be its own.
     """
     own = unit.values.get(ETA_USAGE)
     if not unit.levels:
-        yield Filling(None, unit.values.get(target), own)
+        if not lacks_levels(unit, target):
+            yield Filling(None, unit.values.get(target), own)
         return
     for index, level in enumerate(unit.levels):
-        limit = level.max if target == "limit" else level.high
-        if limit is not None:
+        name = "max" if target == "limit" else "high"
+        limit: int | None = getattr(level, name)
+        if limit is not None or name in level.unknown:
             yield Filling(level.path, limit, level.unreclaimable) if index else Filling(None, limit, own)
     if target == "limit":
         total, available = host.total, host.available

@@ -17,7 +17,7 @@ from unitmem.kernel.limits import fullest
 from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Scope
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, Sample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, FILL, FUNCTIONS, Bounds, Comparison, Derivation
-from unitmem.policy.levels import fillings, time_left
+from unitmem.policy.levels import LEVELS_MISSING, fillings, has_levels, lacks_levels, time_left
 from unitmem.unit import Invocation
 
 NOT_YET_WATCHED = "not watched for that long yet"
@@ -213,7 +213,9 @@ class UnitFacts:
             part = self._part(operand)
             if operand not in part.values:
                 return part.unknown.get(operand, NOT_READ)
-        if derivation is Derivation.ETA and FILL in self._unit.unknown:
+        if derivation is Derivation.ETA and lacks_levels(self._unit, measure):
+            return LEVELS_MISSING
+        if derivation is Derivation.ETA and self._unit.levels and FILL in self._unit.unknown:
             return self._unit.unknown[FILL]
         return NOT_YET_WATCHED
 
@@ -221,7 +223,7 @@ class UnitFacts:
         if comparison.derivation is Derivation.ETA and comparison.span is not None:
             left = self._eta(comparison.measure, comparison.span)
             return None if left is None else left[1]
-        if comparison.measure != FILL or comparison.derivation is not None:
+        if comparison.measure != FILL or comparison.derivation is not None or not has_levels(self._unit):
             return None
         level = fullest(self._unit.levels, self._host.total, self._host.available)
         own = self._unit.levels[0].path if self._unit.levels else None

@@ -10,8 +10,8 @@ Samples from other sources are read from JSON lines, an object for each sample:
 `at` is in seconds and never falls; `run` changes when the unit is started anew; `values` are by the
 measures' names, in bytes, percent, counts and seconds; `protected` may say why no policy may touch the unit;
 `oom_ends` may list how many seconds ago OOM kills ended earlier runs of it; `levels` have the limits of its cgroup
-and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by. A key
-`host` beside `units` has the `values` and `unknown` of the machine.
+and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by, and under `unknown` why a `max` or `high` is missing.
+A key `host` beside `units` has the `values` and `unknown` of the machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FILE_NAME = "history.sqlite"
 HOST = "host"
 """The key of the host's measures among those of units."""
 LEVEL_KEYS = ("path", "max", "high", "current", "file", "slab_reclaimable")
-"""What is recorded of each of a unit's levels, where `fill` or `eta` asks for them; no value is no limit, or unknown."""
+"""What is recorded of each of a unit's levels, where `fill` or `eta` asks for them; `unknown` beside them has reasons."""
 _OF_HOST = "host."
 _MAGIC = b"SQLite format 3\0"
 _NOT_A_SAMPLE = (ValueError, KeyError, TypeError, AttributeError)
@@ -291,7 +291,8 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
 
 def _level(document: Mapping[str, Any]) -> Level:
     sizes = {key: int(_finite(document[key])) for key in LEVEL_KEYS if key in document and key != "path"}
-    return Level(str(document["path"]), **sizes)
+    unknown = {str(name): str(why) for name, why in document.get("unknown", {}).items()}
+    return Level(str(document["path"]), **sizes, unknown=unknown)
 
 
 def _values(document: Mapping[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import Trait, with_trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
@@ -236,6 +237,11 @@ def _part_document(part: UnitSample | HostSample, measures: Sequence[str]) -> di
     }
 
 
+def _level_document(level: Level) -> dict[str, Any]:
+    document = {key: value for key in LEVEL_KEYS if (value := getattr(level, key)) is not None}
+    return document | {"unknown": dict(level.unknown)} if level.unknown else document
+
+
 def _unit_document(
     unit: UnitSample, measures: Sequence[str], at: float, *, with_levels: bool
 ) -> dict[str, Any]:
@@ -248,10 +254,7 @@ def _unit_document(
     if unit.at_most:
         document["at_most"] = {name: unit.at_most[name] for name in measures if name in unit.at_most}
     if with_levels:
-        document["levels"] = [
-            {key: value for key in LEVEL_KEYS if (value := getattr(level, key)) is not None}
-            for level in unit.levels
-        ]
+        document["levels"] = [_level_document(level) for level in unit.levels]
     if unit.oom_ends:
         document["oom_ends"] = [round(at - end, 3) for end in unit.oom_ends]
     if unit.unit.aliases:

@@ -209,11 +209,11 @@ def _print_levels(machine: Sample, sample: UnitSample, console: Console) -> None
     rows = [
         [
             Text(level.path.rpartition("/")[2] or "/"),
-            _bound(level.max),
-            _bound(level.high),
+            _bound(level.max, is_known="max" not in level.unknown),
+            _bound(level.high, is_known="high" not in level.unknown),
             _size(level.current),
             _size(level.workingset),
-            Text("") if level.max is None else _size(_room(level)),
+            Text("") if level.max is None and "max" not in level.unknown else _size(_room(level)),
             mark(level.path),
         ]
         for level in levels
@@ -292,8 +292,8 @@ def _room(level: Level) -> int | None:
     return None if level.max is None or level.workingset is None else max(0, level.max - level.workingset)
 
 
-def _bound(value: int | None) -> Text:
-    return Text("none", "dim") if value is None else Text(format_size(value))
+def _bound(value: int | None, *, is_known: bool = True) -> Text:
+    return Text("none", "dim") if value is None and is_known else _size(value)
 
 
 def _print_title(title: str, console: Console) -> None:
