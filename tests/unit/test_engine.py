@@ -923,6 +923,17 @@ def test_what_the_manager_refuses_for_good_costs_nothing_and_is_not_tried_again_
     assert told == ["0 p/0", "401 p/0", "403 p/1"]
 
 
+def test_an_invocation_that_was_taken_for_gone_is_judged_again_if_it_is_there():
+    policies = [policy(step("anon > 40M", Stop()), step("anon > 60M", Kill(), hold=2))]
+    state, told = State(), []
+    for now in range(8):
+        state, decisions = evaluate(policies, Sample(now, {"a.service": unit(70)}), state, now)
+        told += decisions
+        if now == 3:
+            state = conclude(state, Outcome(told[0], Result.GONE, "it is gone", now), now)
+    assert [line(decision) for decision in told] == ["0 p/0", "6 p/1"]
+
+
 def test_units_are_acted_on_by_their_gravest_action_and_steps_in_their_order():
     ladder = [policy(step("anon > 40M", USR1), step("anon > 60M", Stop())), ONE_AND_TWO[0]]
     decisions = decide(ladder, unit(50, "a"), unit(70, "b"), unit(90, "c", protected=DEAR), unit(70, "d"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from unitmem.policy.decision import Decision, Outcome, Refusal
+from unitmem.policy.decision import Decision, Outcome, Refusal, Result
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
 from unitmem.policy.trends import NO_LEVELS, LevelTrends, Trend
@@ -84,8 +84,11 @@ class State:
 
 
 def conclude(state: State, outcome: Outcome, now: float) -> State:
-    """Return `state` after `outcome`: what was not attempted costs nothing, and a step may fire again where that may help."""
-    if not (outcome.again or outcome.untried):
+    """Return `state` after `outcome`: what was not attempted costs nothing, and a step may fire again where that may help.
+
+    An invocation that was taken for gone, and is still in a later sample, is judged again.
+    """
+    if not (outcome.again or outcome.untried or outcome.result is Result.GONE):
         return state
     return rearm(state, outcome.decision, now, untried=outcome.untried, again=outcome.again)
 
