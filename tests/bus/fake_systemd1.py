@@ -106,6 +106,7 @@ class FakeUnit:
     """The names of other units, by the property that has them."""
     restarts: str = "up"
     """What a restart leads to: `up`, `down`, `start-limit-hit`, or `hangs`, which takes a SIGKILL to go on."""
+    refuses_manual_start: bool = False
     refuses_manual_stop: bool = False
     start_limit: tuple[int, int] = (5, 10_000_000)
     """StartLimitBurst= and StartLimitIntervalSec= in µs."""
@@ -138,6 +139,8 @@ class FakeUnit:
                 "ActiveState": Variant("s", self.active_state),
                 "SubState": Variant("s", self.sub_state),
                 "InvocationID": Variant("ay", bytes.fromhex(self.invocation_id)),
+                "RefuseManualStart": Variant("b", self.refuses_manual_start),
+                "RefuseManualStop": Variant("b", self.refuses_manual_stop),
                 "StartLimitBurst": Variant("u", self.start_limit[0]),
                 "StartLimitIntervalUSec": Variant("t", self.start_limit[1]),
                 "ActiveEnterTimestampMonotonic": Variant("t", self.active_enter),
@@ -446,17 +449,28 @@ class Daemon:
         except RefusalError:
             return FakeUnit(name, load_state="not-found", active_state="inactive", invocation_id="")
 
-    def check_manual_stop(self, unit: FakeUnit) -> None:
+    def check_manual(self, unit: FakeUnit, *, is_refused: bool) -> None:
         """Refuse a request as bus_unit_queue_job() of systemd does."""
-        if unit.refuses_manual_stop:
+        if is_refused:
             raise RefusalError(
                 NAME + ".OnlyByDependency",
                 f"Operation refused, unit {unit.name} may be requested by dependency only "
                 "(it is configured to refuse manual start/stop).",
             )
 
+    def check_loaded(self, unit: FakeUnit) -> None:
+        """Refuse a start as bus_unit_validate_load_state() of systemd does."""
+        refusals = {
+            "not-found": ("NoSuchUnit", "not found"),
+            "bad-setting": ("BadUnitSetting", "has a bad unit file setting"),
+            "masked": ("UnitMasked", "is masked"),
+        }
+        if unit.load_state in refusals:
+            name, what = refusals[unit.load_state]
+            raise RefusalError(f"{NAME}.{name}", f"Unit {unit.name} {what}.")
+
     def stop(self, unit: FakeUnit) -> tuple[str, list[Any]]:
-        self.check_manual_stop(unit)
+        self.check_manual(unit, is_refused=unit.refuses_manual_stop)
         self.job("JobNew", unit.name)
         if unit.stops:
             asyncio.get_running_loop().call_soon(self.end, unit)
@@ -472,7 +486,8 @@ class Daemon:
         return "", []
 
     def restart(self, unit: FakeUnit) -> tuple[str, list[Any]]:
-        self.check_manual_stop(unit)
+        self.check_manual(unit, is_refused=unit.refuses_manual_start or unit.refuses_manual_stop)
+        self.check_loaded(unit)
         self.job("JobNew", unit.name)
         unit.restart_queued = True
         ways = {"up": self.come_up, "down": self.stay_down, "start-limit-hit": self.hit_the_start_limit}

@@ -514,6 +514,47 @@ def test_a_restart_that_is_refused_for_good_takes_its_last_resort_at_once(
     assert f"as the manager refuses to restart it (Operation refused, {REFUSAL})" in outcome.detail
 
 
+@pytest.mark.parametrize("otherwise", [None, LastResort.KILL])
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"load_state": "not-found"}, f"Unit {NAME} not found."),
+        ({"load_state": "bad-setting"}, f"Unit {NAME} has a bad unit file setting."),
+        ({"load_state": "masked"}, f"Unit {NAME} is masked."),
+        ({"refuses_manual_start": True}, REFUSAL),
+        ({"refuses_manual_start": True, "refuses_manual_stop": True}, REFUSAL),
+        ({"load_state": "bad-setting", "refuses_manual_stop": True}, REFUSAL),
+    ],
+    ids=str,
+)
+def test_a_unit_that_may_not_be_started_is_not_killed_by_a_restart(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    start: Callable[..., Running],
+    values: dict[str, object],
+    words: str,
+    otherwise: LastResort | None,
+):
+    """It would stay down, where the policy asks for a unit that runs."""
+    running = start(**values)
+    outcome = done(perform(running.decision(Restart(30, otherwise)), running.cgroup, manager, 5))
+    assert (outcome.result, outcome.again, outcome.untried) == (Result.FAILED, False, True)
+    assert words in outcome.detail
+    assert systemd.calls("Kill", "KillUnit") == []
+    assert manager.describe(NAME).active_state == "active"
+
+
+def test_a_unit_that_is_restarted_just_before_its_file_is_missed_is_gone(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]
+):
+    """Another run is no reason to take the one that is meant for alive."""
+    running = start()
+    systemd.refuse("Restart", "org.freedesktop.systemd1.NoSuchUnit")
+    systemd.interlude("Restart", {"do": "restart", "name": NAME})
+    outcome = done(perform(running.decision(Restart(30)), running.cgroup, manager, 5))
+    assert outcome.result is Result.GONE
+
+
 def test_a_restart_that_hits_the_start_limit_is_told_at_once_with_the_way_out(
     systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]
 ):

@@ -240,6 +240,24 @@ def test_what_the_manager_refuses_for_good_is_tried_and_told_once(start, systemd
     assert told.count(f"unit {NAME} may be requested by dependency only") == 1
 
 
+@pytest.mark.parametrize("reloads", [False, True])
+def test_what_the_manager_refuses_is_tried_in_a_later_episode_only_if_it_has_reloaded_its_units(
+    start, systemd, web, cgroups, capsys, reloads
+):
+    systemd.change(NAME, refuses_manual_stop=True)
+    current = cgroups.add_file(PATH, "memory.current", "4096\n")
+    watch = start("stop")
+    now = time.monotonic()
+    for second in range(0, 600, 20):
+        current.write_text("4096\n" if second % 40 == 0 else "0\n")
+        if reloads and second == 500:
+            systemd.reloading()
+        watch.tick(now + second)
+    assert len(systemd.calls("Stop")) == 1 + reloads
+    told = capsys.readouterr().err
+    assert told.count("not stopping it, since the manager refuses it as the unit is configured") == 1
+
+
 def test_a_freeze_that_takes_long_keeps_no_other_action_waiting(start, systemd, web, monkeypatch):
     monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "200ms")
     watch = start('freeze}, {when: "current > 2K", do: stop')

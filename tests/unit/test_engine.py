@@ -14,8 +14,8 @@ import pytest
 
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.actions import Kill, Log, Restart, Signal, Stop, Target
-from unitmem.policy.decision import Decision, Obstacle, Outcome, Result, gravest_first
+from unitmem.policy.actions import Kill, LastResort, Log, Restart, Signal, Stop, Target
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result, gravest_first
 from unitmem.policy.engine import evaluate, is_undecided
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import (
@@ -25,6 +25,7 @@ from unitmem.policy.state import (
     budget_left,
     carry_over,
     conclude,
+    forget_refusals,
     rearm,
     restart_timers,
     retry_all,
@@ -946,7 +947,8 @@ def test_what_was_not_tried_costs_nothing_and_comes_at_once_when_it_can():
     assert decision.acts
 
 
-def test_what_the_manager_refuses_for_good_costs_nothing_and_is_not_tried_again_in_its_episode():
+def test_what_the_manager_refuses_for_good_costs_nothing_and_is_not_tried_again_in_its_run():
+    """That it is withheld is told once for each step; other actions, and other runs, are not concerned."""
     policies = [
         policy(
             step("anon > 40M", Stop()),
@@ -956,18 +958,63 @@ def test_what_the_manager_refuses_for_good_costs_nothing_and_is_not_tried_again_
         )
     ]
     state, told = State(), []
-    for now, anon in [
-        *((now, 50) for now in range(400)),
-        (400, 10),
-        (401, 50),
-        *((402 + t, 70) for t in range(2)),
+    for now, anon, run in [
+        *((now, 50, 1) for now in range(400)),
+        (400, 10, 1),
+        (401, 50, 1),
+        (402, 10, 1),
+        (403, 50, 1),
+        *((404 + t, 70, 1) for t in range(2)),
+        (406, 50, 2),
     ]:
-        state, decisions = evaluate(policies, Sample(now, {"a.service": unit(anon)}), state, now)
+        state, decisions = evaluate(policies, Sample(now, {"a.service": unit(anon, run=run)}), state, now)
         told += map(line, decisions)
         for decision in decisions:
-            if isinstance(decision.action, Stop):
+            if decision.acts and isinstance(decision.action, Stop):
                 state = conclude(state, Outcome(decision, Result.FAILED, "no", now, untried=True), now)
-    assert told == ["0 p/0", "401 p/0", "403 p/1"]
+    assert told == ["0 p/0", "401 p/0 refused by the manager", "405 p/1", "406 p/0 out of budget"]
+    assert state.refused == {}
+
+
+@pytest.mark.parametrize("changed", [forget_refusals, retry_all])
+def test_what_the_manager_refused_is_tried_again_where_it_may_have_changed_its_mind(changed):
+    policies = [policy(step("anon > 40M", Stop(), repeat=5))]
+    sample = {"a.service": unit(50)}
+    state, (decision,) = evaluate(policies, Sample(0, sample), State(), 0)
+    state = conclude(state, Outcome(decision, Result.FAILED, "it is so", 0, untried=True), 0)
+    state, (withheld,) = evaluate(policies, Sample(5, sample), state, 5)
+    assert withheld.refusal == Refusal(Obstacle.REFUSED_BY_MANAGER, "it is so")
+    state, decisions = evaluate(policies, Sample(6, sample), state, 6)
+    assert decisions == ()
+    _, (decision,) = evaluate(policies, Sample(7, sample), changed(state), 7)
+    assert decision.acts
+
+
+def test_a_refusal_concerns_the_action_as_it_is_written():
+    """A `stop` with a last resort is not withheld, since that takes it."""
+    policies = [
+        policy(step("anon > 40M", Stop())),
+        policy(step("anon > 40M", Stop(), hold=2), name="same"),
+        policy(step("anon > 40M", Stop(otherwise=LastResort.KILL), hold=2), name="harsher"),
+    ]
+    state, told = State(), []
+    for now in range(4):
+        state, decisions = evaluate(policies, Sample(now, {"a.service": unit(50)}), state, now)
+        told += map(line, decisions)
+        if now == 0:
+            state = conclude(state, Outcome(decisions[0], Result.FAILED, "no", 0, untried=True), 0)
+    assert told == ["0 p/0", "2 same/0 refused by the manager", "2 harsher/0"]
+
+
+def test_an_invocation_that_was_taken_for_gone_is_judged_again_if_it_is_there():
+    policies = [policy(step("anon > 40M", Stop()), step("anon > 60M", Kill(), hold=2))]
+    state, told = State(), []
+    for now in range(8):
+        state, decisions = evaluate(policies, Sample(now, {"a.service": unit(70)}), state, now)
+        told += decisions
+        if now == 3:
+            state = conclude(state, Outcome(told[0], Result.GONE, "it is gone", now), now)
+    assert [line(decision) for decision in told] == ["0 p/0", "6 p/1"]
 
 
 def test_units_are_acted_on_by_their_gravest_action_and_steps_in_their_order():

@@ -52,6 +52,11 @@ OBSTACLES = {
         Priority.WARNING,
     ),
     Obstacle.COOLING_DOWN: ("it is cooling down for another 4min", "", Priority.INFO),
+    Obstacle.REFUSED_BY_MANAGER: (
+        "the manager refuses it as the unit is configured: Unit a.service not found.",
+        "",
+        Priority.WARNING,
+    ),
     Obstacle.OUT_OF_BUDGET: (
         "its budget of 3 actions per 1h is spent for another 20min",
         "",

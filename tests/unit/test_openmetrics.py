@@ -376,6 +376,7 @@ def test_decisions_and_outcomes_are_counted():
         (replace(P, steps=(SIGNAL,)), None, None, {"verified", "failed", "gone"}, set()),
         (replace(P, steps=(SIGNAL,), mode=Mode.OBSERVE), None, None, {"observed"}, set()),
         (replace(P, steps=(SIGNAL,)), None, "dear", {"verified", "failed", "gone"}, {"protected"}),
+        (replace(P, steps=(STOP,)), None, None, {"verified", "failed", "gone"}, {"refused by the manager"}),
         (
             replace(P, steps=(SIGNAL,), unprotect=frozenset({"a.service"}), budget=Budget(1, 60.0)),
             Budget(1, 60.0),

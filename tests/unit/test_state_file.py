@@ -18,7 +18,7 @@ from unitmem.policy.decision import Obstacle, Override
 from unitmem.policy.engine import evaluate
 from unitmem.policy.fingerprint import fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, Step
-from unitmem.policy.state import EVERY_UNIT, Ladder, Phase, State, StepState, carry_over
+from unitmem.policy.state import EVERY_UNIT, Ladder, Phase, Refused, State, StepState, carry_over
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.reader import parse
 from unitmem.record.clock import Instant
@@ -90,6 +90,24 @@ def test_what_is_kept_is_read_back():
         spent=REMEMBERED.state.spent,
         spent_in_all=REMEMBERED.state.spent_in_all,
     )
+
+
+def test_what_the_manager_refuses_is_read_back():
+    """But not that it was told, which the next watch tells again."""
+    refused = {(RUN, "stop within 30s"): Refused("no", frozenset({("p", 2)}))}
+    kept = through_json(Remembered(replace(REMEMBERED.state, refused=refused)))
+    assert kept.state.refused == {(RUN, "stop within 30s"): Refused("no")}
+    assert kept.trouble is None
+
+
+@pytest.mark.parametrize("said", [None, [], [{"unit": "a.service"}], [7], 7])
+def test_an_older_file_or_a_damaged_refusal_makes_the_manager_be_asked_once_more(said):
+    document = written(REMEMBERED)
+    if said is None:
+        del document["refused"]
+    else:
+        document["refused"] = said
+    assert decode(document, (POLICY,), NOW.monotonic) == through_json(REMEMBERED)
 
 
 def test_an_end_that_was_under_way_is_not_asked_for_again_before_its_time_is_over():

@@ -11,7 +11,7 @@ from typing import Any
 from unitmem.act.task import OVER, Pending, Task
 from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError, RefusedError
 from unitmem.kernel.cgroup import CgroupGoneError
-from unitmem.policy.actions import END_WAIT, LastResort
+from unitmem.policy.actions import END_WAIT, LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
 
 
@@ -48,10 +48,10 @@ def kill_all(task: Task[Any]) -> None:
 
 
 def request_end(task: Task[Any], ask: Callable[[str, str | None], None]) -> Pending:
-    """Ask the manager by `ask`; where it refuses for good, take the last resort at once if there is one.
+    """Ask the manager by `ask`; where it refuses to stop the unit for good, take the last resort at once if there is one.
 
     Raises:
-        RefusedError: it refuses for good, and there is no last resort.
+        RefusedError: it refuses for good, and there is no last resort, or it refuses the start of a restart.
         InvocationGoneError, NoSuchUnitError, CgroupGoneError: that run is over.
         BusError: it can't be asked.
     """
@@ -60,6 +60,9 @@ def request_end(task: Task[Any], ask: Callable[[str, str | None], None]) -> Pend
         ask(task.decision.unit, task.invocation_id)
     except RefusedError as error:
         if task.action.otherwise is not LastResort.KILL:
+            raise
+        # who asks for a restart wants the unit to run: what may not be started would stay down
+        if isinstance(task.action, Restart) and not task.manager.refuses_only_stops(task.decision.unit):
             raise
         kill_all(task)
         return replace(pending, killed=True, refusal=str(error))

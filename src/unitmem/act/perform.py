@@ -82,7 +82,7 @@ def perform(
     except OutOfReachError as error:
         return Outcome(decision, Result.FAILED, f"it can't be done: {error}", now, again=True, untried=True)
     except RefusedError as error:
-        detail = f"the manager refuses it, so it is not tried again in this episode: {error}"
+        detail = f"the manager refuses it as the unit is configured: {error}"
         return Outcome(decision, Result.FAILED, detail, now, untried=True)
     except BusLostError as error:
         if not action.is_harmless_twice:

@@ -31,7 +31,7 @@ from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, gravest_first
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Policy, PolicyFile, observing
-from unitmem.policy.state import State, carry_over, conclude, restart_timers, retry_all
+from unitmem.policy.state import State, carry_over, conclude, forget_refusals, restart_timers, retry_all
 from unitmem.policyfile import reader
 from unitmem.policyfile.reader import Checked
 from unitmem.record.clock import Instant
@@ -163,6 +163,8 @@ class Watch:
             else:
                 if self.connection.confirm():
                     self.state = retry_all(self.state)
+                if self.tracker.has_reloaded:
+                    self.state = forget_refusals(self.state)
         pending, self.pending = self.pending, []
         for action in pending:
             self._alive()

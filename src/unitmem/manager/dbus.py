@@ -30,6 +30,7 @@ NOT_FOUND = frozenset(
 REFUSED_FOR_GOOD = frozenset(
     f"org.freedesktop.systemd1.{name}"
     for name in (
+        "BadUnitSetting",
         "JobTypeNotApplicable",
         "OnlyByDependency",  # RefuseManualStop=, RefuseManualStart=
         "UnitMasked",

@@ -238,6 +238,21 @@ class Manager:
         with self._loaded(name) as path:
             return text_of(self._property(path, _interface_of(name), "Result", "s"))
 
+    def refuses_only_stops(self, name: str) -> bool:
+        """Return whether the unit has RefuseManualStop=, and nothing that forbids its start.
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        with self._loaded(name) as path:
+            is_loaded = text_of(self._property(path, _UNIT, "LoadState", "s")) == "loaded"
+            stop, start = (
+                bool(self._property(path, _UNIT, f"RefuseManual{what}", "b")) for what in ("Stop", "Start")
+            )
+        return is_loaded and stop and not start
+
     def start_limit(self, name: str) -> StartLimit | None:
         """Return how often the unit may be started; None without a limit.
 
@@ -377,7 +392,7 @@ class Manager:
 
         Raises:
             InvocationGoneError: that run is over, or there is no such unit.
-            RefusedError: refused for good, as by RefuseManualStop=.
+            RefusedError: refused for good, as by RefuseManualStop=, or as the unit file is gone.
             BusLostError: no answer.
             BusError: refused.
         """
@@ -517,8 +532,19 @@ class Manager:
                 self._call(_MANAGER_PATH, _MANAGER, f"{method}Unit", f"s{signature}", name, *values)
             else:
                 self._call(_invocation_path(invocation_id), _UNIT, method, signature, *values)
-        except _NotFoundError:
+        except _NotFoundError as error:
+            if self._runs(name, invocation_id):  # so it is the unit file that isn't found
+                raise RefusedError(error.words, None, error.name) from None
             raise InvocationGoneError(f"that run of {name} is over") from None
+
+    def _runs(self, name: str, invocation_id: str | None) -> bool:
+        """Return whether that run of the unit goes on."""
+        try:
+            unit = self.describe(name)
+        except NoSuchUnitError:
+            return False
+        is_meant = invocation_id in (None, unit.invocation_id)
+        return is_meant and unit.active_state not in ("inactive", "failed")
 
     # --- the wire ---
 
@@ -583,7 +609,7 @@ class Manager:
             return self._lost(describe(error), name)
         message = f"{what} of the {self.kind} manager failed: {describe(error)}"
         if name in NOT_FOUND or number == errno.ENOENT:
-            return _NotFoundError(message, None, name)
+            return _NotFoundError(message, describe(error), name)
         if name in REFUSED_FOR_GOOD:
             return RefusedError(describe(error), None, name)
         if name in DENIED:
@@ -606,7 +632,12 @@ def _no_such_unit(name: str) -> NoSuchUnitError:
 
 
 class _NotFoundError(BusError):
-    """The object of the call doesn't exist."""
+    """The object of the call doesn't exist, or the unit file that it takes."""
+
+    def __init__(self, message: str, words: str, name: str | None) -> None:
+        super().__init__(message, None, name)
+        self.words = words
+        """What the manager said."""
 
 
 def _invocation_path(invocation_id: str) -> bytes:

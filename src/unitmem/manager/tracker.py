@@ -73,6 +73,8 @@ class Tracker:
         self._jobs: set[str] = set()
         self._stale: set[str] = set()
         self._must_list = True
+        self.has_reloaded = False
+        """Whether the manager signalled that it has reloaded its units, as of the last update."""
         self.refusal: str | None = None
         """The reason for which the manager refuses to list units, if it does."""
         self.is_listed = False
@@ -116,6 +118,7 @@ class Tracker:
         if self._counts_oom and not manager.follows_results:
             with _refusals_ignored():
                 manager.follow_results(self._counts_oom_of)
+        self.has_reloaded = False
         for change in manager.changes():
             name = change.unit
             if change.change is Change.RESULT:
@@ -123,7 +126,7 @@ class Tracker:
                     self._note_result(name, change.result, now)
                 continue
             if change.change is Change.RELOADED:
-                self._must_list = True
+                self._must_list = self.has_reloaded = True
             if name is None:
                 continue
             if change.change is Change.APPEARED:

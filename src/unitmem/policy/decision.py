@@ -37,6 +37,8 @@ class Obstacle(StrEnum):
 
     PROTECTED = "protected"
     COOLING_DOWN = "cooling down"
+    REFUSED_BY_MANAGER = "refused by the manager"
+    """The manager has refused that action for good, for this invocation."""
     OUT_OF_BUDGET = "out of budget"
     """The policy's budget for this unit is spent."""
     OUT_OF_FILE_BUDGET = "out of the file's budget"

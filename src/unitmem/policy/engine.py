@@ -24,6 +24,8 @@ A step that is due may be withheld by an obstacle: its phase stays, and a decisi
 for each obstacle:
 
     cooling down    no episode begins within `cooldown` of the last one's end
+    refused by the manager
+                    the manager refuses that action for good to this invocation; a decision is made once for each step
     out of budget   `actions` were decided within `per`: the policy's for this unit, or the file's for all. Of two or
                     more, a policy keeps its last one for its harshest step
 
@@ -33,7 +35,7 @@ protection does not forbid it.
 
 Once an action is decided that ends the unit, nothing more is judged or decided for that invocation. If an
 action fails, `conclude` puts its step back to a phase from which it can fire again after a pause, unless the manager
-refuses that action for good.
+refuses that action for good: then that withholds it from every step for this invocation.
 
 For the runs after one that a policy has decided to end, it doesn't count the OOM kills of earlier runs any longer: one
 kill must not end one run after another.
@@ -163,6 +165,11 @@ class _Tick:
         self.ending = frozenset(
             run for run in state.ending if run in present or self.sample.is_unseen(run.unit)
         )
+        self.refused = {
+            key: refused
+            for key, refused in state.refused.items()
+            if key[0] in present or self.sample.is_unseen(key[0].unit)
+        }
         self.ladders: dict[LadderKey, Ladder] = {}
         self.cooling = {key: until for key, until in state.cooling.items() if until > now}
         self.spent = dict(state.spent)
@@ -204,6 +211,7 @@ class _Tick:
             self.trends,
             self.ending,
             self.levels,
+            refused=self.refused,
             last_ended=last_ended,
         )
 
@@ -255,7 +263,7 @@ class _Tick:
                     after = StepState(Phase.FIRED, after.held, after.looked_at, self.now)
                     self._fire(key, decision)
                 else:
-                    if before.withheld is None or before.withheld.obstacle is not obstacle:
+                    if self._is_news(decision, obstacle, before.withheld):
                         self.decisions.append(decision)
                     after = replace(after, withheld=decision.refusal)
             states.append(after)
@@ -281,11 +289,21 @@ class _Tick:
             hold=step.hold,
             findings=verdict.findings,
             observe=policy.mode is Mode.OBSERVE,
-            refusal=self._refusal(policy, step.action, unit),
+            refusal=self._refusal(policy, step.action, unit, invocation),
             victim=_victim(step.action, unit, verdict),
         )
 
-    def _refusal(self, policy: Policy, action: Action, unit: UnitSample) -> Refusal | None:
+    def _is_news(self, decision: Decision, obstacle: Obstacle, withheld: Refusal | None) -> bool:
+        if obstacle is not Obstacle.REFUSED_BY_MANAGER:
+            return withheld is None or withheld.obstacle is not obstacle
+        key, step = (decision.invocation, str(decision.action)), (decision.policy, decision.step)
+        refused = self.refused[key]
+        self.refused[key] = replace(refused, reported=refused.reported | {step})
+        return step not in refused.reported
+
+    def _refusal(
+        self, policy: Policy, action: Action, unit: UnitSample, invocation: Invocation
+    ) -> Refusal | None:
         """Return the obstacle to `action`, if there is one; a cooldown, which withholds whole episodes, comes first."""
         key = policy.name, unit.unit.name
         logs = not action.acts
@@ -298,6 +316,8 @@ class _Tick:
             return Refusal(Obstacle.PROTECTED, unit.protected)
         if logs:
             return None
+        if (refused := self.refused.get((invocation, str(action)))) is not None:
+            return Refusal(Obstacle.REFUSED_BY_MANAGER, refused.reason)
         if policy.budget is not None:
             times, kept = self.spent.get(key, ()), policy.kept_from(action)
             if budget_left(policy.budget, times, self.now) <= (kept is not None):

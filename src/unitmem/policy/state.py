@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from unitmem.policy.decision import Decision, Outcome, Refusal
+from unitmem.policy.decision import Decision, Outcome, Refusal, Result
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
 from unitmem.policy.trends import NO_LEVELS, LevelTrends, Trend
@@ -58,6 +58,16 @@ class Ladder:
     """The time when the open episode began; None between episodes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An action that the manager refuses for good, to one invocation."""
+
+    reason: str
+    """What it said, a clause that follows `since`."""
+    reported: frozenset[tuple[str, int]] = frozenset()
+    """The policies and steps of which there was a decision that this withholds them."""
+
+
 LadderKey = tuple[str, str]
 """The names of a policy and a unit."""
 EVERY_UNIT = "*"
@@ -81,15 +91,24 @@ class State:
     """Invocations that an action under way will end."""
     levels: LevelTrends = field(default_factory=lambda: NO_LEVELS)
     """The trends of the levels that units share: slices, and the machine."""
+    refused: Mapping[tuple[Invocation, str], Refused] = field(default_factory=dict)
+    """What the manager refuses for good, by invocation and action, until the invocation ends or units are reloaded."""
     last_ended: Mapping[LadderKey, tuple[Invocation, float]] = field(default_factory=dict)
     """The last run that each policy decided to end, and until when it was there, for as long as the policy may count OOM
     kills from before."""
 
 
 def conclude(state: State, outcome: Outcome, now: float) -> State:
-    """Return `state` after `outcome`: what was not attempted costs nothing, and a step may fire again where that may help."""
-    if not (outcome.again or outcome.untried):
+    """Return `state` after `outcome`: what was not attempted costs nothing, and a step may fire again where that may help.
+
+    What was not attempted and won't help again is refused for good. An invocation that was taken for gone, and is
+    still in a later sample, is judged again.
+    """
+    if not (outcome.again or outcome.untried or outcome.result is Result.GONE):
         return state
+    if outcome.untried and not outcome.again:
+        refused = outcome.decision.invocation, str(outcome.decision.action)
+        state = replace(state, refused={**state.refused, refused: Refused(outcome.detail)})
     return rearm(state, outcome.decision, now, untried=outcome.untried, again=outcome.again)
 
 
@@ -130,14 +149,19 @@ def rearm(
 
 
 def retry_all(state: State) -> State:
-    """Return `state` without the pauses after failed actions, as the manager answers again."""
+    """Return `state` without refusals and pauses after failed actions, as the manager answers again."""
     return replace(
-        state,
+        forget_refusals(state),
         ladders={
             key: replace(ladder, steps=tuple(replace(step, not_before=None) for step in ladder.steps))
             for key, ladder in state.ladders.items()
         },
     )
+
+
+def forget_refusals(state: State) -> State:
+    """Return `state` after the manager has reloaded its units, so that it may refuse them no longer."""
+    return replace(state, refused={})
 
 
 def restart_timers(state: State) -> State:

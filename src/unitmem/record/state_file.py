@@ -18,7 +18,8 @@ The file may be of another version, older or newer; this never makes the reader 
   spent now. Where the unit or the policy is unknown, this applies to all of them. It is reported once.
 - Actions in an unknown mode count as performed.
 - So keys may be added, and older readers ignore them. Only a new section that restrains actions needs a higher
-  `version`: in such a document, an unknown section restrains every policy for its cooldown.
+  `version`: in such a document, an unknown section restrains every policy for its cooldown. `refused` needed none:
+  what it withholds, the manager refuses anyway.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Override
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy
-from unitmem.policy.state import EVERY_UNIT, Ladder, LadderKey, Phase, State, StepState, resume
+from unitmem.policy.state import EVERY_UNIT, Ladder, LadderKey, Phase, Refused, State, StepState, resume
 from unitmem.record.clock import Instant
 from unitmem.record.files import replace_file
 from unitmem.unit import Invocation
@@ -51,6 +52,7 @@ _KNOWN = frozenset(
         "spent",
         "spent_in_all",
         "holds",
+        "refused",
         "monotonic",
         "realtime",
         "boot_id",
@@ -110,6 +112,16 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
             {"policy": override.policy, "unit": override.unit, "former": dict(override.former)}
             for override in remembered.overrides
         ],
+        "refused": [
+            {
+                "unit": run.unit,
+                "invocation_id": run.invocation_id,
+                "inode": run.cgroup_inode,
+                "action": action,
+                "reason": refused.reason,
+            }
+            for (run, action), refused in state.refused.items()
+        ],
     }
 
 
@@ -147,10 +159,17 @@ def decode(
         cooling=dict(sections.read("cooling", lambda entry: (_key(*entry[:2]), float(entry[2]) + shift))),
         spent=dict(sections.read("spent", lambda entry: (_key(*entry[:2]), _moved(entry[2], shift)))),
         spent_in_all=in_all,
+        # older files have none
+        refused=dict(sections.read("refused", _refused)) if "refused" in document else {},
     )
     overrides = tuple(sections.read("holds", _override))
     state = resume(state, former, policies, now)
-    doubts = [doubt for doubt in sections.doubts if doubt[1] is None or doubt[1][0] in by_name]
+    doubts = [
+        (section, key)
+        for section, key in sections.doubts
+        # without a refusal the manager is asked once more
+        if section != "refused" and (key is None or key[0] in by_name)
+    ]
     cooling = dict(state.cooling)
     for section, key in doubts:
         for policy in policies if key is None else [by_name[key[0]]]:
@@ -240,9 +259,16 @@ def _ladder(
             steps.append(StepState(fired_at=fired_at, not_before=due))
         else:
             steps.append(StepState(Phase.FIRED, fired_at=fired_at, not_before=not_before))
+    return key, Ladder(_invocation(entry), tuple(steps), float(entry["episode_since"]) + shift)
+
+
+def _invocation(entry: Mapping[str, Any]) -> Invocation:
     run = entry["invocation_id"]
-    invocation = Invocation(key[1], None if run is None else str(run), int(entry["inode"]))
-    return key, Ladder(invocation, tuple(steps), float(entry["episode_since"]) + shift)
+    return Invocation(str(entry["unit"]), None if run is None else str(run), int(entry["inode"]))
+
+
+def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]:
+    return (_invocation(entry), str(entry["action"])), Refused(str(entry["reason"]))
 
 
 def _override(entry: Mapping[str, Any]) -> Override:

@@ -219,7 +219,7 @@ OUTCOMES = _counter(
 NEAR_DECISIONS = _counter(
     "unitmem_near_decisions",
     (*_OF_ACTION, "obstacle"),
-    "what was due and withheld: protected, cooling down, out of budget, out of the file's budget",
+    "what was due and withheld: protected, cooling down, refused by the manager, out of budget, out of the file's budget",
 )
 BUILD_INFO = _gauge("unitmem_build_info", ("watch", "version"), "1, with the version of unitmem")
 START_TIME = _gauge(
@@ -460,6 +460,8 @@ def _obstacles(policy: Policy, step: Step, file: PolicyFile, unit: UnitSample) -
         return
     if unit.protected is not None and not policy.unprotects(unit.unit):
         yield Obstacle.PROTECTED
+    if step.action.ends_the_unit and step.action.sends is None:  # by a job of the manager
+        yield Obstacle.REFUSED_BY_MANAGER
     if policy.budget is not None:
         yield Obstacle.OUT_OF_BUDGET
     if file.budget is not None:
