@@ -20,11 +20,6 @@ def leak(anon: float, rate: float, most: float = math.inf, noise: float = 0.01) 
     return lambda up, day, dice: Need(min(most, anon + rate * up) * (1 + noise * dice.uniform(-1, 1)))
 
 
-def cold_leak(anon: float, rate: float) -> Behaviour:
-    """It leaks memory that it never touches again."""
-    return lambda up, day, dice: Need(anon + rate * up, cold=rate * up)
-
-
 def socket_leak(anon: float, rate: float) -> Behaviour:
     """It leaks by TCP buffers that nobody drains."""
     return lambda up, day, dice: Need(anon, sock=rate * up)

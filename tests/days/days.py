@@ -14,7 +14,6 @@ from behaviours import (
     batch,
     between,
     cache_bursts,
-    cold_leak,
     collector,
     daily_wave,
     file_leak,
@@ -28,7 +27,7 @@ from behaviours import (
     warm_up,
     with_cache,
 )
-from machine import DAY, HOUR, MINUTE, G, M, Machine, Service
+from machine import DAY, HOUR, MINUTE, Behaviour, G, M, Machine, Service
 
 FIRST_LOOK, LEAKY, DATABASE, CONTAINERS, WORKERS, JVM, THROTTLED = (
     f"{name}.yaml"
@@ -94,6 +93,8 @@ def fills(start: float, rate: float, level: float) -> float:
 
 API = "api@1.service"
 NEIGHBOUR = Service("api@2.service", steady(300 * M, 2 * G), max=1 * G)
+MILD = ((API, "signal"), (API, "log of leaky-service-grows"))
+"""What the policy for a leaky service does before it restarts one."""
 SLOW = 30 * M / HOUR
 FAST = 12 * M / MINUTE
 
@@ -101,6 +102,12 @@ FAST = 12 * M / MINUTE
 def restarted_in_time(start: float, rate: float, limit: float) -> tuple[Right, ...]:
     """A restart between three quarters of the way to the limit and the limit itself."""
     return (Right(API, "restart", fills(start, rate, 0.75 * limit), fills(start, rate, limit)),)
+
+
+def leaky(name: str, behaviour: Behaviour, start: float, rate: float, *others: Service) -> Day:
+    """A day on which api@1.service leaks from `start` bytes by `rate` a second, below a limit of 1 GiB."""
+    service = Service(API, behaviour, max=1 * G)
+    return day(name, LEAKY, service, *others, right=restarted_in_time(start, rate, 1 * G), may=MILD)
 
 
 def without_memory(since: float, lasts: float) -> Machine:
@@ -146,47 +153,34 @@ DAYS = (
         Service("mail.service", leak(300 * M, SLOW * 3, noise=0.05)),
         right=(Right("mail.service", "log of keeps-growing", 2 * DAY, 3 * DAY),),
     ),
-    day(
+    leaky(
         "a fast leak is restarted before its limit, and its neighbour lives",
-        LEAKY,
-        Service(API, leak(300 * M, FAST), max=1 * G),
+        leak(300 * M, FAST),
+        300 * M,
+        FAST,
         NEIGHBOUR,
-        right=restarted_in_time(300 * M, FAST, 1 * G),
-        may=((API, "signal"), (API, "restart"), (API, "log of leaky-service-grows")),
     ),
-    day(
-        "a slow leak is restarted before its limit",
-        LEAKY,
-        Service(API, leak(300 * M, 60 * M / HOUR), max=1 * G),
-        NEIGHBOUR,
-        right=restarted_in_time(300 * M, 60 * M / HOUR, 1 * G),
-        may=((API, "signal"), (API, "log of leaky-service-grows")),
-    ),
-    day(
-        "a leak among page cache is restarted for the leak",
-        LEAKY,
-        Service(API, with_cache(leak(300 * M, 60 * M / HOUR), 8 * G), max=1 * G),
-        right=restarted_in_time(300 * M, 60 * M / HOUR, 1 * G),
-        may=((API, "signal"), (API, "log of leaky-service-grows")),
-    ),
-    day(
-        "a leak by sockets is restarted before the kernel kills",
-        LEAKY,
-        Service(API, socket_leak(100 * M, 60 * M / HOUR), max=1 * G),
-        right=restarted_in_time(100 * M, 60 * M / HOUR, 1 * G),
-        may=((API, "signal"), (API, "log of leaky-service-grows")),
-    ),
-    day(
-        "a leak into tmpfs is restarted before the kernel kills",
-        LEAKY,
-        Service(API, file_leak(100 * M, 60 * M / HOUR), max=1 * G),
-        right=restarted_in_time(100 * M, 60 * M / HOUR, 1 * G),
-        may=((API, "signal"), (API, "log of leaky-service-grows")),
+    *(
+        leaky(name, behaviour, start, 2 * SLOW, *others)
+        for name, behaviour, start, *others in (
+            ("a slow leak is restarted before its limit", leak(300 * M, 2 * SLOW), 300 * M, NEIGHBOUR),
+            (
+                "a leak among page cache is restarted for the leak",
+                with_cache(leak(300 * M, 2 * SLOW), 8 * G),
+                300 * M,
+            ),
+            (
+                "a leak by sockets is restarted before the kernel kills",
+                socket_leak(100 * M, 2 * SLOW),
+                100 * M,
+            ),
+            ("a leak into tmpfs is restarted before the kernel kills", file_leak(100 * M, 2 * SLOW), 100 * M),
+        )
     ),
     day(
         "a leak into swap is told, though what is resident stays",
         FIRST_LOOK,
-        Service("mail.service", cold_leak(300 * M, SLOW * 4), max=400 * M),
+        Service("mail.service", leak(300 * M, SLOW * 4), max=400 * M),
         right=(Right("mail.service", "log of keeps-growing", 2 * DAY, 3 * DAY),),
         may=(("mail.service", "log of near-its-limit"),),
         machine=replace(DAYS_ON_END, swap=32 * G),
@@ -224,7 +218,7 @@ DAYS = (
                 14 * HOUR + fills(300 * M, FAST, G),
             ),
         ),
-        may=((API, "signal"), (API, "restart"), (API, "log of leaky-service-grows")),
+        may=MILD,
     ),
     day(
         "a container's leak stops the container alone",
@@ -303,7 +297,7 @@ DAYS = (
             max=1 * G,
         ),
         right=(Right(API, "restart", 16 * HOUR, 16 * HOUR + fills(500 * M, FAST, G)),),
-        may=((API, "signal"), (API, "restart"), (API, "log of leaky-service-grows")),
+        may=MILD,
     ),
     # --- workers --------------------------------------------------------------------------------
     day(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from unitmem.kernel.cgroup import CgroupReading
 from unitmem.kernel.host import Host, impossible_meminfo
-from unitmem.kernel.limits import Level
+from unitmem.kernel.limits import level_of
 from unitmem.measure.formulas import host_values, unit_values
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Kill, Restart, Signal, Stop, Target
@@ -41,8 +41,6 @@ class Need:
     sock: float = 0.0
     worker: float = 0.0
     """PSS of its largest process; 0 where nobody asks."""
-    cold: float = 0.0
-    """Anonymous memory that it never touches: it goes to swap first."""
 
 
 Behaviour = Callable[[float, float, random.Random], Need]
@@ -57,8 +55,6 @@ class Service:
     behaviour: Behaviour
     max: int | None = None
     high: int | None = None
-    slice: str | None = None
-    """A slice, whose limit is in the machine's `slices`."""
     starts: float = 0.0
     restarts: bool = True
     """Whether systemd starts it again when it was OOM-killed."""
@@ -81,7 +77,6 @@ class Machine:
     services: tuple[Service, ...]
     total: int = 16 * G
     swap: int = 0
-    slices: Mapping[str, int] = field(default_factory=dict)
     lasts: float = DAY
     look: float = 20.0
     """Seconds between two looks, also the interval of the policies."""
@@ -186,24 +181,18 @@ def _settle(machine: Machine, run: _Run, now: float, dice: random.Random) -> _He
 def _overfull(
     machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held], now: float
 ) -> Iterator[str]:
-    """Yield the units that the kernel kills: those past their own limit, and the largest of a slice or the machine."""
-    killed = set()
+    """Yield the units that the kernel kills: those past their own limit, and the largest of the machine."""
+    left = {}
     for name, run in runs.items():
         limit = machine.limits(now, run.service)
         if limit is not None and held[name].resident > limit:
-            killed.add(name)
             yield name
-    groups = [
-        (bound, {n for n, run in runs.items() if run.service.slice == part})
-        for part, bound in machine.slices.items()
-    ]
-    for bound, names in (*groups, (machine.total, set(runs))):
-        left = {name: held[name].resident for name in names - killed}
-        while left and sum(left.values()) > bound + (machine.swap if bound == machine.total else 0):
-            largest = max(left, key=left.__getitem__)
-            killed.add(largest)
-            del left[largest]
-            yield largest
+        else:
+            left[name] = held[name].resident
+    while left and sum(left.values()) > machine.total + machine.swap:
+        largest = max(left, key=left.__getitem__)
+        del left[largest]
+        yield largest
 
 
 # --- what a look sees --------------------------------------------------------------------------
@@ -224,13 +213,7 @@ def _sample(machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held
         ),
         max((one.stall for one in held.values()), default=0.0),
     )
-    groups = {
-        part: _level(
-            f"/{part}", bound, None, [held[n] for n, run in runs.items() if run.service.slice == part]
-        )
-        for part, bound in machine.slices.items()
-    }
-    units = {name: _unit(machine, run, held[name], groups, host, now) for name, run in runs.items()}
+    units = {name: _unit(machine, run, held[name], host, now) for name, run in runs.items()}
     return Sample(now, units, host_values(host))
 
 
@@ -245,26 +228,26 @@ def _host(meminfo: dict[str, int], stall: float) -> Host:
     )
 
 
-def _unit(
-    machine: Machine, run: _Run, held: _Held, groups: Mapping[str, Level], host: Host, now: float
-) -> UnitSample:
+def _unit(machine: Machine, run: _Run, held: _Held, host: Host, now: float) -> UnitSample:
     service = run.service
-    own = _level(f"/system.slice/{service.name}", machine.limits(now, service), service.high, [held])
+    limits = {"memory.max": machine.limits(now, service), "memory.high": service.high}
+    stat = _stat(held)
+    path = f"/system.slice/{service.name}"
+    own = level_of(path, limits | {"memory.current": int(held.current)}, stat, {})
     reading = CgroupReading(
-        path=own.path,
+        path=path,
         inode=run.number,
         counters={
+            **limits,
             "memory.current": own.current,
-            "memory.max": own.max,
-            "memory.high": own.high,
             "memory.swap.max": None,
             "memory.swap.current": int(held.swap),
             "memory.zswap.current": 0,
         },
-        stat=_stat([held]),
+        stat=stat,
         events=dict(run.events),
         pressure=_pressure(held.stall),
-        levels=(own, *(level for part, level in groups.items() if part == service.slice)),
+        levels=(own,),
     )
     values, unknown = unit_values(reading, host)
     values["age"] = now - run.since
@@ -279,34 +262,19 @@ def _unit(
     )
 
 
-def _stat(held: list[_Held]) -> dict[str, int]:
-    anon = int(sum(one.need.anon - one.swap for one in held))
-    cache = int(sum(one.cache for one in held))
-    shmem = int(sum(one.need.shmem for one in held))
+def _stat(held: _Held) -> dict[str, int]:
+    cache, shmem = int(held.cache), int(held.need.shmem)
     return {
-        "anon": anon,
+        "anon": int(held.need.anon - held.swap),
         "file": cache + shmem,
         "shmem": shmem,
-        "sock": int(sum(one.need.sock for one in held)),
+        "sock": int(held.need.sock),
         "kernel": 0,
         "slab_reclaimable": 0,
         "swapcached": 0,
         "active_file": cache // 2,
         "inactive_file": cache - cache // 2,
     }
-
-
-def _level(path: str, bound: int | None, high: int | None, held: list[_Held]) -> Level:
-    stat = _stat(held)
-    return Level(
-        path,
-        max=bound,
-        high=high,
-        current=int(sum(one.current for one in held)),
-        inactive_file=stat["inactive_file"],
-        file=stat["active_file"] + stat["inactive_file"],
-        slab_reclaimable=0,
-    )
 
 
 def _pressure(stall: float) -> dict[str, float]:
