@@ -391,6 +391,7 @@ FINE = {
     ),
     "a short slope is told": (steps('when: "leak(anon, 1h) > 5M/min", do: log'), HERE),
     "a stop by a short slope that falls": (steps('when: "growth(anon, 1h) < 0B/h", do: stop'), HERE),
+    "a stop by the size of its slice": (steps('when: "slice.max > 1G", do: stop'), HERE),
     "a stop by age": (steps('when: "age > 7d", do: stop'), HERE),
     "a stop by what is left of time": (steps('when: "eta(limit) < 5min", do: stop'), HERE),
     "harsher as time runs out": (

@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import chain
 
 from unitmem.errors import Problem
-from unitmem.measure.catalogue import OPERANDS, Trait, with_trait
+from unitmem.measure.catalogue import OPERANDS, Trait
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import (
     Reclaim,
@@ -227,7 +227,7 @@ class _Review:
         action, keys = step.action, ("steps", index, "do")
         # what looks over a span of time is no spike, nor is what doesn't depend on use
         is_instant = any(
-            comparison.span is None and comparison.measure not in with_trait(Trait.FIXED)
+            comparison.span is None and Trait.FIXED not in OPERANDS[comparison.measure].traits
             for comparison in comparisons(step.when)
         )
         if action.ends_the_unit and step.hold == 0 and is_instant:

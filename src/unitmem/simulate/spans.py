@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unitmem.measure.catalogue import Trait, with_trait
+from unitmem.measure.catalogue import OPERANDS, Trait
 from unitmem.policy.condition import AnyOf, Comparison, Condition, Derivation, Not, comparisons
 
 _DAY = 86400.0
@@ -21,7 +21,7 @@ def short_slopes(condition: Condition) -> Iterator[Comparison]:
         case _:
             together = list(comparisons(condition))
             short = [term for term in together if _is_short(term)]
-            if all(term in short or term.measure in with_trait(Trait.FIXED) for term in together):
+            if all(term in short or Trait.FIXED in OPERANDS[term.measure].traits for term in together):
                 yield from short
 
 
