@@ -91,6 +91,10 @@ class StartLimit:
         return f"StartLimitBurst={self.burst} in StartLimitIntervalSec={self.interval:g}s"
 
 
+START_LIMIT_HIT = "start-limit-hit"
+"""Result= of a unit that was started more often than its start limit allows."""
+
+
 def unit_kind(name: str) -> str:
     """Return `service` of `ssh.service`; an empty string where the name has no dot."""
     return name.rpartition(".")[2] if "." in name else ""

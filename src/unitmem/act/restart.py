@@ -9,10 +9,7 @@ from unitmem.act.task import OVER, Pending, Task
 from unitmem.errors import BusError, NoSuchUnitError
 from unitmem.policy.actions import LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
-from unitmem.unit import ManagerKind
-
-START_LIMIT_HIT = "start-limit-hit"
-"""Result= of a unit that was started more often than StartLimitBurst= allows."""
+from unitmem.unit import START_LIMIT_HIT, ManagerKind
 
 
 def perform(task: Task[Restart]) -> Outcome | Pending:

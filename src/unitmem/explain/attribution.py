@@ -234,7 +234,7 @@ def _decision_behind(run: UnitRun, onset: JournalEvent) -> UnitmemDecision | Non
         if not decision.covers(onset.clock):
             continue
         action = ACTIONS.get(decision.action)  # a signal goes by its own name
-        if action is not None and action.ends_the_unit and action.sends is None:
+        if action is not None and action.ends_by_job():
             if onset.kind in (JournalEventKind.STOPPING, JournalEventKind.STOPPED):
                 return decision
             continue

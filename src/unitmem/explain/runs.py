@@ -39,7 +39,7 @@ from unitmem.policy.journal_fields import (
     UNIT_FIELD,
 )
 from unitmem.text import format_size, printable
-from unitmem.unit import ManagerKind, unit_kind
+from unitmem.unit import START_LIMIT_HIT, ManagerKind, unit_kind
 
 NEAR = 30.0
 """The most seconds from a SIGKILL to the manager's notice: under pressure, freeing memory takes long."""
@@ -81,8 +81,7 @@ _KIND_OF_MESSAGE = {
     "d989611b15e44c9dbf31e3c81256e4ed": JournalEventKind.OOMD,  # of PID 1: systemd-oomd's own line has no MESSAGE_ID
 }
 # failures of a start that never made a run, or none of its own
-_START_LIMIT = "start-limit-hit"
-_NO_ENDING = frozenset({_START_LIMIT, "exec-condition"})
+_NO_ENDING = frozenset({START_LIMIT_HIT, "exec-condition"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +321,7 @@ def _manager_event(
 
 def _take_manager(run: UnitRun, event: JournalEvent) -> None:
     if event.value in _NO_ENDING:
-        if event.value == _START_LIMIT and run.end is not None:
+        if event.value == START_LIMIT_HIT and run.end is not None:
             run.refused_start = event
         return
     if event.kind is JournalEventKind.STOPPED and not run.events and unit_kind(run.unit) != "slice":

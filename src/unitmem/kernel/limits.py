@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from unitmem.kernel.host import Host
 from unitmem.kernel.process import PAGE_SIZE
 
+HOST_LEVEL = "host"
+"""The name of the machine among the paths of levels."""
 _PARTS = ("anon", "shmem", "kernel", "sock", "active_file", "inactive_file", "slab_reclaimable")
 # The kernel adds up memory.stat in batches of 64 pages for each CPU (MEMCG_CHARGE_BATCH).
 _STAT_LAG = 64 * PAGE_SIZE * (os.cpu_count() or 1)
@@ -49,6 +51,10 @@ class Level:
             return None
         # memory.stat lags behind memory.current
         return max(0, self.current - self.file - self.slab_reclaimable)
+
+
+ROOT_LEVEL = Level("/")
+"""The root of all cgroups, which has no limit."""
 
 
 def level_of(
@@ -100,7 +106,7 @@ def tightest_high(levels: Sequence[Level]) -> int | None:
 def fullest(levels: Sequence[Level], total: int | None, available: int | None) -> tuple[float, str] | None:
     """Return (percent, owner) of the level that is filled most with what can't be reclaimed; None if one is unknown.
 
-    A level is a cgroup with a memory.max, from the unit up, or the machine, whose owner is `host`. Of equal ones it is
+    A level is a cgroup with a memory.max, from the unit up, or the machine, whose owner is `HOST_LEVEL`. Of equal ones it is
     the innermost.
     """
     if not total or available is None or why_unknown(levels, "max"):
@@ -112,7 +118,7 @@ def fullest(levels: Sequence[Level], total: int | None, available: int | None) -
                 return None
             # a memory.max of 0 lets nothing in
             filled.append((100.0 * level.unreclaimable / level.max if level.max else 100.0, level.path))
-    return max([*filled, (100.0 * max(0, total - available) / total, "host")], key=lambda level: level[0])
+    return max([*filled, (100.0 * max(0, total - available) / total, HOST_LEVEL)], key=lambda level: level[0])
 
 
 def headroom(levels: Sequence[Level], host: Host) -> int | None:

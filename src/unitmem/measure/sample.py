@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import overload
 
-from unitmem.kernel.limits import Level, fullest, why_unknown
+from unitmem.kernel.limits import HOST_LEVEL, Level, fullest, why_unknown
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES, OPERANDS, Dimension, Scope
 from unitmem.unit import Invocation, Unit
@@ -150,7 +150,7 @@ class Sample:
         if self.host.total is None or unit.invocation is None or why_unknown(unit.levels, "max"):
             return None
         limits = {level.max: level.path for level in reversed(unit.levels)}  # of equal ones the innermost
-        return "host" if unit.limit is None else limits.get(unit.limit, "host")
+        return HOST_LEVEL if unit.limit is None else limits.get(unit.limit, HOST_LEVEL)
 
     def fill_set_by(self, unit: UnitSample) -> str | None:
         """Return the path of the cgroup that sets the `fill` of `unit`, or `host`; None if it isn't known."""

@@ -48,6 +48,11 @@ class Action:
     def __str__(self) -> str:
         return self.keyword
 
+    @classmethod
+    def ends_by_job(cls) -> bool:
+        """Return whether it ends the unit by a job of the manager, which may refuse that, and not by a signal."""
+        return cls.ends_the_unit and cls.sends is None
+
     @property
     def name(self) -> str:
         """The one word for it in journal fields and metrics."""

@@ -13,6 +13,7 @@ from enum import StrEnum
 from math import isinf
 from typing import NamedTuple, Protocol
 
+from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.catalogue import OPERANDS, Dimension, Trait
 from unitmem.text import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
 
@@ -37,8 +38,6 @@ ETA_USAGE = "unreclaimable"
 FILL = "fill"
 """The measure of the levels that `eta` looks at."""
 _MACHINE = ("host.total", "host.available")
-HOST_LEVEL = "host"
-"""The name of the machine among the paths of levels."""
 
 
 @dataclass(frozen=True, slots=True)

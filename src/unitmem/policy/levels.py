@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 
+from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.sample import HostSample, UnitSample
-from unitmem.policy.condition import ETA_USAGE, HOST_LEVEL, Bounds
+from unitmem.policy.condition import ETA_USAGE, Bounds
 from unitmem.unit import ROOT_SLICE
 
 LEVELS_MISSING = "levels are not in this history"

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 from unitmem.kernel.files import CGROUP_ROOT
-from unitmem.kernel.limits import Level
+from unitmem.kernel.limits import HOST_LEVEL, Level
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES, Dimension, Measure, Scope, Trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.policy.condition import format_value
+from unitmem.policy.condition import format_level, format_value
 from unitmem.report.table import GAP, Column, Cut, print_line, print_table
 from unitmem.text import format_size, printable
 from unitmem.unit import Unit
@@ -138,22 +138,21 @@ def _section(measure: Measure) -> str:
             return "Memory"
 
 
-def _set_by(sampled: Sample, sample: UnitSample) -> dict[str, str]:
+def _set_by(machine: Sample, sample: UnitSample) -> dict[str, str]:
     """Return which cgroup, or the machine, sets `limit`, `high`, `headroom` and `fill`, as far as that is known."""
-    levels, host, machine = sample.levels, sampled.host, "this machine"
+    levels = sample.levels
     bounds: dict[str, list[tuple[int | None, str]]] = {
-        "limit": [*((level.max, level.path) for level in levels), (sample.limit, machine)],
         "high": [(level.high, level.path) for level in levels],
-        "headroom": [*((_room(level), level.path) for level in levels), (host.available, machine)],
+        "headroom": [*((_room(level), level.path) for level in levels), (machine.host.available, HOST_LEVEL)],
     }
-    set_by = {
-        name: whose
-        for name, candidates in bounds.items()
-        for bound, whose in reversed(candidates)  # of equal ones the innermost
-        if bound is not None and bound == sample.values.get(name)
+    paths = {"limit": machine.limit_set_by(sample), "fill": machine.fill_set_by(sample)}
+    for name, candidates in bounds.items():
+        for bound, path in reversed(candidates):  # of equal ones the innermost
+            if bound is not None and bound == sample.values.get(name):
+                paths[name] = path
+    return {
+        name: format_level(path) for name, path in paths.items() if path is not None and name in sample.values
     }
-    fullest = sampled.fill_set_by(sample)
-    return set_by if fullest is None else set_by | {"fill": machine if fullest == "host" else fullest}
 
 
 def _value(value: float | None, name: str) -> Text:
@@ -221,13 +220,13 @@ def _print_levels(machine: Sample, sample: UnitSample, console: Console) -> None
     used = None if host.total is None or host.available is None else host.total - host.available
     rows.append(
         [
-            Text("this machine"),
-            Text(format_size(sample.limit if marks["limit"] == "host" else host.total)),
+            Text(format_level(HOST_LEVEL)),
+            Text(format_size(sample.limit if marks["limit"] == HOST_LEVEL else host.total)),
             _bound(None),
             _size(used),
             _size(used),
             _size(host.available),
-            mark("host"),
+            mark(HOST_LEVEL),
         ]
     )
     columns = [

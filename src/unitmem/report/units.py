@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.report.table import Column, Cut, print_line, print_table
 from unitmem.text import format_percent, format_size, plural
@@ -107,7 +108,7 @@ def style(name: str, value: float | None, machine: Sample, sample: UnitSample) -
             return _alarm(value, NEAR, VERY_NEAR)
         case "pressure":
             return _alarm(value, PRESSED, VERY_PRESSED)
-        case "limit" if machine.limit_set_by(sample) == "host":
+        case "limit" if machine.limit_set_by(sample) == HOST_LEVEL:
             return "dim"  # nothing but the machine's size
         case _:
             return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.catalogue import OPERANDS, Scope, Trait
 from unitmem.measure.sample import Sample
 from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons
@@ -41,7 +42,11 @@ def _shared_limits(policy: Policy, machine: Sample) -> Iterator[tuple[str, str]]
     for sample in machine.units.values():
         path = machine.limit_set_by(sample)
         # the root's is that of a container, in which it is what MemTotal is elsewhere
-        if path in (None, "host", "/") or path == sample.levels[0].path or not policy.governs(sample.unit):
+        if (
+            path in (None, HOST_LEVEL, "/")
+            or path == sample.levels[0].path
+            or not policy.governs(sample.unit)
+        ):
             continue
         if not policy.governs(Unit(path.rpartition("/")[2])):
             yield sample.name, path

@@ -460,7 +460,7 @@ def _obstacles(policy: Policy, step: Step, file: PolicyFile, unit: UnitSample) -
         return
     if unit.protected is not None and not policy.unprotects(unit.unit):
         yield Obstacle.PROTECTED
-    if step.action.ends_the_unit and step.action.sends is None:  # by a job of the manager
+    if step.action.ends_by_job():
         yield Obstacle.REFUSED_BY_MANAGER
     if policy.budget is not None:
         yield Obstacle.OUT_OF_BUDGET
