@@ -25,7 +25,7 @@ from unitmem.kernel.files import (
     parse_pressure,
     why_unread,
 )
-from unitmem.kernel.limits import Level, impossible_parts, level_of
+from unitmem.kernel.limits import ROOT_LEVEL, Level, impossible_parts, level_of
 
 # How far the listing of a subtree goes. It takes some 100 µs a cgroup; a machine with a thousand containers has fewer.
 _DEEPEST = 64
@@ -300,13 +300,13 @@ class Cgroup:
                 except CgroupGoneError:
                     # an ancestor can't go before its child does
                     raise CgroupGoneError(self.path) from None
-            if seen[path] != Level("/"):
+            if seen[path] != ROOT_LEVEL:
                 yield seen[path]
 
     def _read_level(self) -> Level:
         """Return this cgroup as a level; one without any value for the root of all, which has no limit."""
         if self._is_root():
-            return Level("/")
+            return ROOT_LEVEL
         unknown: dict[str, str] = {}
         values = {name: self._counter(name, unknown) for name in _LIMIT_FILES}
         values["memory.current"], stat = self._usage({})

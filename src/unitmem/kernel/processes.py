@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from unitmem.kernel.cgroup import Cgroup
@@ -14,8 +15,15 @@ from unitmem.kernel.process import (
 )
 
 
-def read_processes(cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
+def read_processes(
+    cgroup: Cgroup, proc: Path = PROC_ROOT, pids: Sequence[int] | None = None
+) -> list[Process]:
     """Return every process of `cgroup` with its RSS; one that /proc hides is included, with the reason in `unknown`.
+
+    Args:
+        cgroup: the cgroup, open.
+        proc: where /proc is.
+        pids: what `cgroup.pids()` has just returned, if that was called already.
 
     Raises:
         CgroupGoneError: the unit stopped, or was started again.
@@ -23,7 +31,7 @@ def read_processes(cgroup: Cgroup, proc: Path = PROC_ROOT) -> list[Process]:
     """
     processes = []
     missing = set()
-    for pid in cgroup.pids(proc):
+    for pid in cgroup.pids(proc) if pids is None else pids:
         try:
             processes.append(read_process(pid, proc))
         except ProcessGoneError:

@@ -109,9 +109,9 @@ def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
 def list_few(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> UnitSample:
     """Return `sample` with the processes of its unit and their RSS, if they are few; no process waits for that."""
     try:
-        if sample.processes or len(cgroup.pids(proc)) > _FEW:
+        if sample.processes or len(pids := cgroup.pids(proc)) > _FEW:
             return sample
-        return replace(sample, processes=tuple(read_processes(cgroup, proc)))
+        return replace(sample, processes=tuple(read_processes(cgroup, proc, pids)))
     except (CgroupGoneError, OSError):
         return sample
 

@@ -119,13 +119,7 @@ def is_undecided(
     for policy in policies:
         if not policy.governs(unit.unit):
             continue
-        facts = UnitFacts(
-            _without_answered(policy, unit, state.last_ended),
-            state.trends.get(unit.name),
-            now,
-            host,
-            state.levels,
-        )
+        facts = facts_about(unit, policy, state, now, host)
         for condition in policy.conditions:
             if any(
                 comparison.function is not None and comparison.followed in COSTLY_NAMES
@@ -138,6 +132,14 @@ def is_undecided(
             ):
                 return True
     return False
+
+
+def facts_about(
+    unit: UnitSample, policy: Policy, watched: State | _Tick, now: float, host: HostSample
+) -> UnitFacts:
+    """Return the facts by which the conditions of `policy` are judged of `unit`, given what was watched so far."""
+    relevant = _without_answered(policy, unit, watched.last_ended)
+    return UnitFacts(relevant, watched.trends.get(unit.name), now, host, watched.levels)
 
 
 # --- one tick ----------------------------------------------------------------------------------
@@ -178,7 +180,7 @@ class _Tick:
         self.last_ended = {
             key: (run, now if run in state.ending else at) for key, (run, at) in state.last_ended.items()
         }
-        self.kill_spans = {policy.name: _kill_span(policy) for policy in policies}
+        self.policies = policies
         self.budgets = {policy.name: policy.budget for policy in policies}
         self.cooldowns = {policy.name: policy.cooldown for policy in policies}
         self.trends = {}
@@ -198,10 +200,11 @@ class _Tick:
     def state(self) -> State:
         spent = {key: counted(self.budgets.get(key[0]), times, self.now) for key, times in self.spent.items()}
         in_all = {mode: counted(self.budget, times, self.now) for mode, times in self.spent_in_all.items()}
+        spans = {policy.name: _kill_span(policy) for policy in self.policies} if self.last_ended else {}
         last_ended = {
             key: (run, at)
             for key, (run, at) in self.last_ended.items()
-            if at > self.now - self.kill_spans.get(key[0], 0.0)
+            if at > self.now - spans.get(key[0], 0.0)
         }
         return State(
             self.ladders,
@@ -239,8 +242,7 @@ class _Tick:
                 self._end_episode(key, ladder)
 
     def _judge(self, policy: Policy, key: LadderKey, ladder: Ladder, unit: UnitSample) -> Ladder:
-        unit = _without_answered(policy, unit, self.last_ended)
-        facts = UnitFacts(unit, self.trends.get(unit.name), self.now, self.sample.host, self.levels)
+        facts = facts_about(unit, policy, self, self.now, self.sample.host)
         verdicts = [judge(step.when, facts) for step in policy.steps]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)

@@ -103,7 +103,10 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
     if trend is None or trend.invocation != unit.invocation:
         trend = Trend(unit.invocation, since=now, inherited=_inherited(trend, unit.invocation))
     events = _with_counts(trend.events, unit, max(counted), now) if counted else ()
-    points = {slope: _with_point(trend.points.get(slope, ()), unit, slope, now) for slope in slopes}
+    points = {
+        slope: _with_value(trend.points.get(slope, ()), unit.values.get(slope[0]), slope[1], now)
+        for slope in slopes
+    }
     floors = {leak: _with_floor(trend.floors.get(leak, ()), unit, leak, now) for leak in leaks}
     return Trend(unit.invocation, events, points, floors, trend.since, trend.inherited)
 
@@ -183,6 +186,7 @@ class UnitFacts:
         self._trend = trend if trend is not None and trend.invocation == unit.invocation else None
         self._now = now
         self._levels = levels
+        self._slopes: dict[Slope, float | None] = {}
 
     def bounds(self, measure: str) -> Bounds | None:
         if (value := self._part(measure).values.get(measure)) is not None:
@@ -277,6 +281,14 @@ class UnitFacts:
 
     def slope(self, measure: str, span: float) -> float | None:
         """Return the slope of `measure` in bytes a second, over as much of the span as was watched; None of too few points."""
+        if (
+            measure,
+            span,
+        ) not in self._slopes:  # several steps may ask for it, and it takes hundreds of pairs
+            self._slopes[measure, span] = self._slope(measure, span)
+        return self._slopes[measure, span]
+
+    def _slope(self, measure: str, span: float) -> float | None:
         value = self._unit.values.get(measure)
         points = self._points(measure, span)
         if value is None or not points:
@@ -349,11 +361,6 @@ def _with_floor(floors: Points, unit: UnitSample, leak: Slope, now: float) -> Po
         elif value < floors[-1][1]:
             floors = (*floors[:-1], (now, value))
     return tuple(floor for floor in floors if floor[0] // width >= now // width - PARTS)
-
-
-def _with_point(points: Points, unit: UnitSample, slope: Slope, now: float) -> Points:
-    measure, span = slope
-    return _with_value(points, unit.values.get(measure), span, now)
 
 
 def _with_value(points: Points, value: float | None, span: float, now: float) -> Points:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import Verdict, judge
 from unitmem.policy.decision import Decision
-from unitmem.policy.engine import INTERVALS_CREDITED, evaluate
+from unitmem.policy.engine import INTERVALS_CREDITED, evaluate, facts_about
 from unitmem.policy.model import PolicyFile, observing
 from unitmem.policy.state import State
-from unitmem.policy.trends import UnitFacts
 
 NOT_RECORDED = "not in this history"
 _NO_UNIT = "no unit that matches"
@@ -98,7 +97,7 @@ def _cover(file: PolicyFile, sample: Sample, state: State, replayed: Replayed) -
     """Count for each step whether it can be judged by `sample`, also where the engine had no need to."""
     for policy in file.policies:
         facts = {
-            unit.name: UnitFacts(unit, state.trends.get(unit.name), sample.at, sample.host, state.levels)
+            unit.name: facts_about(unit, policy, state, sample.at, sample.host)
             for unit in sample.units.values()
             if unit.invocation is not None and policy.governs(unit.unit)
         }
