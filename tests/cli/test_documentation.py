@@ -29,12 +29,13 @@ from unitmem.policy.condition import Derivation, Finding, comparisons
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result, environment_of
 from unitmem.policy.keys import names
 from unitmem.policy.model import Mode
-from unitmem.policy.state import Phase
+from unitmem.policy.state import GivenBack, Phase
 from unitmem.policyfile import reader as config
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.simulate.lint import CODES, LintCode, review
 from unitmem.tell import wording
+from unitmem.tell.reset import reset_document, reset_entry
 from unitmem.text import format_span
 from unitmem.unit import Invocation, ManagerKind
 
@@ -110,7 +111,7 @@ def test_the_policy_manual_explains_every_warning():
 
 def test_the_service_manual_names_the_message_ids():
     ids = [value for name, value in vars(journal_fields).items() if name.endswith("_MESSAGE_ID")]
-    assert len(ids) == 4
+    assert len(ids) == 5
     assert [message_id for message_id in ids if message_id not in MANUAL["unitmem@.service.8"]] == []
 
 
@@ -123,6 +124,8 @@ def test_the_service_manual_has_a_row_for_every_field():
         for manager in ManagerKind
         for entry in (wording.decision_entry(decision, manager), wording.outcome_entry(outcome, manager))
     ]
+    spent = GivenBack({}, {("one", "web.service"): 1}, (), ())
+    entries.append(reset_entry(reset_document(None, spent), 0, ManagerKind.SYSTEM))
     fields = {field for entry in entries for field in entry.fields}
     assert fields <= set(
         re.findall(r"`([A-Z_]+)`", section("## IN THE JOURNAL", MANUAL["unitmem@.service.8"]))

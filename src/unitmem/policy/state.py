@@ -164,6 +164,73 @@ def forget_refusals(state: State) -> State:
     return replace(state, refused={})
 
 
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What a reset has given back, by policies and units."""
+
+    cooldowns: Mapping[LadderKey, float]
+    """The seconds that were left of each cooldown."""
+    actions: Mapping[LadderKey, int]
+    """The actions that the budget of a policy no longer counts for a unit."""
+    retries: tuple[LadderKey, ...]
+    """Those with steps that were waiting to fire again after an action failed."""
+    refusals: tuple[tuple[str, str], ...]
+    """The units and actions of which it is forgotten that the manager refuses them."""
+    file_actions: int = 0
+    """The actions that the file's budget no longer counts."""
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.cooldowns or self.actions or self.retries or self.refusals or self.file_actions)
+
+
+def has_kept(state: State, unit: str) -> bool:
+    """Return whether `state` has a cooldown or a spent budget of `unit`."""
+    return any(key[1] == unit for key in (*state.cooling, *state.spent))
+
+
+def reset(state: State, unit: str | None, now: float) -> tuple[State, GivenBack]:
+    """Return `state` without cooldowns, spent budgets, refusals and pauses after failed actions, and what they were.
+
+    With `unit` only those of that unit are meant, and not the file's budget. Episodes, and what has fired in them, stay.
+    """
+
+    def is_meant(name: str) -> bool:
+        return unit in (None, name)
+
+    def is_waiting(step: StepState) -> bool:
+        return step.not_before is not None and step.not_before > now
+
+    cooldowns = {key: until - now for key, until in state.cooling.items() if is_meant(key[1]) and until > now}
+    spent = {key: times for key, times in state.spent.items() if is_meant(key[1]) and times}
+    refused = [key for key in state.refused if is_meant(key[0].unit)]
+    waiting = {
+        key: ladder
+        for key, ladder in state.ladders.items()
+        if is_meant(key[1]) and any(map(is_waiting, ladder.steps))
+    }
+    ready = {
+        key: replace(ladder, steps=tuple(replace(step, not_before=None) for step in ladder.steps))
+        for key, ladder in waiting.items()
+    }
+    given_back = GivenBack(
+        cooldowns=cooldowns,
+        actions={key: len(times) for key, times in spent.items()},
+        retries=tuple(waiting),
+        refusals=tuple((run.unit, action) for run, action in refused),
+        file_actions=sum(map(len, state.spent_in_all.values())) if unit is None else 0,
+    )
+    state = replace(
+        state,
+        cooling={key: until for key, until in state.cooling.items() if key not in cooldowns},
+        spent={key: times for key, times in state.spent.items() if key not in spent},
+        spent_in_all={} if unit is None else state.spent_in_all,
+        refused={key: each for key, each in state.refused.items() if key not in refused},
+        ladders={**state.ladders, **ready},
+    )
+    return state, given_back
+
+
 def restart_timers(state: State) -> State:
     """Return `state` after a time in which nobody looked: what has fired stays fired, and conditions have to hold anew."""
     return replace(

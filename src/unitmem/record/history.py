@@ -60,6 +60,8 @@ class EventKind(StrEnum):
     """A condition can't be judged."""
     SET_BACK = "set back"
     """A property was set back."""
+    RESET = "reset"
+    """Somebody has given budgets back, and ended cooldowns."""
 
 
 @dataclass(frozen=True, slots=True)

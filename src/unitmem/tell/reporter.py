@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unitmem.kernel.process import Process
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Override
@@ -16,6 +16,7 @@ from unitmem.record.history import Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.journal import Entry, Journal, Priority
 from unitmem.tell.once import LONGEST_QUIET, Once
+from unitmem.tell.reset import messages_by_unit, reset_entry
 from unitmem.tell.wording import decision_entry, outcome_entry, unit_fields
 from unitmem.unit import Invocation, ManagerKind
 
@@ -112,6 +113,13 @@ class Reporter:
         self._journal.write(Entry(Priority.NOTICE, message, fields))
         event = Event(time.time(), EventKind.SET_BACK, override.unit, message, policy=override.policy)
         self._recorder.event(event, now)
+
+    def reset(self, document: Mapping[str, Any], uid: int, now: float) -> None:
+        """Report a reset: in the journal once, in the history for each unit; see `reset_document`."""
+        self._journal.write(reset_entry(document, uid, self._kind))
+        for unit, message in messages_by_unit(document, uid).items():
+            event = Event(time.time(), EventKind.RESET, unit, message, detail={"uid": uid})
+            self._recorder.event(event, now)
 
     def unknown(self, state: State, now: float) -> None:
         """Report steps that can't be judged since a measure is unknown, once for each run of a unit.
