@@ -34,7 +34,6 @@ from unitmem.record.state_file import FILE_NAME as STATE_FILE
 from unitmem.record.state_file import Remembered, Store
 from unitmem.tell.journal import Journal
 from unitmem.tell.reporter import Reporter
-from unitmem.tell.status import FILE_NAME as STATUS_FILE
 from unitmem.unit import Invocation, ManagerKind
 
 NAME = "web.service"
@@ -373,15 +372,20 @@ def test_what_held_before_a_suspend_has_to_hold_anew(start, systemd, web):
         assert len(systemd.calls("Kill")) == (second == 9)
 
 
-def test_a_status_that_could_not_be_written_is_written_again(start, tmp_path, capsys):
-    watch = start(runtime_directory=tmp_path / "run")
-    ticks(watch)
-    (tmp_path / "run").mkdir()
+def test_a_socket_that_could_not_be_opened_is_opened_again(start, tmp_path, capsys):
+    """And one that somebody has removed."""
+    socket = tmp_path / "run/io.unitmem"
+    watch = start(runtime_directory=socket.parent)
     ticks(watch, 2)
+    socket.parent.mkdir()
+    ticks(watch, 2)
+    assert socket.is_socket()
     told = capsys.readouterr().err
-    assert told.count("the status can't be written, so `unitmem status` shows an old one or none") == 1
-    assert told.count("status is written again\n") == 1
-    assert json.loads((tmp_path / "run" / STATUS_FILE).read_text())["instance"] == "web"
+    assert told.count("can't ask this watch, as its socket can't be opened: no such file or directory\n") == 1
+    assert told.count("the socket for `unitmem status` and `reset` is open again\n") == 1
+    socket.unlink()
+    ticks(watch)
+    assert socket.is_socket()
 
 
 def test_a_state_that_can_not_be_saved_is_told_once_and_that_it_can_again(start, web, tmp_path, capsys):

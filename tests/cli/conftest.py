@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import selectors
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import typer.main
 
 from unitmem.cli import VERBS, application, main
 from unitmem.cli.machine import Machine
+from unitmem.daemon.control import Control
+from unitmem.daemon.requests import Requests
 from unitmem.errors import NoSuchUnitError
 from unitmem.kernel.process import PAGE_SIZE
 from unitmem.report.terminal import console_on
@@ -253,3 +259,48 @@ def render(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return file.getvalue()
 
     return render
+
+
+@pytest.fixture
+def serve(fake: FakeMachine) -> Iterator[Callable[..., Path]]:
+    """serve("web", status=…, reset=…): a watch of that name that answers so, and its socket.
+
+    Either is a document, or what makes one. Without `status`, it accepts no connection.
+    """
+    with ExitStack() as stack:
+
+        def serve(
+            instance: str,
+            status: Mapping[str, Any] | None = None,
+            reset: Callable[[str | None, int], dict[str, Any]] | None = None,
+        ) -> Path:
+            directory = fake.root / "run/unitmem" / instance
+            directory.mkdir(parents=True)
+            requests = Requests(lambda: dict(status or {}), reset or (lambda unit, uid: {}))
+            return stack.enter_context(_served(directory, requests, is_busy=status is None and reset is None))
+
+        yield serve
+
+
+@contextmanager
+def _served(directory: Path, requests: Requests, *, is_busy: bool) -> Iterator[Path]:
+    selector, stopped = selectors.DefaultSelector(), threading.Event()
+    control = Control(directory, selector, requests.answer, time.monotonic)
+    control.mark()
+
+    def run() -> None:
+        while not stopped.is_set():
+            selector.select(0.01)
+            control.serve()
+
+    thread = threading.Thread(target=run)
+    if not is_busy:
+        thread.start()
+    try:
+        yield directory / "io.unitmem"
+    finally:
+        stopped.set()
+        if not is_busy:
+            thread.join()
+        control.close()
+        selector.close()

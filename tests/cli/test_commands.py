@@ -24,6 +24,7 @@ VERBS = (
     "plan",
     "watch",
     "status",
+    "reset",
     "explain",
     "replay",
     "metrics",

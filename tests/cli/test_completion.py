@@ -43,6 +43,25 @@ def test_fields_are_offered(complete):
     assert "workingset" in complete("list --sort w")
 
 
+def test_instances_are_offered_and_the_units_that_they_watch(complete, serve):
+    entries = {
+        "units": [{"unit": "web.service"}, {"unit": "api.service"}],
+        "cooling": [{"unit": "was.service"}],
+    }
+    serve("leaks", status=entries)
+    serve("late", status={})
+    for verb in ("status", "reset"):
+        assert "leaks" in complete(f"{verb} le")
+        assert "late" not in complete(f"{verb} le")
+        assert "late" in complete(f"{verb} ")
+    assert "api.service" in complete("reset leaks ")
+    offered = complete("reset unitmem@leaks.service w")
+    assert "web.service" in offered
+    assert "was.service" in offered
+    assert "api.service" not in offered
+    assert complete("reset late ") == complete("reset none ")
+
+
 def test_policies_are_files(complete):
     """Nothing is offered, which leaves it to the shell, and that offers files."""
     assert "web.service" not in complete("check ")

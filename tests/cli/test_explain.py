@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import time
 from contextlib import contextmanager
@@ -23,10 +24,9 @@ from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Policy, PolicyFile, Step
 from unitmem.policy.state import State
 from unitmem.policyfile.expression import parse_condition
-from unitmem.record.files import replace_file
-from unitmem.record.history import FILE_NAME
+from unitmem.record.history import FILE_NAME, Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
-from unitmem.tell.status import FILE_NAME as STATUS_FILE
+from unitmem.tell.interface import address_of
 from unitmem.tell.status import WatchStatus, status_document
 from unitmem.tell.wording import decision_entry, outcome_entry
 from unitmem.unit import Invocation, Unit
@@ -67,8 +67,8 @@ def sample(at):
 
 
 @pytest.fixture
-def watch(fake):
-    """What a service named web has left after a hundred ticks, one a second: its history and its status."""
+def watch(fake, serve):
+    """What a service named web has left after a hundred ticks, one a second: its history; and it tells its status."""
     directory = fake.root / "state/web"
     directory.mkdir(parents=True)
     recorder = Recorder(directory, "boot")
@@ -88,11 +88,8 @@ def watch(fake):
                 recorder.event(outcome_event(outcome, entry.message, START + tick), read.at)
         recorder.tick(read, START + tick, ["anon", "pss"])
     recorder.close()
-    runtime = fake.root / "run/unitmem/web"
-    runtime.mkdir(parents=True)
     watched = WatchStatus("web", "/etc/unitmem/web.yaml", 1.0, True, {}, ["web.service: MemoryHigh=infinity"])
-    document = status_document(FILE, read, state, watched, time.time())
-    replace_file(runtime / STATUS_FILE, json.dumps(document), durable=False)
+    serve("web", status_document(FILE, read, state, watched, time.time()))
     return directory / FILE_NAME
 
 
@@ -140,12 +137,39 @@ def test_the_manual_names_every_key_of_a_status(run, watch):
     assert document.keys() == set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
-def test_status_of_a_watch_that_hangs_says_so(run, fake, watch):
-    path = fake.root / "run/unitmem/web" / STATUS_FILE
-    document = json.loads(path.read_text())
-    path.write_text(json.dumps(document | {"at": document["at"] - 3600}))
-    assert "last tick 1h ago" in run("status").out
-    assert "it hangs or has exited" in run("status").out
+def test_status_of_a_watch_that_does_not_answer_says_so_and_shows_the_others(run, watch, serve, monkeypatch):
+    monkeypatch.setattr("unitmem.cli.watches.TIMEOUT", 0.2)
+    hour_ago = time.time() - 3600
+    for instance in ("busy", "later"):
+        os.utime(serve(instance), (hour_ago, hour_ago))
+    ended = run("status")
+    assert (ended.status, ended.out.partition(" - ")[0]) == (1, "web")
+    assert ended.err == "".join(
+        f"unitmem: unitmem@{instance}.service is running, but doesn't answer; its last tick was 1h ago\n"
+        "It is busy, or hangs: see its journal.\n"
+        for instance in ("busy", "later")
+    )
+    ended = run("status", "busy", "--json")
+    assert (ended.status, json.loads(ended.out)) == (1, {"watches": []})
+
+
+def test_status_of_a_watch_that_was_killed_is_that_of_none(run, fake, watch):
+    directory = fake.root / "run/unitmem/gone"
+    directory.mkdir()
+    with socket.socket(socket.AF_UNIX) as left, address_of(directory / "io.unitmem") as address:
+        left.bind(address)
+    assert run("status").status == 0
+    assert "unitmem@gone.service is not running" in run("status", "gone").err
+
+
+def test_a_watch_that_may_not_be_asked_is_told(run, watch, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    ended = run("status")
+    assert (ended.status, ended.out) == (1, "")
+    assert ended.err.endswith("run/unitmem/web/io.unitmem: permission denied\nRun it as root.\n")
 
 
 @pytest.mark.parametrize("name", ["web", "unitmem@web", "web.service", "unitmem@web.service"])
@@ -188,6 +212,19 @@ def test_explain_page(run, watch, endings, snapshot, monkeypatch):
     ended = run("explain", "web", "--since", "1000w")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out == snapshot
+
+
+def test_explain_tells_of_a_reset_and_who_asked_for_it(run, watch, endings):
+    message = "web.service: reset by uid 1000: gave 2 actions back to its budget in policy leak"
+    recorder = Recorder(watch.parent, "boot")
+    recorder.event(Event(START + 104, EventKind.RESET, "web.service", message, detail={"uid": 1000}), 104.0)
+    recorder.close()
+    assert re.search(
+        r"  reset by uid 1000: gave 2 actions back to its", run("explain", "web", "--since", "1000w").out
+    )
+    assert re.search(r"web\.service .* reset\n", run("explain", "--since", "1000w").out)
+    event = json.loads(run("explain", "web", "--since", "1000w", "--json").out)["events"][-1]
+    assert (event["kind"], event["uid"]) == ("reset", 1000)
 
 
 @pytest.mark.parametrize(

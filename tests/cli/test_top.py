@@ -549,15 +549,12 @@ def test_one_table_for_each_iteration(run, fake):
     assert len(fake.manager.asked) == 1
 
 
-def test_phases_come_from_the_watches_that_run(run, fake):
-    """A file that can't be read is as if it weren't there."""
-    for instance, text in {
-        "a": '{"units": [{"unit": "web.service", "policy": "leak", "steps": [{"step": 1, "phase": "holding", "held": 3.2, "for": 30}]}]}',
-        "b": "{",
-    }.items():
-        (fake.root / "run/unitmem" / instance).mkdir(parents=True)
-        (fake.root / "run/unitmem" / instance / "status.json").write_text(text)
-    (fake.root / "run/unitmem/c/status.json").mkdir(parents=True)
+def test_phases_come_from_the_watches_that_run(run, serve):
+    """One that doesn't answer, or answers otherwise, is as if it weren't there."""
+    step = {"step": 1, "phase": "holding", "held": 3.2, "for": 30}
+    serve("a", {"units": [{"unit": "web.service", "policy": "leak", "steps": [step]}]})
+    serve("b", reset=lambda unit, uid: {})
+    serve("c")
     assert re.search(r"PHASE\nweb\.service .*  holding 3s/30s \(leak, step 1\)\ndb", run("top").out)
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "plan": "plan_policies",
     "watch": "watch_units",
     "status": "show_status",
+    "reset": "reset_watch",
     "explain": "explain_unit",
     "replay": "replay_policy",
     "metrics": "print_metrics",

@@ -22,7 +22,7 @@ class Machine:
     proc: Path = PROC_ROOT
     connect: Connect = connect
     runtime: Path = Path("/run")
-    """Below it are the runtime directories, in which running watches write their status."""
+    """Below it are the runtime directories, in which running watches have their sockets."""
     state: Path = Path("/var/lib/unitmem")
     """Below it are the state directories of the unitmem@ services, with their histories."""
 
@@ -40,8 +40,8 @@ class Machine:
         """
         return System(user=user, connect=self.connect, cgroups=self.cgroups, proc=self.proc)
 
-    def statuses(self, *, user: bool) -> Path:
-        """Return the directory of the status files of running watches, of the system or of the calling user."""
+    def watches(self, *, user: bool) -> Path:
+        """Return what contains the runtime directories of running watches, of the system or of the calling user."""
         runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) if user else self.runtime
         return runtime / "unitmem"
 

@@ -10,18 +10,23 @@ import typer
 
 from unitmem.cli.machine import Machine
 from unitmem.cli.options import Json, User
-from unitmem.errors import UnitmemError
+from unitmem.cli.watches import ask, instance_names, instance_of, not_running
 from unitmem.report.document import emit
+from unitmem.report.failure import tell
 from unitmem.report.status import print_statuses
 from unitmem.report.terminal import console_on
-from unitmem.tell.status import read_statuses
+from unitmem.tell.interface import STATUS
 
 
 def show_status(
     context: typer.Context,
     instance: Annotated[
         str | None,
-        typer.Argument(metavar="[INSTANCE]", help="NAME of unitmem@NAME.service; all that run without it."),
+        typer.Argument(
+            metavar="[INSTANCE]",
+            help="NAME of unitmem@NAME.service; all that run without it.",
+            autocompletion=instance_names,
+        ),
     ] = None,
     user: User = False,
     as_json: Json = False,
@@ -30,16 +35,20 @@ def show_status(
 
     That is each unit with what is measured, what is unknown and why, and the time left. HELD is for
     how long a step's condition has held, FOR how long it has to, and LEFT when the step fires if it
-    goes on. Status 1 if no such watch runs.
+    goes on. Status 1 if no such watch runs, or one that runs doesn't answer.
     """
     if instance is not None:
-        instance = instance.removeprefix("unitmem@").removesuffix(".service")
-    documents = list(read_statuses(Machine.of(context).statuses(user=user), instance))
-    if not documents:
-        which = "no unitmem@ service is" if instance is None else f"unitmem@{instance}.service is not"
-        start = f"systemctl {'--user ' if user else ''}start unitmem@{instance or 'NAME'}.service"
-        raise UnitmemError(f"{which} running", hint=f"start one with `{start}`")
+        instance = instance_of(instance)
+    answers = ask(Machine.of(context).watches(user=user), instance, STATUS)
+    if not answers:
+        raise not_running(instance, user=user)
+    documents = [answer.status for answer in answers if answer.status is not None]
     if as_json:
         emit({"watches": documents})
-    else:
+    elif documents:
         print_statuses(documents, time.time(), console_on(sys.stdout))
+    errors = [answer.error for answer in answers if answer.error is not None]
+    for error in errors:
+        tell(error)
+    if errors:
+        raise typer.Exit(1)

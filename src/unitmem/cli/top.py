@@ -24,6 +24,7 @@ from unitmem.cli.completion import Patterns
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.cli.options import User, sort_option, span
+from unitmem.cli.watches import ask_statuses
 from unitmem.errors import BusError, NoSuchUnitError
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.measure.snapshot import sample_units
@@ -41,7 +42,6 @@ from unitmem.report.top import (
     render,
 )
 from unitmem.report.units import DEFAULT_SORT
-from unitmem.tell.status import read_statuses
 from unitmem.unit import Unit
 
 LISTED_EVERY = 30.0
@@ -115,7 +115,7 @@ class _Source:
         else:
             machine = self._again(self._units)
         growth = self._trend.add(time.monotonic(), machine)
-        phases = phases_of(read_statuses(self._machine.statuses(user=self._user)))
+        phases = phases_of(ask_statuses(self._machine.watches(user=self._user)))
         return Look(machine, growth, phases, notice=self._notice)
 
     def open(self, look: Look, name: str) -> UnitSample | None:

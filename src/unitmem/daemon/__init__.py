@@ -1,1 +1,1 @@
-"""The loop of `unitmem watch`."""
+"""The loop of `unitmem watch`, and its control socket."""

@@ -58,7 +58,8 @@ class Loop:
     def _sleep(self, pace: Pace) -> None:
         """Wait until a tick is due, or until an event causes an earlier one."""
         clock, selector, events = self._world.monotonic, self._watch.selector, self._watch.tracker.events
-        listening = False
+        control = self._watch.control
+        listening, caught_up = False, clock()
         try:
             while not (self._stopping or self._reloading):
                 now = clock()
@@ -67,8 +68,15 @@ class Loop:
                 if not listening and now >= pace.events_from:
                     selector.register(events, selectors.EVENT_READ)
                     listening = True
-                wake_at = min([pace.due, *([] if listening else [pace.events_from]), *self._timers(now)])
-                ready = {key.fileobj for key, _ in selector.select(max(0.0, wake_at - now))}
+                wake_at = min(
+                    [pace.due, *([] if listening else [pace.events_from]), *self._timers(caught_up)]
+                )
+                wait = max(0.0, min(wake_at, control.due) - now)
+                ready = {key.fileobj for key, _ in selector.select(wait)}
+                control.serve()
+                if ready <= {control} and clock() < wake_at:
+                    continue  # so that clients cause neither work for PID 1 nor a look at what is under way
+                caught_up = clock()
                 self._world.notify(watchdog=1)
                 if self._wakeup in ready:
                     _drain(self._wakeup)

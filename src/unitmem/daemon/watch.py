@@ -6,21 +6,22 @@ when it is back (see `connection`).
 
 from __future__ import annotations
 
-import json
 import selectors
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from unitmem.act.perform import follow_up, perform
 from unitmem.act.task import Pending
+from unitmem.daemon.control import Control
 from unitmem.daemon.overrides import Overrides
+from unitmem.daemon.requests import Requests
 from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.world import World
-from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError
+from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError, reason_of
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
@@ -31,18 +32,28 @@ from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, gravest_first
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Policy, PolicyFile, observing
-from unitmem.policy.state import State, carry_over, conclude, forget_refusals, restart_timers, retry_all
+from unitmem.policy.state import (
+    State,
+    carry_over,
+    conclude,
+    forget_refusals,
+    has_kept,
+    reset,
+    restart_timers,
+    retry_all,
+)
 from unitmem.policyfile import reader
 from unitmem.policyfile.reader import Checked
 from unitmem.record.clock import Instant
-from unitmem.record.files import replace_file
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Remembered, Store
+from unitmem.tell.interface import NO_SUCH_UNIT
 from unitmem.tell.journal import Priority
 from unitmem.tell.once import QUIET
 from unitmem.tell.reporter import Reporter
-from unitmem.tell.status import FILE_NAME as STATUS_FILE
+from unitmem.tell.reset import reset_document
 from unitmem.tell.status import WatchStatus, status_document
+from unitmem.tell.varlink import CallError
 from unitmem.text import format_span, plural
 from unitmem.unit import Unit
 
@@ -113,6 +124,9 @@ class Watch:
             renewed=self.tracker.resume,
             connect=world.connect,
         )
+        self._seen, self._seen_at = Sample(0.0, is_complete=False), 0.0
+        self._requests = Requests(self._status, self._reset)
+        self.control = Control(world.runtime_directory, self.selector, self._requests.answer, world.monotonic)
         self._tell_warnings(checked)
         remembered = self._saved_state.load(checked.file.policies, checked.file.budget)
         self.state: State = remembered.state
@@ -122,6 +136,7 @@ class Watch:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.control.close()
         self.tracker.close()
         self.selector.close()
         self._recorder.close()
@@ -138,6 +153,7 @@ class Watch:
         self.catch_up(now)
         self._notice_suspend()
         sample = self._sample(now)
+        self._seen, self._seen_at = sample, self.world.realtime()
         self.has_looked = sample.is_complete
         self.state, decisions = evaluate(self.file, sample, self.state, now)
         self._act(decisions, sample, now)
@@ -300,8 +316,16 @@ class Watch:
         doing = f"; {plural(len(self.pending), 'action')} under way" if self.pending else ""
         governed = f"{_summary(self.file.policies)} over {plural(count, 'running unit')}"
         self.world.notify(status=f"{governed}{doing}{away}")
-        if self.world.runtime_directory is None:
-            return
+        self._requests.renew()
+        try:
+            self.control.mark()
+        except OSError as error:
+            why = f"its socket can't be opened: {reason_of(error)}"
+            self._reporter.once("control", f"`unitmem status` and `reset` can't ask this watch, as {why}")
+        else:
+            self._reporter.once("control", None, "the socket for `unitmem status` and `reset` is open again")
+
+    def _status(self) -> dict[str, Any]:
         status = WatchStatus(
             instance=self.path.stem,
             path=str(self.path),
@@ -315,18 +339,23 @@ class Watch:
             },
             overrides=self.overrides.spelled(),
         )
-        document = status_document(self.file, sample, self.state, status, self.world.realtime())
-        try:
-            replace_file(
-                self.world.runtime_directory / STATUS_FILE, json.dumps(document), durable=False, mode=0o644
-            )
-        except OSError as error:
-            self._reporter.once(
-                "status",
-                f"the status can't be written, so `unitmem status` shows an old one or none: {error}",
-            )
-        else:
-            self._reporter.once("status", None, "status is written again")
+        return status_document(self.file, self._seen, self.state, status, self._seen_at)
+
+    def _reset(self, unit: str | None, uid: int) -> dict[str, Any]:
+        """Give back what is spent of `unit`, or of all, for the user `uid`; return the document of it."""
+        seen = {name: each.name for each in self._seen.units.values() for name in each.unit.names}
+        if unit is not None:
+            unit = seen.get(unit, unit)
+        if not (unit is None or unit in seen or self._governs(unit) or has_kept(self.state, unit)):
+            message = f"no policy in {self.path} governs {unit}, and nothing is kept about it"
+            raise CallError(NO_SUCH_UNIT, message=message)
+        now = self.world.monotonic()
+        self.state, given_back = reset(self.state, unit, now)
+        document = reset_document(unit, given_back)
+        if not given_back.is_nothing:
+            self._reporter.reset(document, uid, now)
+            self._save(now)
+        return document
 
     def _tell_unseen(self) -> None:
         refusal, unopened = self.tracker.refusal, self.tracker.unopened

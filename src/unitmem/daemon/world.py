@@ -29,7 +29,7 @@ class World:
     state_directory: Path | None = None
     """The directory for the state and the history; None: they are not kept."""
     runtime_directory: Path | None = None
-    """The directory for the status file; None: none is written."""
+    """The directory for the control socket; None: there is none."""
     monotonic: Callable[[], float] = time.monotonic
     realtime: Callable[[], float] = time.time
     suspended: Callable[[], float] = seconds_suspended

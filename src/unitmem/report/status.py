@@ -13,7 +13,6 @@ from unitmem.policy.condition import format_level, format_value
 from unitmem.report.table import Column, Cut, print_line, print_table
 from unitmem.text import format_span
 
-_STALE_TICKS = 5
 _COLUMNS = (
     Column("STEP"),
     Column("PHASE", is_number=False),
@@ -39,11 +38,8 @@ def _print_watch(document: Mapping[str, Any], now: float, console: Console) -> N
     title = Text(document["instance"], "bold")
     title.append(f" - {document['file']}, every {format_span(document['interval'])}", "default not bold")
     print_line(console, title)
-    last = f"  last tick {format_span(age) if age >= 1 else 'less than 1s'} ago, pid {document['pid']}"
-    is_stale = age > _STALE_TICKS * document["interval"] + 5
-    print_line(
-        console, Text(f"{last}: it hangs or has exited" if is_stale else last, "red" if is_stale else "")
-    )
+    last = format_span(age) if age >= 1 else "less than 1s"
+    print_line(console, f"  last tick {last} ago, pid {document['pid']}")
     if not document["manager_reachable"]:
         print_line(console, Text("  the service manager is out of reach: nothing can be stopped now", "red"))
     if document["budget"] is not None:

@@ -1,16 +1,13 @@
-"""The status document: what a running watch sees, as JSON that it writes at each tick and `unitmem status` shows.
+"""The status document: what a running watch saw at its last tick, as `unitmem status` shows it.
 
-The file is in the daemon's runtime directory, on a tmpfs: writing it needs no disk, and reading it costs the
-daemon nothing. Spans are in seconds before or after the time of the document, `at`.
+It is made when somebody asks for it. Spans are in seconds before or after the time of the document, `at`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from unitmem.measure.sample import Sample, UnitSample
@@ -26,8 +23,6 @@ from unitmem.policy.state import (
     step_state,
     unit_budget_left,
 )
-
-FILE_NAME = "status.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +49,7 @@ def status_document(
         sample: what was read at this tick; its time is the `now` of all spans.
         state: the engine's state.
         status: the watch itself.
-        realtime: the wall clock, in seconds.
+        realtime: the wall clock at that tick, in seconds.
     """
     now = sample.at
     return {
@@ -79,21 +74,6 @@ def status_document(
             for (policy, unit), left in cooling_absent(state, sample.units, now)
         ],
     }
-
-
-def read_statuses(root: Path, instance: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the status documents of running watches, by name, or that of `instance`.
-
-    Documents that can't be read are left out.
-    """
-    pattern = f"{instance or '*'}/{FILE_NAME}"
-    for path in sorted(root.glob(pattern)):
-        try:
-            document = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue  # it has just ended, or is no file of ours
-        if isinstance(document, dict):
-            yield document
 
 
 def _unit(
