@@ -123,22 +123,28 @@ def test_a_running_watch_tells_its_status(start, tmp_path):
     assert time.time() - 60 < status["at"] <= time.time()
 
 
-def test_clients_that_ask_without_end_delay_neither_ticks_nor_the_watchdog(start, tmp_path):
+def ask_often(directory, count):
+    """Ask for the status again and again; return the times of the ticks that it is of."""
+    ticks = []
+    for _ in range(count):
+        (answer,) = ask(directory, "web", "Status", timeout=60)
+        assert answer.error is None, answer.error
+        ticks.append(answer.status["at"])
+    return ticks
+
+
+def test_clients_that_ask_without_end_delay_no_tick(start, tmp_path):
+    ticks = looped(start(), lambda: ask_often(tmp_path / "run", 200))
+    assert len(set(ticks)) > 3
+
+
+def test_clients_cause_no_ticks_and_no_work_for_the_manager(start, tmp_path):
+    """Nor does the manager get a word of the watchdog for each."""
     told = []
-    watch = start(notify=lambda **fields: told.append(fields), watchdog_interval=lambda: 0.3)
-
-    def asking():
-        ticks = []
-        for _ in range(200):
-            (answer,) = ask(tmp_path / "run", "web", "Status", timeout=60)
-            assert answer.error is None, answer.error
-            ticks.append(answer.status["at"])
-        return ticks
-
-    ticks = looped(watch, asking)
-    assert len(set(ticks)) > 3, "it ticks meanwhile"
-    # at each tick, and when a third of the watchdog's time is over; but not for each client
-    assert sum("watchdog" in fields for fields in told) < 200
+    watch = start(POLICY.replace("100ms\nb", "1h\nb"), notify=lambda **fields: told.append(fields))
+    ticks = looped(watch, lambda: ask_often(tmp_path / "run", 100))
+    assert len(set(ticks)) == 1
+    assert sum("watchdog" in fields for fields in told) < 20
 
 
 def test_nothing_is_written_and_nothing_rendered_where_nobody_asks(start, tmp_path, monkeypatch):

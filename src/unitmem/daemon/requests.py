@@ -37,7 +37,7 @@ class Requests:
         """The reply about the status, since somebody asked for it."""
 
     def renew(self) -> None:
-        """Make the reply about the status anew when it is asked for again."""
+        """Drop the reply about the status, which is of an earlier tick: the next one who asks gets a new one."""
         self._reply = None
 
     def answer(self, message: bytes, uid: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The Varlink protocol: calls and replies as JSON, each followed by a NUL; what is said here, sockets are elsewhere.
+"""The Varlink protocol, without sockets: calls and replies are JSON objects, each followed by a NUL.
 
 See https://varlink.org/Service and https://varlink.org/Interface-Definition.
 """
