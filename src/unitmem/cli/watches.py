@@ -183,7 +183,7 @@ def _refusal(instance: str, error: CallError) -> UnitmemError:
 
 
 def _silence(path: Path) -> UnitmemError:
-    """Return the error where the watch with that socket runs and doesn't answer: when it ticked last, it set its time."""
+    """Return the error of a watch that runs and doesn't answer; the socket has the time of its last tick."""
     last = ""
     with suppress(OSError):
         age = time.time() - path.stat().st_mtime

@@ -1,7 +1,7 @@
 """The control socket: clients are served between ticks, in rounds that take a tenth of the time at most.
 
-In a round each client sends, or gets, as much as its socket takes at once, and one of its calls is answered. So none of them
-delays a tick, whatever it sends or doesn't read.
+In a round each client sends, or gets, as much as its socket takes at once, and one of its calls is answered. So none
+of them delays a tick, whatever it sends or doesn't read.
 """
 
 from __future__ import annotations

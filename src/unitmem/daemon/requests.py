@@ -25,7 +25,7 @@ class Requests:
 
     Args:
         status: returns the status document.
-        reset: gives back what is spent of a unit, or of all; takes who asks for it too, and returns the document of the reset.
+        reset: gives back what is spent of a unit, or of all, for a uid; returns the document of the reset.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ error NoSuchUnit(message: string)
 
 @contextmanager
 def address_of(path: Path) -> Iterator[str]:
-    """Yield an address of the socket at `path`; where that is longer than the 107 bytes of unix(7), one by its directory.
+    """Yield an address of the socket at `path`; if that is longer than the 107 bytes of unix(7), one by its directory.
 
     Raises:
         OSError: there is no such directory.
