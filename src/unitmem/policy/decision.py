@@ -129,6 +129,44 @@ class Override:
     """Bytes by property; None is infinity."""
 
 
+@dataclass(frozen=True, slots=True)
+class ActionProgress:
+    """How far an action has come whose effect is not seen yet."""
+
+    deadline: float
+    killed: bool = False
+    """Whether the last resort was taken."""
+    refusal: str | None = None
+    """What the manager said, where it refused the action for good, so that the last resort was taken at once."""
+    processes: tuple[Process, ...] = ()
+    """The processes that a signal has to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A decision, from before it is performed until its outcome is reported."""
+
+    decision: Decision
+    realtime: float
+    """When it was decided, by the wall clock."""
+    begun: bool = False
+    """Whether its action may have been requested; else it was not."""
+    progress: ActionProgress | None = None
+    """None until the request is made, and where its outcome was seen at once."""
+    outcome: Outcome | None = None
+    """The outcome, until it is reported; None while it isn't seen."""
+    logged: bool = False
+    """Whether the journal has the decision."""
+
+    @property
+    def key(self) -> IntentKey:
+        return self.decision.policy, self.decision.unit, self.decision.step, self.decision.at
+
+
+IntentKey = tuple[str, str, int, float]
+"""(policy, unit, step, time) of a decision: a step fires once a tick for a unit."""
+
+
 def environment_of(decision: Decision) -> dict[str, str]:
     """Return the variables of a decision, for journal fields and for the environment of a `run`."""
     first = decision.findings[0] if decision.findings else None
