@@ -175,7 +175,7 @@ def _finding(document: Mapping[str, Any]) -> Finding:
     comparison = Comparison(
         _text(measure),
         _text(document["operator"]),
-        _number(document["threshold"]),
+        finite(document["threshold"]),
         of=_optional(_text, document["of"]),
         span=None if span is None else _span(span),
         derivation=None if derivation is None else Derivation(derivation),
@@ -194,7 +194,7 @@ def _finding(document: Mapping[str, Any]) -> Finding:
 
 def _refusal(document: list[Any], shift: float) -> Refusal:
     obstacle, reason, until = document
-    return Refusal(Obstacle(obstacle), _text(reason), None if until is None else _number(until) + shift)
+    return Refusal(Obstacle(obstacle), _text(reason), None if until is None else finite(until) + shift)
 
 
 def _progress(document: list[Any], action: Action, now: float, shift: float) -> ActionProgress:
@@ -241,14 +241,19 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _number(value: object) -> float:
+def finite(value: object) -> float:
+    """Return `value` if it is a number.
+
+    Raises:
+        ValueError: it is none, not even by its type, or it is infinite.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r:.40} is not a number")
     return value
 
 
 def _value(value: object) -> float:
-    return math.inf if value == math.inf else _number(value)  # an `eta` may be never
+    return math.inf if value == math.inf else finite(value)  # an `eta` may be never
 
 
 def _count(value: object) -> int:
@@ -258,13 +263,13 @@ def _count(value: object) -> int:
 
 
 def _time(value: object) -> float:
-    if (number := _number(value)) < 0:
+    if (number := finite(value)) < 0:
         raise ValueError(f"{number:g} is not a time")
     return number
 
 
 def _span(value: object) -> float:
-    if not 0 <= (number := _number(value)) <= _LONGEST:
+    if not 0 <= (number := finite(value)) <= _LONGEST:
         raise ValueError(f"{number:g} is not a span")
     return number
 

@@ -41,7 +41,7 @@ from unitmem.record.ahead import Ahead, apply
 from unitmem.record.clock import Instant
 from unitmem.record.files import replace_file
 from unitmem.record.former_fingerprint import former_fingerprint
-from unitmem.record.intents import end_by_reboot, intent_document, parse_intent
+from unitmem.record.intents import end_by_reboot, finite, intent_document, parse_intent
 from unitmem.unit import Invocation
 
 FILE_NAME = "state.json"
@@ -180,7 +180,7 @@ def decode(
         ladders=dict(sections.read("ladders", lambda entry: _ladder(entry, unchanged, shift, ending))),
         ending=ending,
         last_ended=ends,
-        cooling=dict(sections.read("cooling", lambda entry: (_key(*entry[:2]), float(entry[2]) + shift))),
+        cooling=dict(sections.read("cooling", lambda entry: (_key(*entry[:2]), finite(entry[2]) + shift))),
         spent=dict(sections.read("spent", lambda entry: (_key(*entry[:2]), _moved(entry[2], shift)))),
         spent_in_all=in_all,
         # older files have none
@@ -276,22 +276,22 @@ def _ladder(
     is_ending = entry["is_ending"] and invocation not in followed
     steps = []
     for step, kept in zip(policy.steps, entry["steps"], strict=True):
-        not_before = None if kept["not_before"] is None else float(kept["not_before"]) + shift
+        not_before = None if kept["not_before"] is None else finite(kept["not_before"]) + shift
         if kept["fired_at"] is None:
             steps.append(StepState(not_before=not_before))
             continue
-        fired_at = float(kept["fired_at"]) + shift
+        fired_at = finite(kept["fired_at"]) + shift
         if is_ending and isinstance(step.action, Stop | Restart | Kill):
             due = fired_at + step.action.timeout + END_WAIT
             steps.append(StepState(fired_at=fired_at, not_before=due))
         else:
             steps.append(StepState(Phase.FIRED, fired_at=fired_at, not_before=not_before))
-    return key, Ladder(invocation, tuple(steps), float(entry["episode_since"]) + shift)
+    return key, Ladder(invocation, tuple(steps), finite(entry["episode_since"]) + shift)
 
 
 def _invocation(entry: Mapping[str, Any]) -> Invocation:
     run = entry["invocation_id"]
-    return Invocation(str(entry["unit"]), None if run is None else str(run), int(entry["inode"]))
+    return Invocation(str(entry["unit"]), None if run is None else str(run), int(finite(entry["inode"])))
 
 
 def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]:
@@ -299,12 +299,14 @@ def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]
 
 
 def _override(entry: Mapping[str, Any]) -> Override:
-    former = {str(name): None if size is None else int(size) for name, size in entry["former"].items()}
+    former = {
+        str(name): None if size is None else int(finite(size)) for name, size in entry["former"].items()
+    }
     return Override(*_key(entry["policy"], entry["unit"]), former)
 
 
 def _moved(times: Iterable[float], shift: float) -> tuple[float, ...]:
-    return tuple(float(at) + shift for at in times)
+    return tuple(finite(at) + shift for at in times)
 
 
 # --- on disk ------------------------------------------------------------------------------------
@@ -414,5 +416,5 @@ class Store:
 
 def _read(path: Path) -> tuple[Instant, dict[str, Any]]:
     document = json.loads(path.read_bytes())
-    then = Instant(float(document["monotonic"]), float(document["realtime"]), str(document["boot_id"]))
+    then = Instant(finite(document["monotonic"]), finite(document["realtime"]), str(document["boot_id"]))
     return then, document
