@@ -11,10 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from unitmem.daemon.watch import Watch
+from unitmem.daemon.watch import Watch, load_checked
 from unitmem.daemon.world import World
 from unitmem.manager.systemd import Manager
-from unitmem.policyfile import reader as config
 from unitmem.record.history import FILE_NAME as HISTORY
 from unitmem.record.history import EventKind, History
 from unitmem.record.recorder import Recorder
@@ -95,7 +94,7 @@ def site(systemd, cgroups, tmp_path):
     def add(**values):
         return systemd.add(NAME, control_group=PATH, directory=cgroups.make(PATH), **values)
 
-    def start(action, made, policy=POLICY):
+    def start(action, made, policy=POLICY, **options):
         path = made / "web.yaml"
         path.write_text(policy % action if "%s" in policy else policy)
         world = World(
@@ -105,7 +104,8 @@ def site(systemd, cgroups, tmp_path):
             connect=lambda kind: Manager(kind, systemd.address),
             open_journal=lambda: Journal(stream=stream),
         )
-        watch = Watch(path, config.load(path), Manager(address=systemd.address), world)
+        manager = Manager(address=systemd.address)
+        watch = Watch(path, load_checked(path, observe=False), manager, world, **options)
         watches.append(watch)
         return watch
 
@@ -234,6 +234,14 @@ def test_a_stop_goes_on_with_what_is_left_of_its_timeout_and_takes_its_last_reso
     assert outcome.result == "verified"
     assert "killed, as it had not stopped within 30s; gone 31s after" in outcome.message
     assert "; seen after a restart of unitmem" in outcome.message
+
+
+def test_a_watch_that_only_observes_takes_no_last_resort_either(site, systemd, stopping):
+    made = stopping(STOP_ELSE_KILL)
+    watch = site.start(STOP_ELSE_KILL, made, observe=True)
+    ticks(watch)
+    ticks(watch, later=31.0)
+    assert (results(site, made), site.requested()) == (["failed"], 1)
 
 
 def test_a_stop_that_still_has_not_ended_the_unit_has_failed_and_may_be_tried_again(site, stopping):

@@ -162,7 +162,7 @@ def noted(tmp_path, *records):
     return Store(tmp_path).load((COOLED,), NOW)
 
 
-KEY_OF_STOP = list(UNDER_WAY.key)
+KEY_OF_STOP = list(STOP.key)
 
 
 def test_what_was_noted_is_found(tmp_path):

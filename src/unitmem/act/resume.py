@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from unitmem.act.perform import perform
@@ -34,7 +35,9 @@ def progress_of(pending: Pending) -> ActionProgress:
     return ActionProgress(pending.deadline, pending.killed, pending.refusal, processes)
 
 
-def resume(intent: Intent, manager: Manager, root: Path, now: float) -> Outcome | Pending | None:
+def resume(
+    intent: Intent, manager: Manager, root: Path, now: float, *, observe: bool = False
+) -> Outcome | Pending | None:
     """Return the outcome of `intent` if it is known, or the action to follow; None if the unit can't be looked at yet.
 
     Nothing is requested here, least of all again. What may have been requested, and has had no effect, has failed.
@@ -44,8 +47,11 @@ def resume(intent: Intent, manager: Manager, root: Path, now: float) -> Outcome 
         manager: the unit's manager.
         root: where cgroups are.
         now: seconds of the decision's clock.
+        observe: whether nothing may be done any more, so that there is no last resort.
     """
     decision = intent.decision
+    if observe and isinstance(decision.action, Signal | Stop | Restart):
+        decision = replace(decision, action=replace(decision.action, otherwise=None))
     if intent.outcome is not None:
         return intent.outcome
     if not decision.acts:
@@ -60,7 +66,7 @@ def resume(intent: Intent, manager: Manager, root: Path, now: float) -> Outcome 
         return Outcome(decision, Result.FAILED, f"{_ENDED}: whether it was sent is unknown", now)
     progress = intent.progress or ActionProgress(decision.at + _time_allowed(decision))
     try:
-        return _follow(intent, progress, manager, root, now)
+        return _follow(decision, progress, manager, root, now, is_requested=intent.progress is not None)
     except BusLostError:
         return None
     except (BusError, OSError) as error:
@@ -70,9 +76,14 @@ def resume(intent: Intent, manager: Manager, root: Path, now: float) -> Outcome 
 
 
 def _follow(
-    intent: Intent, progress: ActionProgress, manager: Manager, root: Path, now: float
+    decision: Decision,
+    progress: ActionProgress,
+    manager: Manager,
+    root: Path,
+    now: float,
+    *,
+    is_requested: bool,
 ) -> Outcome | Pending:
-    decision = intent.decision
     cgroup, is_ending = _look_at(decision.invocation, manager, root)
     followed = decision, cgroup, progress.deadline, progress.killed, progress.refusal
     match decision.action:
@@ -80,7 +91,7 @@ def _follow(
             return Signalled(*followed, resumed=True, processes=progress.processes)
         case Run():
             return Running(*followed, resumed=True, command_unit=command_unit(decision))
-        case Stop() | Restart() | Kill() if intent.progress is None and cgroup.exists() and not is_ending:
+        case Stop() | Restart() | Kill() if not is_requested and cgroup.exists() and not is_ending:
             cgroup.close()
             detail = f"{_ENDED}: whether it was requested is unknown, and the unit still runs"
             return Outcome(decision, Result.FAILED, detail, now, again=True)

@@ -10,7 +10,7 @@ from typing import Any
 from unitmem.act.resume import progress_of
 from unitmem.act.task import Pending
 from unitmem.daemon.saved_state import SavedState
-from unitmem.policy.decision import Decision, Intent, IntentKey, Outcome, Override
+from unitmem.policy.decision import Decision, DecisionKey, Intent, Outcome, Override
 from unitmem.record.history import FILE_NAME, EventKind, History, HistoryError
 from unitmem.record.intents import changes_document
 from unitmem.record.state_file import override_document
@@ -25,7 +25,7 @@ class Intents:
     def __init__(self, left: Sequence[Intent], saved_state: SavedState) -> None:
         self.left = list(left)
         """Those of the previous watch that are not resumed yet."""
-        self._by_key: dict[IntentKey, Intent] = {intent.key: intent for intent in left}
+        self._by_key: dict[DecisionKey, Intent] = {intent.decision.key: intent for intent in left}
         self._saved_state = saved_state
 
     @property
@@ -36,12 +36,11 @@ class Intents:
     def add(self, decisions: Sequence[Decision], realtime: float) -> None:
         """Add the decisions of a tick; the state that is saved next has them."""
         for decision in decisions:
-            intent = Intent(decision, realtime)
-            self._by_key[intent.key] = intent
+            self._by_key[decision.key] = Intent(decision, realtime)
 
     def about(self, decision: Decision) -> Intent:
         """Return the intent of a decision whose outcome is not reported yet."""
-        return self._by_key[_key(decision)]
+        return self._by_key[decision.key]
 
     def begin(self, decision: Decision, override: Override | None) -> None:
         """Note that the action is about to be requested, with the values that it overrides, which are stored nowhere else."""
@@ -62,20 +61,22 @@ class Intents:
 
     def end(self, decision: Decision) -> None:
         """Note that its outcome is reported."""
-        del self._by_key[_key(decision)]
-        self._saved_state.note({"over": list(_key(decision))})
+        del self._by_key[decision.key]
+        self._saved_state.note({"over": list(decision.key)})
 
     def _note(self, decision: Decision, **changes: Any) -> None:
-        intent = replace(self._by_key[_key(decision)], **changes)
-        self._by_key[intent.key] = intent
-        self._saved_state.note({"intent": list(intent.key), "changes": changes_document(changes)})
+        intent = replace(self._by_key[decision.key], **changes)
+        self._by_key[decision.key] = intent
+        self._saved_state.note({"intent": list(decision.key), "changes": changes_document(changes)})
 
 
 def recorded(intent: Intent, directory: Path | None) -> set[EventKind]:
     """Return which events of `intent` the history in `directory` has: it may be ahead of what was noted last."""
+    if directory is None:
+        return set()
     decision = intent.decision
     try:
-        with History((directory or Path()) / FILE_NAME) as history:
+        with History(directory / FILE_NAME) as history:
             events = history.events(decision.unit, since=intent.realtime - _MOMENT)
     except HistoryError:
         return set()
@@ -85,7 +86,3 @@ def recorded(intent: Intent, directory: Path | None) -> set[EventKind]:
         if (event.policy, event.step) == (decision.policy, decision.step_number)
         and abs(event.detail.get("decided", event.at) - intent.realtime) < _MOMENT
     }
-
-
-def _key(decision: Decision) -> IntentKey:
-    return Intent(decision, 0.0).key

@@ -271,7 +271,9 @@ class Watch:
         left, self._intents.left = self._intents.left, []
         for intent in left:
             manager, decision = self.connection.answering(now), intent.decision
-            result = None if manager is None else resume(intent, manager, self.world.cgroup_root, now)
+            self._alive()
+            root = self.world.cgroup_root
+            result = None if manager is None else resume(intent, manager, root, now, observe=self._observe)
             if result is None:
                 self._intents.left.append(intent)
                 continue

@@ -80,6 +80,10 @@ class Decision:
     """The largest process, where a finding is about a measure of processes."""
 
     @property
+    def key(self) -> DecisionKey:
+        return self.policy, self.unit, self.step, self.at
+
+    @property
     def unit(self) -> str:
         return self.invocation.unit
 
@@ -91,6 +95,10 @@ class Decision:
     def acts(self) -> bool:
         """Whether performing it does anything to the unit."""
         return self.refusal is None and not self.observe and self.action.acts
+
+
+DecisionKey = tuple[str, str, int, float]
+"""(policy, unit, step, time): a step fires once a tick for a unit."""
 
 
 def gravest_first(decisions: Sequence[Decision]) -> list[Decision]:
@@ -157,14 +165,6 @@ class Intent:
     """The outcome, until it is reported; None while it isn't seen."""
     logged: bool = False
     """Whether the journal has the decision."""
-
-    @property
-    def key(self) -> IntentKey:
-        return self.decision.policy, self.decision.unit, self.decision.step, self.decision.at
-
-
-IntentKey = tuple[str, str, int, float]
-"""(policy, unit, step, time) of a decision: a step fires once a tick for a unit."""
 
 
 def environment_of(decision: Decision) -> dict[str, str]:

@@ -105,7 +105,8 @@ def apply(records: Iterable[Mapping[str, Any] | None], document: dict[str, Any])
             case {"over": list(key)}:
                 document["under_way"] = [entry for entry in _under_way(document) if not _has_key(entry, key)]
             case {"override": dict(override)} if isinstance(document.get("holds"), list):
-                document["holds"].append(override)
+                if override not in document["holds"]:
+                    document["holds"].append(override)
             case _:
                 document["under_way"] = [*_under_way(document), None]
     return document

@@ -20,8 +20,8 @@ from unitmem.policy.condition import Comparison, Derivation, Finding
 from unitmem.policy.decision import (
     ActionProgress,
     Decision,
+    DecisionKey,
     Intent,
-    IntentKey,
     Obstacle,
     Outcome,
     Refusal,
@@ -63,7 +63,7 @@ def changes_document(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _change_document(value) for name, value in changes.items()}
 
 
-def key_of(document: Mapping[str, Any]) -> IntentKey:
+def key_of(document: Mapping[str, Any]) -> DecisionKey:
     """Return the key of an intent by its document.
 
     Raises:
