@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -151,6 +152,12 @@ def test_what_is_not_known_is_refused(path, other):
 # --- the file ---
 
 
+def loaded(*directories, now=NOW):
+    """What the next watch finds."""
+    with closing(Store(*directories)) as store:
+        return store.load((COOLED,), now)
+
+
 def noted(tmp_path, *records):
     """What a store finds that comes after one that has saved `SAVED` ahead, and noted these."""
     store = Store(tmp_path)
@@ -159,7 +166,7 @@ def noted(tmp_path, *records):
     for record in records:
         store.note(record)
     store.close()
-    return Store(tmp_path).load((COOLED,), NOW)
+    return loaded(tmp_path)
 
 
 KEY_OF_STOP = list(STOP.key)
@@ -189,7 +196,7 @@ def test_what_the_state_has_taken_over_is_not_kept_twice(tmp_path):
     store.save(SAVED, (COOLED,), NOW)
     assert (tmp_path / AHEAD_NAME).read_bytes() == b""
     store.note({"over": KEY_OF_STOP})
-    assert Store(tmp_path).load((COOLED,), NOW).intents == ()
+    assert loaded(tmp_path).intents == ()
 
 
 def test_it_is_in_the_runtime_directory_and_open_before_anything_is_done(tmp_path):
@@ -199,7 +206,7 @@ def test_it_is_in_the_runtime_directory_and_open_before_anything_is_done(tmp_pat
     assert (tmp_path / "run" / AHEAD_NAME).stat().st_mode & 0o777 == 0o600
     store.save(SAVED, (COOLED,), NOW, ahead=True)
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]
-    assert Store(tmp_path, tmp_path / "run").load((COOLED,), NOW).intents == (UNDER_WAY,)
+    assert loaded(tmp_path, tmp_path / "run").intents == (UNDER_WAY,)
 
 
 def test_of_a_record_that_was_cut_off_nothing_is_read_and_the_next_one_is_whole(tmp_path):
@@ -211,14 +218,15 @@ def test_of_a_record_that_was_cut_off_nothing_is_read_and_the_next_one_is_whole(
     counts = [len(b"".join(lines[: count + 1])) for count in range(len(lines))]
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        store = Store(tmp_path)
-        kept = store.load((COOLED,), NOW)
+        kept = loaded(tmp_path)
         done = sum(length >= count for count in counts)
         begun = [(), (UNDER_WAY,), (replace(UNDER_WAY, begun=False),), ()][done]
         assert (kept.intents, kept.trouble) == (begun, None)
         if length % 50 == 0 and 0 < done < 3:
-            store.note({"intent": KEY_OF_STOP, "changes": {"logged": False}})
-            assert Store(tmp_path).load((COOLED,), NOW).intents == (replace(begun[0], logged=False),)
+            with closing(Store(tmp_path)) as store:
+                store.load((COOLED,), NOW)
+                store.note({"intent": KEY_OF_STOP, "changes": {"logged": False}})
+            assert loaded(tmp_path).intents == (replace(begun[0], logged=False),)
 
 
 GARBAGE = [b"\xff\n", b"{\n", b"[]\n", b"null\n", b"[" * 9999 + b"\n"]
@@ -231,7 +239,7 @@ def test_a_record_that_is_not_understood_restrains_every_policy_and_is_reported(
     path = tmp_path / AHEAD_NAME
     text = path.read_bytes()
     path.write_bytes(garbage + text if place == "first" else text + garbage)
-    kept = Store(tmp_path).load((COOLED,), NOW)
+    kept = loaded(tmp_path)
     if place == "last":
         assert kept.intents == (UNDER_WAY,)
         assert "under_way" in str(kept.trouble)
@@ -262,7 +270,7 @@ def test_nothing_is_left_of_the_file_that_was_written_before_a_reboot(tmp_path):
     store.save(SAVED, (COOLED,), NOW)
     store.note({"over": KEY_OF_STOP})
     later = Instant(monotonic=100.0, realtime=NOW.realtime + 60, boot_id="two")
-    (intent,) = Store(tmp_path).load((COOLED,), later).intents
+    (intent,) = loaded(tmp_path, now=later).intents
     assert intent.decision.at == 100.0 - 60 - 10
     assert intent.outcome.result is Result.GONE
     assert "the machine was restarted" in intent.outcome.detail
@@ -277,9 +285,9 @@ def test_a_disk_that_is_full_leaves_whole_records(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         store.note({"over": KEY_OF_STOP})
     monkeypatch.undo()
-    assert Store(tmp_path).load((COOLED,), NOW).intents == (UNDER_WAY,)
+    assert loaded(tmp_path).intents == (UNDER_WAY,)
     store.note({"over": KEY_OF_STOP})
-    assert Store(tmp_path).load((COOLED,), NOW).intents == ()
+    assert loaded(tmp_path).intents == ()
 
 
 def test_a_run_that_is_being_ended_is_not_judged_until_that_has_an_outcome(tmp_path):
@@ -312,7 +320,7 @@ def test_a_number_of_the_state_that_is_none_restrains_and_is_reported(tmp_path, 
         "boot_id": "one",
     }
     (tmp_path / FILE_NAME).write_text(json.dumps(document).replace("12345", number))
-    kept = Store(tmp_path).load((COOLED,), NOW)
+    kept = loaded(tmp_path)
     assert section in str(kept.trouble)
     unit = absurd["unit"] if isinstance(absurd, dict) else absurd[1]
     assert kept.state.cooling["p", unit] > NOW.monotonic
@@ -325,7 +333,7 @@ def test_whatever_is_in_the_file_nothing_fails(tmp_path_factory, rubbish, place)
     path = directory / AHEAD_NAME
     text = path.read_bytes()
     path.write_bytes(text[:place] + rubbish + text[place:])
-    kept = Store(directory).load((COOLED,), NOW)
+    kept = loaded(directory)
     assert len(kept.intents) <= 1
     assert Ahead(path)
     assert (directory / FILE_NAME).exists()

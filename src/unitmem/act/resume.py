@@ -58,9 +58,8 @@ def resume(
         return perform(decision, _Removed("/", root), manager, now)
     if not intent.begun:
         return Outcome(decision, Result.FAILED, "unitmem ended before it was requested", now, again=True)
-    if isinstance(
-        decision.action, Reclaim
-    ):  # the kernel has stopped it, as the process that asked for it is gone
+    if isinstance(decision.action, Reclaim):
+        # the kernel has stopped it, as the process that asked for it is gone
         return Outcome(decision, Result.FAILED, _ENDED, now)
     if isinstance(decision.action, Signal) and intent.progress is None:
         return Outcome(decision, Result.FAILED, f"{_ENDED}: whether it was sent is unknown", now)

@@ -43,7 +43,7 @@ class Intents:
         return self._by_key[decision.key]
 
     def begin(self, decision: Decision, override: Override | None) -> None:
-        """Note that the action is about to be requested, with the values that it overrides, which are stored nowhere else."""
+        """Note that the action is about to be requested, and what it overrides, which is stored nowhere else."""
         if override is not None:
             self._saved_state.note({"override": override_document(override)})
         self._note(decision, begun=True)

@@ -24,15 +24,15 @@ class Ahead:
         self._path = path
         self._fd = -1
 
-    def open(self, *, create: bool = True) -> None:
-        """Open the file, unless it is open; where it is missing, `create` it.
+    def open(self) -> None:
+        """Open the file, unless it is open; it is made where it is missing.
 
         Raises:
             OSError: it can't be opened.
         """
         if self._fd < 0:
-            flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self._path, flags | (os.O_CREAT if create else 0), 0o600)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self._path, flags, 0o600)
 
     def read(self, boot_id: str) -> Iterator[Mapping[str, Any] | None]:
         """Yield the records of this boot, oldest first; None for a whole line that is no record.

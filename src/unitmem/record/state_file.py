@@ -337,10 +337,10 @@ class Store:
         if self._path is None or self._ahead is None:
             return Remembered()
         self._boot_id = now.boot_id
-        with suppress(
-            OSError
-        ):  # before there is anything to be done; what is in the way of it, the first save reports
-            self._ahead.open(create=self._is_apart)
+        # now, as nothing is to be done yet; if that fails, the first save reports it
+        with suppress(OSError):
+            if self._is_apart:
+                self._ahead.open()
         try:
             records = list(self._ahead.read(now.boot_id))
         except OSError:
@@ -348,7 +348,7 @@ class Store:
         document: dict[str, Any] | None = None
         shift, is_of_this_boot = 0.0, True
         # a state in there is the newer one
-        if not any(isinstance(record, dict) and "state" in record for record in records):
+        if not any(record is not None and isinstance(record.get("state"), dict) for record in records):
             try:
                 then, document = _read(self._path)
                 shift, is_of_this_boot = now.shift_from(then), then.boot_id == now.boot_id

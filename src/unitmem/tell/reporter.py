@@ -98,7 +98,7 @@ class Reporter:
         self._recorder.event(decision_event(decision, message, realtime, processes), decision.at)
 
     def concluded(self, outcome: Outcome, decided: float) -> None:
-        """Report an outcome, unless the decision's own entry has its result; `decided` is the wall clock's time of that."""
+        """Report an outcome, unless the decision's own entry has its result; `decided` is when, by the wall clock."""
         entry = outcome_entry(outcome, self._kind)
         if entry is not None:
             self._journal.write(entry)
