@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from asking import answered
 
 from unitmem.cli.watches import ask
 from unitmem.daemon.loop import Loop
@@ -71,19 +72,7 @@ def call(tmp_path):
     """call(watch, "Reset", unit="web.service"): the answer of a watch whose loop doesn't run."""
 
     def call(watch, method, **parameters):
-        answers = []
-        asking = threading.Thread(
-            target=lambda: answers.extend(ask(tmp_path / "run", "web", method, timeout=60, **parameters))
-        )
-        asking.start()
-        while asking.is_alive():
-            time.sleep(0.001)
-            watch.control.serve()
-        asking.join()
-        (answer,) = answers
-        if answer.error is not None:
-            raise answer.error
-        return answer.parameters
+        return answered(watch, tmp_path / "run", "web", method, **parameters)
 
     return call
 
@@ -152,7 +141,7 @@ def test_nothing_is_written_and_nothing_rendered_where_nobody_asks(start, tmp_pa
     watch = start()
     for _ in range(3):
         watch.tick(time.monotonic())
-    assert [path.name for path in (tmp_path / "run/web").iterdir()] == ["io.unitmem"]
+    assert {path.name for path in (tmp_path / "run/web").iterdir()} == {"ahead.jsonl", "io.unitmem"}
 
 
 def test_status_is_of_the_last_tick(start, call, systemd, cgroups):

@@ -378,6 +378,23 @@ OWN = {
         ],
         Cause.UNITMEM,
     ),
+    "stop, which is logged after a restart of unitmem": (
+        [
+            STOP,
+            decision(16, "stop", UNITMEM_DECIDED_USEC=str(int((UPTIME + 10) * 1e6))),
+            outcome(16, "stop", "verified"),
+        ],
+        Cause.UNITMEM,
+    ),
+    "crash before a stop, which is logged after a restart of unitmem": (
+        [
+            exited(10.1, "dumped", 11),
+            failure(10.2, "core-dump"),
+            decision(16, "stop", UNITMEM_DECIDED_USEC=str(int((UPTIME + 10) * 1e6))),
+            outcome(16, "stop", "failed"),
+        ],
+        Cause.CRASH,
+    ),
     "restart": ([decision(10, "restart"), STOP, outcome(13, "restart", "verified")], Cause.UNITMEM),
     "stop, told as failed while it hung": (
         [decision(10, "stop"), stopping(10.1), outcome(40, "stop", "failed"), success(60)],

@@ -1006,14 +1006,15 @@ def test_a_refusal_concerns_the_action_as_it_is_written():
     assert told == ["0 p/0", "2 same/0 refused by the manager", "2 harsher/0"]
 
 
-def test_an_invocation_that_was_taken_for_gone_is_judged_again_if_it_is_there():
+@pytest.mark.parametrize("result", [Result.GONE, Result.FAILED])
+def test_an_invocation_that_no_action_ends_any_more_is_judged_again_if_it_is_there(result):
     policies = [policy(step("anon > 40M", Stop()), step("anon > 60M", Kill(), hold=2))]
     state, told = State(), []
     for now in range(8):
         state, decisions = evaluate(policies, Sample(now, {"a.service": unit(70)}), state, now)
         told += decisions
         if now == 3:
-            state = conclude(state, Outcome(told[0], Result.GONE, "it is gone", now), now)
+            state = conclude(state, Outcome(told[0], result, "it is gone", now), now)
     assert [line(decision) for decision in told] == ["0 p/0", "6 p/1"]
 
 

@@ -18,6 +18,7 @@ CLASSES = {
     "action",
     "budget",
     "decision",
+    "intent",
     "ladder",
     "obstacle",
     "outcome",

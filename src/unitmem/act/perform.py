@@ -11,6 +11,7 @@ that hangs delays nothing else. After the deadline the last resort is taken, if 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from unitmem.act import freezer, kill, reclaim, restart, run, set_properties, signal, stop
@@ -96,6 +97,10 @@ def follow_up(pending: Pending, manager: Manager | None, now: float) -> Outcome 
     """Check the effect of `pending`; after its deadline, take the last resort or report failure."""
     task: Task[Any] = Task(pending.decision, pending.cgroup, manager, now)
     try:
-        return DEEDS[type(pending.decision.action)].verify(task, pending)
+        after = DEEDS[type(pending.decision.action)].verify(task, pending)
     except CgroupGoneError:
-        return task.outcome(Result.GONE, "the unit ended before it was seen to work")
+        after = task.outcome(Result.GONE, "the unit ended before it was seen to work")
+    if isinstance(after, Outcome) and pending.resumed:
+        pending.cgroup.close()  # nobody else has it
+        return replace(after, detail=f"{after.detail}; seen after a restart of unitmem")
+    return after

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from unitmem.act.task import Pending, Task
 from unitmem.errors import BusError, NoSuchUnitError
 from unitmem.policy.actions import END_WAIT, Run
-from unitmem.policy.decision import Outcome, Result, environment_of
+from unitmem.policy.decision import Decision, Outcome, Result, environment_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +20,18 @@ class Running(Pending):
 
 def perform(task: Task[Run]) -> Outcome | Pending:
     decision, action = task.decision, task.action
-    # several units may be decided on at once, which their cgroups' numbers tell apart
-    moment = f"{int(decision.at * 1000)}-{decision.invocation.cgroup_inode}"
-    name = f"unitmem-run-{decision.policy}-{decision.step + 1}-{moment}.service"
+    name = command_unit(decision)
     task.manager.start_command(name, action.command, environment_of(decision), action.timeout)
     # the manager enforces the timeout; what is added is for the manager itself
     deadline = task.now + action.timeout + END_WAIT
     return Running(decision, task.cgroup, deadline, command_unit=name)
+
+
+def command_unit(decision: Decision) -> str:
+    """Return the name of the transient unit that the command of `decision` runs in."""
+    # several units may be decided on at once, which their cgroups' numbers tell apart
+    moment = f"{int(decision.at * 1000)}-{decision.invocation.cgroup_inode}"
+    return f"unitmem-run-{decision.policy}-{decision.step + 1}-{moment}.service"
 
 
 def verify(task: Task[Run], pending: Running) -> Outcome | Pending:

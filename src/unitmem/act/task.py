@@ -30,6 +30,8 @@ class Pending:
     """Whether the last resort was taken."""
     refusal: str | None = None
     """What the manager said, where it refused the action for good, so that the last resort was taken at once."""
+    resumed: bool = False
+    """Whether an earlier watch has performed it; see `resume`."""
 
 
 @dataclass(frozen=True, slots=True)

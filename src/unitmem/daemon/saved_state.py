@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unitmem.policy.model import Budget, Policy
 from unitmem.record.clock import Instant
@@ -32,6 +33,16 @@ class SavedState:
             return remembered
         return Remembered()
 
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Note a change to what was saved ahead; see `Store.note`."""
+        try:
+            self._store.note(record)
+        except OSError as error:
+            self._tell(error)
+
+    def close(self) -> None:
+        self._store.close()
+
     def save(
         self, remembered: Remembered, policies: Sequence[Policy], now: float, *, ahead: bool = False
     ) -> None:
@@ -42,8 +53,13 @@ class SavedState:
         try:
             self._store.save(remembered, policies, Instant.now(now), ahead=ahead)
         except OSError as error:
-            trouble = f"the state can't be saved, so cooldowns, budgets and open episodes end with this watch: {error}"
-            self._reporter.once("state", trouble, priority=Priority.ERROR, by_words=False)
+            self._tell(error)
         else:
             if not ahead:  # that file alone doesn't outlive the machine
                 self._reporter.once("state", None, "the state is saved again")
+
+    def _tell(self, error: OSError) -> None:
+        trouble = (
+            f"the state can't be saved, so cooldowns, budgets and open episodes end with this watch: {error}"
+        )
+        self._reporter.once("state", trouble, priority=Priority.ERROR, by_words=False)

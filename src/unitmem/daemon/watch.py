@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from unitmem.act.perform import follow_up, perform
+from unitmem.act.resume import resume
 from unitmem.act.task import Pending
 from unitmem.daemon.control import Control
+from unitmem.daemon.intents import Intents, recorded
 from unitmem.daemon.overrides import Overrides
 from unitmem.daemon.requests import Requests
 from unitmem.daemon.sampling import take_sample
@@ -29,7 +31,7 @@ from unitmem.manager.tracker import Tracker
 from unitmem.measure.catalogue import OOM_KILLS
 from unitmem.measure.collect import list_few, measure_largest
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.decision import Decision, Outcome, gravest_first
+from unitmem.policy.decision import Decision, Outcome, Result, gravest_first
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Policy, PolicyFile, observing
 from unitmem.policy.state import (
@@ -38,6 +40,7 @@ from unitmem.policy.state import (
     conclude,
     forget_refusals,
     has_kept,
+    rearm,
     reset,
     restart_timers,
     retry_all,
@@ -45,6 +48,7 @@ from unitmem.policy.state import (
 from unitmem.policyfile import reader
 from unitmem.policyfile.reader import Checked
 from unitmem.record.clock import Instant
+from unitmem.record.history import EventKind
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Remembered, Store
 from unitmem.tell.interface import NO_SUCH_UNIT
@@ -110,7 +114,8 @@ class Watch:
         self._reporter = Reporter(
             world.open_journal(), self._recorder, manager.kind, exporter, world.monotonic
         )
-        self._saved_state = SavedState(Store(world.state_directory), self._reporter)
+        store = Store(world.state_directory, world.runtime_directory)
+        self._saved_state = SavedState(store, self._reporter)
         self._alive_at = 0.0
         self._suspended = world.suspended()
         self._unopened: frozenset[str] = frozenset()
@@ -131,6 +136,7 @@ class Watch:
         remembered = self._saved_state.load(checked.file.policies, checked.file.budget)
         self.state: State = remembered.state
         self.overrides = Overrides(remembered.overrides, self._reporter)
+        self._intents = Intents(remembered.intents, self._saved_state)
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +146,7 @@ class Watch:
         self.tracker.close()
         self.selector.close()
         self._recorder.close()
+        self._saved_state.close()
         if self._exporter is not None:
             self._exporter.close()
         self.connection.close()
@@ -181,10 +188,14 @@ class Watch:
                     self.state = retry_all(self.state)
                 if self.tracker.has_reloaded:
                     self.state = forget_refusals(self.state)
+        self._resume(now)
         pending, self.pending = self.pending, []
         for action in pending:
             self._alive()
-            self._conclude(follow_up(action, self.connection.answering(now), now), now)
+            after = follow_up(action, self.connection.answering(now), now)
+            if after != action:
+                self._intents.follow(action.decision, after)
+            self._conclude(after, now)
 
     def announce(self) -> None:
         """Log what is watched, and notify the manager that the watch is ready."""
@@ -264,44 +275,74 @@ class Watch:
 
     # --- acting ---
 
+    def _resume(self, now: float) -> None:
+        """Take up the actions of the previous watch: report them, follow those whose outcome isn't seen yet."""
+        left, self._intents.left = self._intents.left, []
+        for intent in left:
+            manager, decision = self.connection.answering(now), intent.decision
+            self._alive()
+            root = self.world.cgroup_root
+            result = None if manager is None else resume(intent, manager, root, now, observe=self._observe)
+            if result is None:
+                self._intents.left.append(intent)
+                continue
+            known = recorded(intent, self.world.state_directory)
+            if not intent.logged:
+                self._reporter.decided(decision, late=now - decision.at)
+                self._intents.logged(decision)
+            if EventKind.DECISION not in known:
+                self._reporter.record(decision, intent.realtime)
+            self._conclude(result, now, is_reported=EventKind.OUTCOME in known)
+            if decision.acts and not intent.begun:  # what was not attempted costs nothing
+                self.state = rearm(self.state, decision, now, untried=True)
+
     def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
         """Perform the decisions, the gravest first; then describe them, for which processes and the journal may wait.
 
-        The state is saved before, so that a crash doesn't repeat them.
+        The state is saved before with the decisions in it, so that a crash neither repeats nor loses them.
         """
-        if decisions:
-            self._save(now, ahead=True)
-        for deed in [self._perform(decision, sample, now) for decision in gravest_first(decisions)]:
+        if not decisions:
+            return
+        decisions = gravest_first(decisions)
+        self._intents.add(decisions, self.world.realtime())
+        self._save(now, ahead=True)
+        for deed in [self._perform(decision, sample, now) for decision in decisions]:
             self._alive()
-            message = self._reporter.decided(deed.decision)
+            decision = deed.decision
+            self._reporter.decided(decision)
+            self._intents.logged(decision)
             processes = () if deed.cgroup is None else measure_largest(deed.unit, deed.cgroup)
-            self._reporter.record(deed.decision, message, processes)
-            if deed.outcome is not None:
-                self._conclude(deed.outcome, now)
+            self._reporter.record(decision, self._intents.about(decision).realtime, processes)
+            self._conclude(deed.outcome, now)
 
     def _perform(self, decision: Decision, sample: Sample, now: float) -> _Deed:
         self._alive()
         tracked, unit = self.tracker.find(decision.unit), sample.units[decision.unit]
         cgroup = None if tracked is None else tracked.cgroup
-        if cgroup is None:  # found gone in this very tick
-            return _Deed(decision, unit)
+        if cgroup is None:
+            gone = Outcome(decision, Result.GONE, "it was found gone in this very tick", now)
+            return _Deed(decision, unit, None, gone)
         manager = self.connection.answering(now)
         override = self.overrides.prepare(decision, manager)
-        if override is not None:
-            self._save(now, ahead=True)  # what is overridden is stored nowhere else
-        if decision.acts:  # what it ends may be gone before it is described
-            unit = list_few(unit, cgroup)
-        return _Deed(decision, unit, cgroup, perform(decision, cgroup, manager, now, override))
+        if not decision.acts:
+            return _Deed(decision, unit, cgroup, perform(decision, cgroup, manager, now))
+        self._intents.begin(decision, override)
+        unit = list_few(unit, cgroup)  # what it ends may be gone before it is described
+        outcome = perform(decision, cgroup, manager, now, override)
+        self._intents.follow(decision, outcome)
+        return _Deed(decision, unit, cgroup, outcome)
 
-    def _conclude(self, outcome: Outcome | Pending, now: float) -> None:
+    def _conclude(self, outcome: Outcome | Pending, now: float, *, is_reported: bool = False) -> None:
         if isinstance(outcome, Pending):
             self.pending.append(outcome)
             return
         self.state = conclude(self.state, outcome, now)
-        self._reporter.concluded(outcome)
+        if not is_reported:
+            self._reporter.concluded(outcome, self._intents.about(outcome.decision).realtime)
+        self._intents.end(outcome.decision)
 
     def _save(self, now: float, *, ahead: bool = False) -> None:
-        remembered = Remembered(self.state, self.overrides.in_force)
+        remembered = Remembered(self.state, self.overrides.in_force, self._intents.all)
         self._saved_state.save(remembered, self.file.policies, now, ahead=ahead)
 
     # --- telling ---
@@ -393,9 +434,9 @@ class _Deed(NamedTuple):
 
     decision: Decision
     unit: UnitSample
-    cgroup: Cgroup | None = None
+    cgroup: Cgroup | None
     """None for a unit that is gone, so that nothing was performed."""
-    outcome: Outcome | Pending | None = None
+    outcome: Outcome | Pending
 
 
 def load_checked(path: Path, *, observe: bool) -> Checked:

@@ -80,6 +80,10 @@ class Decision:
     """The largest process, where a finding is about a measure of processes."""
 
     @property
+    def key(self) -> DecisionKey:
+        return self.policy, self.unit, self.step, self.at
+
+    @property
     def unit(self) -> str:
         return self.invocation.unit
 
@@ -91,6 +95,10 @@ class Decision:
     def acts(self) -> bool:
         """Whether performing it does anything to the unit."""
         return self.refusal is None and not self.observe and self.action.acts
+
+
+DecisionKey = tuple[str, str, int, float]
+"""(policy, unit, step, time): a step fires once a tick for a unit."""
 
 
 def gravest_first(decisions: Sequence[Decision]) -> list[Decision]:
@@ -127,6 +135,36 @@ class Override:
     unit: str
     former: Mapping[str, int | None] = field(hash=False)
     """Bytes by property; None is infinity."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionProgress:
+    """How far an action has come whose effect is not seen yet."""
+
+    deadline: float
+    killed: bool = False
+    """Whether the last resort was taken."""
+    refusal: str | None = None
+    """What the manager said, where it refused the action for good, so that the last resort was taken at once."""
+    processes: tuple[Process, ...] = ()
+    """The processes that a signal has to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A decision, from before it is performed until its outcome is reported."""
+
+    decision: Decision
+    realtime: float
+    """When it was decided, by the wall clock."""
+    begun: bool = False
+    """Whether its action may have been requested; else it was not."""
+    progress: ActionProgress | None = None
+    """None until the request is made, and where its outcome was seen at once."""
+    outcome: Outcome | None = None
+    """The outcome, until it is reported; None while it isn't seen."""
+    logged: bool = False
+    """Whether the journal has the decision."""
 
 
 def environment_of(decision: Decision) -> dict[str, str]:

@@ -101,10 +101,10 @@ class State:
 def conclude(state: State, outcome: Outcome, now: float) -> State:
     """Return `state` after `outcome`: what was not attempted costs nothing, and a step may fire again where that may help.
 
-    What was not attempted and won't help again is refused for good. An invocation that was taken for gone, and is
-    still in a later sample, is judged again.
+    What was not attempted and won't help again is refused for good. An invocation that was taken for gone, or that an
+    action has failed to end, is judged again if it is still in a later sample.
     """
-    if not (outcome.again or outcome.untried or outcome.result is Result.GONE):
+    if not (outcome.again or outcome.untried or outcome.result in (Result.GONE, Result.FAILED)):
         return state
     if outcome.untried and not outcome.again:
         refused = outcome.decision.invocation, str(outcome.decision.action)

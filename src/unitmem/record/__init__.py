@@ -1,1 +1,1 @@
-"""The files that outlive a tick: the state and the history; only here are unitmem's own files written."""
+"""The files that outlive a tick: the state, the intents and the history; only here are unitmem's own files written."""

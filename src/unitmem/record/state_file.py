@@ -1,14 +1,15 @@
-"""The state that outlives a watch: open episodes, cooldowns, budgets, and the overrides to undo.
+"""The state that outlives a watch: open episodes, cooldowns, budgets, overrides to undo, and actions under way.
 
 It is one JSON file in the watch's state directory, replaced as a whole, so that a crash at any instant leaves
-the old content or the new. Before an action is performed, the state is written to a second file, without waiting
-for the disk, which may be what slows the machine down: this protects against a crash of the watch, so that
-nothing is done twice. The first file is written when the action is under way: this protects against a crash of
-the machine. Times are those of the monotonic clock, with the boot ID; after a reboot they are converted by the
-wall clock.
+the old content or the new. Before anything that a tick has decided is done, the state and the decisions are written
+to a second file (see `ahead`), without waiting for the disk, which may be what slows the machine down; it notes how
+far each one comes as well. This protects against a crash of the watch, so that nothing is done twice, and what became
+of it is reported. The first file is written when the tick is done: this protects against a crash of the machine.
+Times are those of the monotonic clock, with the boot ID; after a reboot they are converted by the wall clock.
 
 Running timers are not saved: a condition has to hold at every tick, and there were none meanwhile. Nor is
-`last_ended`: a new watch knows of no OOM kills from before it began, so that none can be counted again.
+`last_ended`, but for the runs that an action under way will end: a new watch knows of no OOM kills from before it
+began, so that no others can be counted again.
 
 The file may be of another version, older or newer; this never makes the reader act more:
 
@@ -19,29 +20,32 @@ The file may be of another version, older or newer; this never makes the reader 
 - Actions in an unknown mode count as performed.
 - So keys may be added, and older readers ignore them. Only a new section that restrains actions needs a higher
   `version`: in such a document, an unknown section restrains every policy for its cooldown. `refused` needed none:
-  what it withholds, the manager refuses anyway.
+  what it withholds, the manager refuses anyway. Nor did `under_way`, beside which `is_ending` is still written.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
-from unitmem.policy.decision import Override
-from unitmem.policy.fingerprint import Fingerprint, fingerprint
+from unitmem.policy.decision import Intent, Override
+from unitmem.policy.fingerprint import fingerprint
 from unitmem.policy.model import Budget, Mode, Policy
 from unitmem.policy.state import EVERY_UNIT, Ladder, LadderKey, Phase, Refused, State, StepState, resume
+from unitmem.record.ahead import Ahead, apply
 from unitmem.record.clock import Instant
 from unitmem.record.files import replace_file
+from unitmem.record.former_fingerprint import former_fingerprint
+from unitmem.record.intents import end_by_reboot, finite, intent_document, parse_intent
 from unitmem.unit import Invocation
 
 FILE_NAME = "state.json"
-AHEAD_NAME = "state.ahead.json"
+AHEAD_NAME = "ahead.jsonl"
 VERSION = 1
 _KNOWN = frozenset(
     [
@@ -53,6 +57,7 @@ _KNOWN = frozenset(
         "spent_in_all",
         "holds",
         "refused",
+        "under_way",
         "monotonic",
         "realtime",
         "boot_id",
@@ -72,6 +77,8 @@ class Remembered:
 
     state: State = field(default_factory=State)
     overrides: tuple[Override, ...] = ()
+    intents: tuple[Intent, ...] = ()
+    """Decisions whose outcome is not reported yet."""
     trouble: str | None = None
     """A sentence on the parts that could not be understood, and the consequences; None if all could."""
 
@@ -108,10 +115,7 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
         "cooling": [[*key, until] for key, until in sorted(state.cooling.items())],
         "spent": [[*key, list(times)] for key, times in sorted(state.spent.items())],
         "spent_in_all": {mode: list(times) for mode, times in sorted(state.spent_in_all.items())},
-        "holds": [
-            {"policy": override.policy, "unit": override.unit, "former": dict(override.former)}
-            for override in remembered.overrides
-        ],
+        "holds": [override_document(override) for override in remembered.overrides],
         "refused": [
             {
                 "unit": run.unit,
@@ -122,7 +126,13 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
             }
             for (run, action), refused in state.refused.items()
         ],
+        "under_way": [intent_document(intent) for intent in remembered.intents],
     }
+
+
+def override_document(override: Override) -> dict[str, Any]:
+    """Return `override` as an entry of the document."""
+    return {"policy": override.policy, "unit": override.unit, "former": dict(override.former)}
 
 
 def decode(
@@ -135,7 +145,8 @@ def decode(
 ) -> Remembered:
     """Return the state in `document`, as it applies to `policies` now.
 
-    An action that was under way is decided again if its timeout is over and the unit still runs.
+    A run that an action under way will end is judged once that has its outcome; where the action is not known, once
+    its timeout is over.
 
     Args:
         document: the document, of this version or another; see the module's docstring.
@@ -147,16 +158,29 @@ def decode(
     by_name = {policy.name: policy for policy in policies}
     sections = _Sections(document)
     former = dict(
-        sections.read("policies", lambda entry: (entry[0], _former(entry[1], by_name.get(entry[0]))))
+        sections.read(
+            "policies", lambda entry: (entry[0], former_fingerprint(entry[1], by_name.get(entry[0])))
+        )
     )
     unchanged = {name: policy for name, policy in by_name.items() if former.get(name) == fingerprint(policy)}
     in_all: dict[Mode, tuple[float, ...]] = {}
     for mode, times in sections.read("spent_in_all", lambda entry: (entry[0], _moved(entry[1], shift))):
         known = Mode.OBSERVE if mode == Mode.OBSERVE else Mode.ACT
         in_all[known] = (*in_all.get(known, ()), *times)
+    intents: tuple[Intent, ...] = ()
+    if "under_way" in document:  # older files have none
+        intents = tuple(sections.read("under_way", lambda entry: parse_intent(entry, now, shift)))
+    ends = {
+        (intent.decision.policy, intent.decision.unit): (intent.decision.invocation, intent.decision.at)
+        for intent in intents
+        if intent.decision.acts and intent.decision.action.ends_the_unit
+    }
+    ending = frozenset(run for run, _ in ends.values())
     state = State(
-        ladders=dict(sections.read("ladders", lambda entry: _ladder(entry, unchanged, shift))),
-        cooling=dict(sections.read("cooling", lambda entry: (_key(*entry[:2]), float(entry[2]) + shift))),
+        ladders=dict(sections.read("ladders", lambda entry: _ladder(entry, unchanged, shift, ending))),
+        ending=ending,
+        last_ended=ends,
+        cooling=dict(sections.read("cooling", lambda entry: (_key(*entry[:2]), finite(entry[2]) + shift))),
         spent=dict(sections.read("spent", lambda entry: (_key(*entry[:2]), _moved(entry[2], shift)))),
         spent_in_all=in_all,
         # older files have none
@@ -177,7 +201,7 @@ def decode(
             each = (policy.name, EVERY_UNIT) if key is None else key
             if until > max(now, cooling.get(each, now)):
                 cooling[each] = until
-    return Remembered(replace(state, cooling=cooling), overrides, _trouble(document, doubts))
+    return Remembered(replace(state, cooling=cooling), overrides, intents, _trouble(document, doubts))
 
 
 class _Sections:
@@ -230,6 +254,7 @@ def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, LadderKey 
         return None
     sections = sorted({section for section, _ in doubts})
     left = "; properties that it was to set back stay as they are" if "holds" in sections else ""
+    left += "; the outcomes of some actions will not be reported" if "under_way" in sections else ""
     return (
         f"the saved state (version {document.get('version')}) can't be read in part ({', '.join(sections)}): "
         f"the cooldowns and budgets that this affects start again, in full{left}"
@@ -241,30 +266,32 @@ def _key(policy: object, unit: object) -> LadderKey:
 
 
 def _ladder(
-    entry: Mapping[str, Any], unchanged: Mapping[str, Policy], shift: float
+    entry: Mapping[str, Any], unchanged: Mapping[str, Policy], shift: float, followed: Collection[Invocation]
 ) -> tuple[LadderKey, Ladder]:
     key = _key(entry["policy"], entry["unit"])
     policy = unchanged.get(key[0])
     if policy is None:  # that an episode is open is all that counts of it
         return key, Ladder(Invocation(key[1], None, 0), (), 0.0)
+    invocation = _invocation(entry)
+    is_ending = entry["is_ending"] and invocation not in followed
     steps = []
     for step, kept in zip(policy.steps, entry["steps"], strict=True):
-        not_before = None if kept["not_before"] is None else float(kept["not_before"]) + shift
+        not_before = None if kept["not_before"] is None else finite(kept["not_before"]) + shift
         if kept["fired_at"] is None:
             steps.append(StepState(not_before=not_before))
             continue
-        fired_at = float(kept["fired_at"]) + shift
-        if entry["is_ending"] and isinstance(step.action, Stop | Restart | Kill):
+        fired_at = finite(kept["fired_at"]) + shift
+        if is_ending and isinstance(step.action, Stop | Restart | Kill):
             due = fired_at + step.action.timeout + END_WAIT
             steps.append(StepState(fired_at=fired_at, not_before=due))
         else:
             steps.append(StepState(Phase.FIRED, fired_at=fired_at, not_before=not_before))
-    return key, Ladder(_invocation(entry), tuple(steps), float(entry["episode_since"]) + shift)
+    return key, Ladder(invocation, tuple(steps), finite(entry["episode_since"]) + shift)
 
 
 def _invocation(entry: Mapping[str, Any]) -> Invocation:
     run = entry["invocation_id"]
-    return Invocation(str(entry["unit"]), None if run is None else str(run), int(entry["inode"]))
+    return Invocation(str(entry["unit"]), None if run is None else str(run), int(finite(entry["inode"])))
 
 
 def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]:
@@ -272,78 +299,32 @@ def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]
 
 
 def _override(entry: Mapping[str, Any]) -> Override:
-    former = {str(name): None if size is None else int(size) for name, size in entry["former"].items()}
+    former = {
+        str(name): None if size is None else int(finite(size)) for name, size in entry["former"].items()
+    }
     return Override(*_key(entry["policy"], entry["unit"]), former)
 
 
 def _moved(times: Iterable[float], shift: float) -> tuple[float, ...]:
-    return tuple(float(at) + shift for at in times)
-
-
-# --- fingerprints of 0.1 ------------------------------------------------------------------------
-
-_FIELDS_OF_0_1 = {
-    "Policy": "name units steps excluded unprotect mode clear cooldown budget line",
-    "Step": "when action hold repeat line",
-    "Budget": "actions per",
-    "Comparison": "measure operator threshold of span derivation",
-    "Not": "term",
-    "All": "terms",
-    "AnyOf": "terms",
-    "Log": "",
-    "Signal": "number to timeout otherwise",
-    "Stop": "timeout otherwise",
-    "Restart": "timeout otherwise",
-    "Kill": "timeout",
-    "Reclaim": "size timeout",
-    "SetProperties": "properties",
-    "Freeze": "timeout",
-    "Thaw": "timeout",
-    "Run": "command timeout",
-}
-
-
-def _former(said: object, policy: Policy | None) -> Fingerprint | None:
-    """Return the fingerprint in `said`; None where its form is unknown.
-
-    Version 0.1 wrote the `repr` of its classes: that counts as the fingerprint of `policy` if 0.1 would have written
-    it for `policy`.
-    """
-    if isinstance(said, dict):
-        return said
-    return fingerprint(policy) if policy is not None and said == _fingerprint_of_0_1(policy) else None
-
-
-def _fingerprint_of_0_1(policy: Policy) -> str:
-    steps = tuple(replace(step, line=None) for step in policy.steps)
-    bare = replace(policy, steps=steps, line=None, unprotect=frozenset())
-    return f"({_spelled_by_0_1(bare)}, {sorted(policy.unprotect)})"
-
-
-def _spelled_by_0_1(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_spelled_by_0_1, value))}{',' * (len(value) == 1)})"
-    if not is_dataclass(value):
-        return repr(value)
-    name = type(value).__name__
-    names = _FIELDS_OF_0_1.get(name, "").split()
-    # what 0.1 didn't know makes a difference where it is used
-    names += [
-        each.name
-        for each in fields(value)
-        if each.name not in names and getattr(value, each.name) != each.default
-    ]
-    return f"{name}({', '.join(f'{each}={_spelled_by_0_1(getattr(value, each))}' for each in names)})"
+    return tuple(finite(at) + shift for at in times)
 
 
 # --- on disk ------------------------------------------------------------------------------------
 
 
 class Store:
-    """The state files of one watch in `directory`; if that is None, nothing is saved."""
+    """The state files of one watch in `directory`; if that is None, nothing is saved.
 
-    def __init__(self, directory: Path | None) -> None:
+    Args:
+        directory: where the state is.
+        runtime: where what is written ahead is; `directory` if it is None.
+    """
+
+    def __init__(self, directory: Path | None, runtime: Path | None = None) -> None:
         self._path = None if directory is None else directory / FILE_NAME
+        self._ahead = None if directory is None else Ahead((runtime or directory) / AHEAD_NAME)
+        self._is_apart = runtime is not None
+        self._boot_id = ""
         self._saved: dict[str, Any] | None = None
 
     def load(self, policies: Sequence[Policy], now: Instant, budget: Budget | None = None) -> Remembered:
@@ -353,26 +334,38 @@ class Store:
             DamagedStateError: it can't be parsed, and was renamed.
             OSError: it can't be read.
         """
-        if self._path is None:
+        if self._path is None or self._ahead is None:
             return Remembered()
-        with suppress(OSError, *_MALFORMED):
-            # where it is, it is the newer one; but one from before a crash of the machine may be anything
-            then, document = _read(self._path.with_name(AHEAD_NAME))
-            if then.boot_id == now.boot_id:
-                return decode(document, policies, now.monotonic, budget=budget)
+        self._boot_id = now.boot_id
+        # now, as nothing is to be done yet; if that fails, the first save reports it
+        with suppress(OSError):
+            if self._is_apart:
+                self._ahead.open()
         try:
-            then, document = _read(self._path)
-            shift = now.shift_from(then)
-            return decode(document, policies, now.monotonic, shift=shift, budget=budget)
-        except FileNotFoundError:
-            return Remembered()
-        except _MALFORMED as error:
-            aside = self._path.with_name(f"{FILE_NAME}.damaged-{int(now.realtime)}")
-            self._path.replace(aside)
-            raise DamagedStateError(
-                f"{self._path} can't be understood ({error}): it is set aside as {aside}, "
-                "and cooldowns, budgets and open episodes start anew"
-            ) from None
+            records = list(self._ahead.read(now.boot_id))
+        except OSError:
+            records = [None]
+        document: dict[str, Any] | None = None
+        shift, is_of_this_boot = 0.0, True
+        # a state in there is the newer one
+        if not any(record is not None and isinstance(record.get("state"), dict) for record in records):
+            try:
+                then, document = _read(self._path)
+                shift, is_of_this_boot = now.shift_from(then), then.boot_id == now.boot_id
+            except FileNotFoundError:
+                if not records:
+                    return Remembered()
+            except _MALFORMED as error:
+                aside = self._path.with_name(f"{FILE_NAME}.damaged-{int(now.realtime)}")
+                self._path.replace(aside)
+                raise DamagedStateError(
+                    f"{self._path} can't be understood ({error}): it is set aside as {aside}, "
+                    "and cooldowns, budgets and open episodes start anew"
+                ) from None
+        document = apply(records, {"version": VERSION} if document is None else document)
+        if not is_of_this_boot:
+            end_by_reboot(document)
+        return decode(document, policies, now.monotonic, shift=shift, budget=budget)
 
     def save(
         self, remembered: Remembered, policies: Sequence[Policy], now: Instant, *, ahead: bool = False
@@ -388,24 +381,40 @@ class Store:
         Raises:
             OSError: it can't be written; the previous file is still there.
         """
-        if self._path is None:
+        if self._path is None or self._ahead is None:
             return
         document = encode(remembered, policies)
         if document == self._saved:
             return
-        text = json.dumps(
-            document | {"monotonic": now.monotonic, "realtime": now.realtime, "boot_id": now.boot_id}
-        )
+        self._boot_id = now.boot_id
+        state = document | {
+            "monotonic": now.monotonic,
+            "realtime": now.realtime,
+            "boot_id": now.boot_id,
+        }
         if ahead:
-            replace_file(self._path.with_name(AHEAD_NAME), text, durable=False)
             self._saved = None  # the first one has to follow, whatever comes of it
+            self._ahead.append({"state": state}, self._boot_id)
         else:
-            replace_file(self._path, text, durable=True)
-            self._path.with_name(AHEAD_NAME).unlink(missing_ok=True)
+            replace_file(self._path, json.dumps(state), durable=True)
+            self._ahead.clear()
             self._saved = document
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Write a change to what was saved, as `ahead.apply` reads it, without waiting for the disk.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        if self._ahead is not None:
+            self._ahead.append(record, self._boot_id)
+
+    def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
 
 
 def _read(path: Path) -> tuple[Instant, dict[str, Any]]:
     document = json.loads(path.read_bytes())
-    then = Instant(float(document["monotonic"]), float(document["realtime"]), str(document["boot_id"]))
+    then = Instant(finite(document["monotonic"]), finite(document["realtime"]), str(document["boot_id"]))
     return then, document

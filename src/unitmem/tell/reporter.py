@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unitmem.kernel.process import Process
@@ -18,6 +19,7 @@ from unitmem.tell.journal import Entry, Journal, Priority
 from unitmem.tell.once import LONGEST_QUIET, Once
 from unitmem.tell.reset import messages_by_unit, reset_entry
 from unitmem.tell.wording import decision_entry, outcome_entry, unit_fields
+from unitmem.text import format_span
 from unitmem.unit import Invocation, ManagerKind
 
 if TYPE_CHECKING:
@@ -80,25 +82,29 @@ class Reporter:
         if entry is not None:
             self._journal.write(entry)
 
-    def decided(self, decision: Decision) -> str:
-        """Log a decision, before it is performed; return the message, for `record`."""
-        entry = decision_entry(decision, self._kind)
+    def decided(self, decision: Decision, late: float | None = None) -> None:
+        """Log a decision; one of the previous watch with how many seconds `late` that is."""
         if not self._is_withheld_as_reported(decision):
+            entry = decision_entry(decision, self._kind)
+            if late is not None:
+                ago = f"decided {format_span(late)} ago, before unitmem was restarted"
+                entry = replace(entry, message=f"{entry.message}; {ago}")
             self._journal.write(entry)
         if self._exporter is not None:
             self._exporter.decided(decision)
-        return entry.message
 
-    def record(self, decision: Decision, message: str, processes: Sequence[Process]) -> None:
-        """Add a decision to the history, with the unit's largest processes at that time."""
-        self._recorder.event(decision_event(decision, message, time.time(), processes), decision.at)
+    def record(self, decision: Decision, realtime: float, processes: Sequence[Process] = ()) -> None:
+        """Add a decision to the history, with its time and the unit's largest processes then."""
+        message = decision_entry(decision, self._kind).message
+        self._recorder.event(decision_event(decision, message, realtime, processes), decision.at)
 
-    def concluded(self, outcome: Outcome) -> None:
-        """Report an outcome, unless the decision's own entry has its result."""
+    def concluded(self, outcome: Outcome, decided: float) -> None:
+        """Report an outcome, unless the decision's own entry has its result; `decided` is when, by the wall clock."""
         entry = outcome_entry(outcome, self._kind)
         if entry is not None:
             self._journal.write(entry)
-            self._recorder.event(outcome_event(outcome, entry.message, time.time()), outcome.at)
+            event = outcome_event(outcome, entry.message, time.time())
+            self._recorder.event(replace(event, detail={"decided": decided}), outcome.at)
         if self._exporter is not None:
             self._exporter.concluded(outcome)
 

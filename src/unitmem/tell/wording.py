@@ -52,7 +52,6 @@ def decision_entry(decision: Decision, manager: ManagerKind = ManagerKind.SYSTEM
             "MESSAGE_ID": DECISION_MESSAGE_ID,
             **_fields(decision, manager),
             **environment_of(decision),
-            DECIDED_FIELD: int(decision.at * 1e6),
         },
     )
 
@@ -88,6 +87,7 @@ def _fields(decision: Decision, manager: ManagerKind) -> dict[str, str | int]:
         STEP_FIELD: decision.step_number,
         ACTION_FIELD: decision.action.name,
         RESULT_FIELD: _foregone_result(decision),
+        DECIDED_FIELD: int(decision.at * 1e6),
     }
     if decision.refusal is not None:
         fields["UNITMEM_OBSTACLE"] = decision.refusal.obstacle
