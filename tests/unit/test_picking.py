@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from samples import sample_of
 
 from unitmem.kernel.limits import HOST_LEVEL, Level
@@ -30,6 +32,8 @@ from unitmem.policy.state import (
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.rank import parse_rank
 from unitmem.record.state_file import Remembered, decode, encode
+from unitmem.report.status import print_statuses
+from unitmem.tell.status import WatchStatus, status_document
 from unitmem.tell.wording import decision_entry
 from unitmem.unit import Invocation, Unit
 
@@ -185,6 +189,20 @@ def test_whose_preference_is_read():
     assert not is_candidate([one], THREE[0], State(), 0.0, enough)
     assert not is_candidate([bare], THREE[0], State(), 0.0, short)
     assert not is_candidate([replace(one, units=("x.service",))], THREE[0], State(), 0.0, short)
+
+
+def test_the_status_says_who_was_picked_instead():
+    watch = Watch((policy(),))
+    watch.look(*THREE)
+    now = Sample(watch.now, {one.name: one for one in THREE}, HostSample({"host.available": SHORT}))
+    about = WatchStatus("p", "p.yaml", 1.0, True, {}, ())
+    document = status_document(PolicyFile(watch.policies), now, watch.state, about, 0.0)
+    withheld = {one["unit"]: one["steps"][0]["withheld"] for one in document["units"]}
+    assert withheld == {HOG: None} | dict.fromkeys((SECOND, THIRD), f"it is not picked: {HOG} is")
+    output = io.StringIO()
+    print_statuses([document], 0.0, Console(file=output, width=200))
+    assert f"step 1: due, but it is not picked: {HOG} is\n" in output.getvalue()
+    assert "stop within 20s, else kill, picked by footprint" in output.getvalue()
 
 
 # --- who can't be acted on doesn't hold the slot ------------------------------------------------
