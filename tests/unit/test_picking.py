@@ -333,6 +333,19 @@ def test_who_has_failed_is_picked_again_after_its_pause():
     assert [name for _ in range(12) for name in watch.picked(*THREE[:2])] == [HOG]
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_who_has_failed_comes_after_all_others_even_if_its_pause_is_over(restarts):
+    watch = Watch((policy(),), interval=20.0)
+    made = []
+    for _ in range(4):
+        for decision in watch.look(*THREE):
+            made.append(decision.unit)
+            watch.concluded(decision, Result.FAILED, again=True)
+        if restarts:
+            saved(watch)
+    assert made == [HOG, SECOND, THIRD, HOG]
+
+
 def test_what_the_manager_refuses_for_good_leaves_the_slot_to_the_next():
     watch = Watch((policy(),))
     (decision,) = watch.look(*THREE)

@@ -3,7 +3,7 @@
 A step that has a `pick` acts on one unit of a group, and its outcome decides what comes next:
 
     verified, or observed    after `settle`, the `for` of all starts over
-    failed                   the next one, at once; so does an outcome that is overdue
+    failed                   the next one, at once, and this one after all others; so does an outcome that is overdue
     gone                     the `for` of all starts over
     not tried                the same one again, as what was in the way is not about it
 """
@@ -50,6 +50,8 @@ class Group:
     picked: Picked | None = None
     counts_from: float | None = None
     """Looks up to that time don't count for `for`, and the step doesn't fire before."""
+    failed: frozenset[Invocation] = frozenset()
+    """Those whose action has failed since the last one that worked: they come last."""
 
     @property
     def awaited(self) -> Invocation | None:
@@ -83,13 +85,13 @@ def overlap(level: str, other: str) -> bool:
     return HOST_LEVEL in (level, other) or is_within(level, other) or is_within(other, level)
 
 
-def group_after(decision: Decision, settle: float) -> Group:
-    """Return the group right after the decision to act on one of it; to observe has its outcome at once."""
+def taken(group: Group, decision: Decision, settle: float) -> Group:
+    """Return `group` after the decision to act on one of it; to observe has its outcome at once."""
     if decision.observe:
         picked = Picked(decision.invocation, decision.at, settle, None)
         return Group(picked=picked, counts_from=decision.at + settle)
     due_by = decision.at + _longest(decision.action) + _GRACE
-    return Group(picked=Picked(decision.invocation, decision.at, settle, due_by))
+    return replace(group, picked=Picked(decision.invocation, decision.at, settle, due_by))
 
 
 def concluded(groups: Groups, outcome: Outcome, now: float) -> Groups:
@@ -109,10 +111,8 @@ def overdue(group: Group, present: Collection[Invocation], now: float) -> Group:
     picked = group.picked
     if picked is None or picked.due_by is None or now < picked.due_by:
         return group
-    is_gone = picked.invocation not in present
-    return replace(
-        group, picked=replace(picked, due_by=None), counts_from=now if is_gone else group.counts_from
-    )
+    known = replace(picked, due_by=None)
+    return Group(picked=known, counts_from=now) if picked.invocation not in present else _failed(group, known)
 
 
 def unlooked(groups: Groups) -> Groups:
@@ -130,7 +130,11 @@ def _after(group: Group, picked: Picked, outcome: Outcome, now: float) -> Group:
         case _ if outcome.untried and outcome.again:
             return group
         case _:
-            return replace(group, picked=known)
+            return _failed(group, known)
+
+
+def _failed(group: Group, picked: Picked) -> Group:
+    return replace(group, picked=picked, failed=group.failed | {picked.invocation})
 
 
 def _is_about_level(term: Comparison) -> bool:

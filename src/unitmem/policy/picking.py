@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 from unitmem.kernel.oom_preference import OomPreference
 from unitmem.measure.sample import UnitSample
 from unitmem.policy.decision import Decision, Obstacle, Ranking, Refusal
-from unitmem.policy.groups import Group, GroupKey, group_after, is_about_levels, overdue, overlap
+from unitmem.policy.groups import Group, GroupKey, is_about_levels, overdue, overlap, taken
 from unitmem.policy.model import Pick, Step
 from unitmem.policy.state import StepState
 from unitmem.unit import Invocation, is_within, matches
@@ -66,20 +65,20 @@ def chosen(
             return _AROUND
         return _OMITTED if unit.oom_preference is OomPreference.OMIT else refusal_of(unit)
 
-    places = ranked(pick, candidates)
+    places = sorted(ranked(pick, candidates), key=groups.has_failed)
     seen: list[str] = []
     for place, candidate in enumerate(places):
-        level, refusal, taken = candidate.level, obstacle(candidate.unit), groups.taken(candidate.level)
-        if refusal is None and taken in (None, candidate.unit.invocation):
+        level, refusal, busy = candidate.level, obstacle(candidate.unit), groups.busy(candidate.level)
+        if refusal is None and busy in (None, candidate.unit.invocation):
             others = [
                 each for each in places[place:] if overlap(each.level, level) and obstacle(each.unit) is None
             ]
             yield Chosen(candidate, None, ranking=_ranking(pick, others))
             continue
         # a budget that it has spent is in nobody's way
-        if taken is not None and (refusal is None or refusal.obstacle in _BUDGETS):
-            refusal = not_picked(taken)
-        is_first = taken is None and refusal is not _AROUND and not any(overlap(level, at) for at in seen)
+        if busy is not None and (refusal is None or refusal.obstacle in _BUDGETS):
+            refusal = not_picked(busy)
+        is_first = busy is None and refusal is not _AROUND and not any(overlap(level, at) for at in seen)
         if is_first:
             seen.append(level)
         yield Chosen(candidate, refusal, is_first)
@@ -126,12 +125,11 @@ class StepGroups:
         self._before = {level: overdue(group, present, now) for level, group in groups.items()}
         self._is_shared = is_about_levels(step.when)
         self._looks: dict[str, StepState] = {}
+        """By level, that of the unit for which the condition has held longest."""
         self._after = {
-            level: replace(group, held=None, looked_at=None)
-            for level, group in self._before.items()
-            if group.awaited is not None or (group.counts_from or -inf) > now
+            level: replace(group, held=None, looked_at=None) for level, group in self._before.items()
         }
-        self._taken = {level: run for level, group in self._after.items() if (run := group.awaited)}
+        self._busy = {level: run for level, group in self._after.items() if (run := group.awaited)}
 
     def before(self, state: StepState, level: str) -> StepState:
         """Return the state of a unit's step before this look: with the time that counts for its group."""
@@ -146,31 +144,43 @@ class StepGroups:
     def look(self, level: str, state: StepState) -> None:
         """Note that the condition holds for a unit at `level`, whose step has this state now."""
         last = self._looks.get(level)
-        if self._is_shared and (last is None or (last.held or 0.0) < (state.held or 0.0)):
+        if last is None or (last.held or 0.0) < (state.held or 0.0):
             self._looks[level] = state
 
     def settling(self, level: str) -> Invocation | None:
         """Return the invocation that was picked before, whose effect settles; None if the step may fire at `level`."""
         for group in self._overlapping(self._after, level):
-            if group.picked is not None and group.awaited is None:
+            if group.picked is not None and group.awaited is None and self._settles(group):
                 return group.picked.invocation
         return None
 
-    def taken(self, level: str) -> Invocation | None:
+    def busy(self, level: str) -> Invocation | None:
         """Return the invocation that is picked at `level`, if its outcome isn't known or it was in this tick."""
-        return next((run for other, run in self._taken.items() if overlap(level, other)), None)
+        return next((run for other, run in self._busy.items() if overlap(level, other)), None)
 
     def take(self, level: str, decision: Decision, settle: float) -> None:
         """Note that the unit of `decision` is picked."""
-        self._taken[level] = decision.invocation
-        self._after[level] = group_after(decision, settle)
+        self._busy[level] = decision.invocation
+        self._after[level] = taken(self._after.get(level, Group()), decision, settle)
+
+    def has_failed(self, candidate: Candidate) -> bool:
+        """Return whether the action on `candidate` has failed since the last one that worked."""
+        groups = self._overlapping(self._after, candidate.level)
+        return any(candidate.unit.invocation in group.failed for group in groups)
 
     def after(self, policy: str, step: int) -> dict[GroupKey, Group]:
         """Return the groups for the next tick."""
-        groups = dict(self._after)
-        for level, state in self._looks.items():
+        groups = {
+            level: group
+            for level, group in self._after.items()
+            if group.awaited is not None or self._settles(group) or (group.failed and level in self._looks)
+        }
+        for level, state in self._looks.items() if self._is_shared else ():
             groups[level] = replace(groups.get(level, Group()), held=state.held, looked_at=state.looked_at)
         return {(policy, step, level): group for level, group in groups.items()}
+
+    def _settles(self, group: Group) -> bool:
+        return group.counts_from is not None and group.counts_from > self._now
 
     @staticmethod
     def _overlapping(groups: Mapping[str, Group], level: str) -> list[Group]:

@@ -136,6 +136,9 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
                 "settle": picked.settle,
                 "due_by": picked.due_by,
                 "counts_from": group.counts_from,
+                "failed": sorted(
+                    [run.unit, run.invocation_id or "", run.cgroup_inode] for run in group.failed
+                ),
             }
             for (policy, step, level), group in sorted(state.groups.items())
             if (picked := group.picked) is not None
@@ -303,7 +306,8 @@ def _group(entry: Mapping[str, Any], shift: float) -> tuple[GroupKey, Group]:
         _invocation(entry), float(entry["at"]) + shift, float(entry["settle"]), moved(entry["due_by"])
     )
     key = str(entry["policy"]), int(entry["step"]), str(entry["level"])
-    return key, Group(picked=picked, counts_from=moved(entry["counts_from"]))
+    failed = frozenset(Invocation(str(unit), run or None, int(inode)) for unit, run, inode in entry["failed"])
+    return key, Group(picked=picked, counts_from=moved(entry["counts_from"]), failed=failed)
 
 
 def _override(entry: Mapping[str, Any]) -> Override:
