@@ -11,7 +11,7 @@ from unitmem.policy.decision import Decision, Obstacle, Ranking, Refusal
 from unitmem.policy.groups import Group, GroupKey, is_about_levels, overdue, overlap, taken
 from unitmem.policy.model import Pick, Step
 from unitmem.policy.state import StepState
-from unitmem.unit import Invocation, is_within, matches
+from unitmem.unit import Invocation, matches
 
 _BUDGETS = (Obstacle.OUT_OF_BUDGET, Obstacle.OUT_OF_FILE_BUDGET)
 _OMITTED = Refusal(Obstacle.NOT_PICKED, "it is not picked: its ManagedOOMPreference= is omit")
@@ -59,9 +59,10 @@ def chosen(
         groups: the groups of the step; the caller takes one for each unit that is picked, before it goes on.
         refusal_of: the obstacle to the step's action on a unit.
     """
+    outer = {path for unit in holding for path in _paths_around(unit)}
 
     def obstacle(unit: UnitSample) -> Refusal | None:
-        if _is_around(unit, holding):
+        if _path(unit) in outer:
             return _AROUND
         return _OMITTED if unit.oom_preference is OomPreference.OMIT else refusal_of(unit)
 
@@ -105,10 +106,11 @@ def _ranking(pick: Pick, candidates: Iterable[Candidate]) -> Ranking:
     return Ranking(pick.by.subject, pick.by.dimension, values)
 
 
-def _is_around(unit: UnitSample, others: Iterable[UnitSample]) -> bool:
-    own = _path(unit)
-    paths = (_path(other) for other in others)
-    return own is not None and any(path != own and is_within(path, own) for path in paths if path)
+def _paths_around(unit: UnitSample) -> Iterator[str]:
+    """Yield the path of each cgroup around that of `unit`."""
+    parts = [part for part in (_path(unit) or "").split("/") if part]
+    for count in range(len(parts)):
+        yield "/" + "/".join(parts[:count])
 
 
 def _path(unit: UnitSample) -> str | None:
