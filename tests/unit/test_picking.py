@@ -309,7 +309,8 @@ def test_while_it_settles_the_others_say_so():
     watch = Watch((policy(settle=5.0),))
     (decision,) = watch.look(*THREE)
     watch.concluded(decision, Result.VERIFIED)
-    assert watch.picked(THREE[0], THREE[2]) == []
+    assert watch.picked(*THREE) == []
+    assert watch.withheld(HOG) is None
     assert watch.withheld(THIRD) == f"it is not picked: {HOG} was, and the effect settles first"
 
 

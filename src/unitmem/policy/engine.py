@@ -326,6 +326,8 @@ class _Tick:
                 continue
             groups.look(level, after)
             if (settling := groups.settling(level)) is not None:
+                if after.phase is Phase.FIRED:
+                    continue
                 each.states[index] = replace(after, withheld=not_picked(settling, settles=True))
             elif is_due and each.invocation not in self.ending:
                 rank = judge(pick.by, each.facts).findings[0]
