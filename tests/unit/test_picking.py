@@ -189,6 +189,8 @@ def test_whose_preference_is_read():
     assert not is_candidate([one], THREE[0], State(), 0.0, enough)
     assert not is_candidate([bare], THREE[0], State(), 0.0, short)
     assert not is_candidate([replace(one, units=("x.service",))], THREE[0], State(), 0.0, short)
+    # by levels that this very look extends
+    assert is_candidate([policy("eta(limit) < 1min")], THREE[0], State(), 0.0, enough)
 
 
 def test_the_status_says_who_was_picked_instead():

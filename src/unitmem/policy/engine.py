@@ -130,9 +130,13 @@ def is_undecided(
 def is_candidate(
     policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
 ) -> bool:
-    """Return whether the condition of a step that picks one of the units for which it is due holds for `unit`."""
+    """Return whether the condition of a step that picks one of the units for which it is due may hold for `unit` now.
+
+    What looks over a span of time may: that this look changes it is found only when all units are judged.
+    """
     return any(
-        judge(step.when, facts_about(unit, policy, state, now, host)).truth is True
+        any(term.span is not None for term in comparisons(step.when))
+        or judge(step.when, facts_about(unit, policy, state, now, host)).truth is not False
         for policy in policies
         if policy.governs(unit.unit)
         for step in policy.steps
