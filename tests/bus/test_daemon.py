@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import time
@@ -26,6 +27,7 @@ from unitmem.simulate.replay import Replayed, decisions
 from unitmem.tell.exporter import Exporter
 from unitmem.tell.journal import Journal
 from unitmem.tell.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
+from unitmem.tell.status import FILE_NAME as STATUS
 
 POLICY = """
 policies:
@@ -393,3 +395,52 @@ def test_runs_that_are_oom_killed_one_after_another_are_counted_for_their_unit(
     assert [stream.getvalue().count(each) for each in found] == [1, 1]
     told = list(decisions(config.load(path).file, read_samples(tmp_path / FILE_NAME), Replayed()))
     assert [str(decision.findings[0]) for decision in told] == found
+
+
+PICK = """
+policies:
+  - name: short
+    units: ["*.service"]
+    steps: [{when: "slice.current > 1M", pick: current, do: {stop: {timeout: 30s}}}]
+"""
+
+
+def test_one_of_all_is_stopped_and_not_the_one_that_is_to_be_omitted(systemd, manager, cgroups, tmp_path):
+    cgroups.make("/web.slice")
+    cgroups.add_file("/web.slice", "memory.current", f"{9 << 20}\n")
+    for name, size in (("a.service", 1), ("hog.service", 3), ("kept.service", 5)):
+        path = f"/web.slice/{name}"
+        systemd.add(name, control_group=path, directory=cgroups.make(path))
+        cgroups.add_file(path, "memory.current", f"{size << 20}\n")
+    try:
+        os.setxattr(cgroups.root / "web.slice/kept.service", "user.oomd_omit", b"1")
+    except OSError:
+        pytest.skip("this file system has no extended attributes")
+    path, stream = tmp_path / "p.yaml", io.StringIO()
+    path.write_text(PICK)
+    world = World(
+        tmp_path,
+        runtime_directory=tmp_path,
+        cgroup_root=cgroups.root,
+        open_journal=lambda: Journal(stream=stream),
+    )
+    with Watch(path, config.load(path), manager, world) as watch:
+        for _ in range(3):
+            watch.tick(time.monotonic())
+    assert len(systemd.calls("Stop", "StopUnit")) == 1
+    told = [line for line in stream.getvalue().splitlines() if "current " in line]
+    assert [line.split(":")[0] for line in told] == ["hog.service", "kept.service"]
+    assert told[1].endswith("not stopping it, since it is not picked: its ManagedOOMPreference= is omit")
+    assert told[0].endswith(
+        "stopping it within 30s, picked by current 3.0M of 2 candidates, next a.service 1.0M"
+    )
+    units = json.loads((tmp_path / STATUS).read_text())["units"]
+    withheld = {unit["unit"]: unit["steps"][0]["withheld"] for unit in units}
+    assert withheld["a.service"] == "it is not picked: hog.service was, and the effect settles first"
+    with History(tmp_path / HISTORY) as history:
+        (picked,) = [event for event in history.events("hog.service") if "pick" in event.detail]
+    assert picked.detail["pick"] == {
+        "by": "current",
+        "of": 2,
+        "first": [{"unit": "hog.service", "value": 3 << 20}, {"unit": "a.service", "value": 1 << 20}],
+    }

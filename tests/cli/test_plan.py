@@ -76,3 +76,33 @@ def test_without_a_manager_there_is_no_plan(run, fake, file):
 
     ended = run("plan", file, machine=replace(fake.machine, connect=connect))
     assert (ended.status, ended.out, ended.err) == (1, "", "unitmem: the system bus can't be reached\n")
+
+
+PICK = """\
+policies:
+  - name: short
+    units: ["*.service"]
+    steps:
+      - when: "host.available < 1G"
+        for: 10s
+        pick: {by: anon, avoid: ["web*"]}
+        do: stop
+"""
+
+
+def test_a_step_that_picks_says_who_comes_first(run, file, tmp_path):
+    (tmp_path / "p.yaml").write_text(PICK)
+    lines = run("plan", "p.yaml").out.splitlines()
+    index = next(i for i, line in enumerate(lines) if "step 1:" in line)
+    assert lines[index].endswith("for 10s: stop within 1min 30s, of one at a time, picked by anon")
+    assert lines[index + 1].strip().startswith("picked first: ")
+    (policy,) = json.loads(run("plan", "p.yaml", "--json").out)["policies"]
+    pick = policy["steps"][0]["pick"]
+    assert (pick["by"], pick["avoid"], pick["settle"]) == ("anon", ["web*"], 30.0)
+    order = [each["unit"] for each in pick["order"]]
+    protected = {unit["unit"] for unit in policy["units"] if unit["protected"]}
+    assert order
+    assert set(order).isdisjoint(protected)
+    assert order[-1].startswith("web")
+    values = [each["value"] for each in pick["order"] if not each["unit"].startswith("web")]
+    assert values == sorted(values, reverse=True)

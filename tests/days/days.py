@@ -29,6 +29,8 @@ from behaviours import (
 )
 from machine import DAY, HOUR, MINUTE, Behaviour, G, M, Machine, Service
 
+from unitmem.kernel.oom_preference import OomPreference
+
 FIRST_LOOK, LEAKY, DATABASE, CONTAINERS, WORKERS, JVM, THROTTLED = (
     f"{name}.yaml"
     for name in (
@@ -41,6 +43,23 @@ FIRST_LOOK, LEAKY, DATABASE, CONTAINERS, WORKERS, JVM, THROTTLED = (
         "throttled",
     )
 )
+
+
+SHORT = """
+policies:
+  - name: machine-short
+    units: ["*.service", "*.slice"]
+    steps:
+      - when: "host.available < 8% of host.total"
+        for: 10s
+        pick: {by: footprint, avoid: ["ci-*.service"], settle: 30s}
+        do: {stop: {timeout: 30s, else: kill}}
+"""
+"""A condition on the machine, by which one unit is to be stopped and not all of them."""
+ONCE = SHORT + "    budget: {actions: 1, per: 1d}\n"
+HOG = "hog.service"
+INNOCENTS = tuple(Service(f"{name}.service", steady(300 * M, 2 * G)) for name in ("a", "b", "c", "y", "z"))
+HOG_RATE = 60 * M / MINUTE
 
 
 DAYS_ON_END = Machine((), lasts=4 * DAY, look=60.0)
@@ -65,7 +84,7 @@ class Day:
 
     name: str
     policy: str
-    """The example's file."""
+    """The example's file, or policies of its own in YAML."""
     machine: Machine
     right: tuple[Right, ...] = ()
     may: frozenset[tuple[str, str]] = frozenset()
@@ -136,6 +155,23 @@ def asleep(since: float, until: float) -> Machine:
 def lowered(at: float, to: int) -> Machine:
     """A machine on which somebody lowers the limit of the first service for good."""
     return Machine((), limits=lambda now, service: to if now >= at and service.name == API else service.max)
+
+
+HOG_LEAK = leak(300 * M, HOG_RATE)
+HOG_STOPPED = Right(HOG, "stop", fills(300 * M, HOG_RATE, 10 * G), fills(300 * M, HOG_RATE, 14.5 * G))
+
+
+def short(
+    name: str,
+    *services: Service,
+    policy: str = SHORT,
+    right: tuple[Right, ...] = (),
+    may: tuple[tuple[str, str], ...] = (),
+    machine: Machine | None = None,
+) -> Day:
+    """Hours of services among five that are innocent, on a machine with 16 GiB."""
+    hours = replace(machine or Machine(()), lasts=5 * HOUR)
+    return day(name, policy, *INNOCENTS, *services, right=right, may=may, machine=hours)
 
 
 DAYS = (
@@ -320,6 +356,54 @@ DAYS = (
         THROTTLED,
         Service("worker@1.service", steady(300 * M, 8 * G), high=600 * M),
     ),
+    # --- the machine is short, and one of many is picked ------------------------------------------
+    short(
+        "of a hog and five that are innocent, the hog is stopped",
+        Service(HOG, HOG_LEAK),
+        right=(HOG_STOPPED,),
+    ),
+    short(
+        "of several leaks, each is stopped when it is the greatest",
+        Service("leak-a.service", leak(500 * M, 80 * M / MINUTE)),
+        Service("leak-b.service", leak(200 * M, 60 * M / MINUTE)),
+        right=(
+            Right("leak-a.service", "stop", 1.25 * HOUR, 2 * HOUR),
+            Right("leak-b.service", "stop", 3.5 * HOUR, 4.25 * HOUR),
+        ),
+    ),
+    short(
+        "who is to be avoided is stopped only when it is the hog and all others are spared",
+        Service("ci-7.service", steady(4 * G)),
+        Service(HOG, HOG_LEAK),
+        right=(Right(HOG, "stop", 2 * HOUR, 4 * HOUR),),
+    ),
+    short(
+        "a hog that ManagedOOMPreference= exempts is left, and the next one goes",
+        Service(HOG, leak(300 * M, HOG_RATE, 12.5 * G), preference=OomPreference.OMIT),
+        Service("next.service", steady(1.5 * G)),
+        right=(Right("next.service", "stop", 2 * HOUR, 4 * HOUR),),
+    ),
+    short(
+        "a hog that can't be stopped costs the next one, and no more",
+        Service(HOG, leak(300 * M, HOG_RATE, 12.5 * G), is_stubborn=True),
+        Service("next.service", steady(1.5 * G)),
+        right=(Right("next.service", "stop", 2 * HOUR, 4 * HOUR),),
+        may=((HOG, "stop"),),
+    ),
+    short(
+        "of a slice and what is in it, the hog is stopped and not the slice",
+        Service(HOG, HOG_LEAK, slice="apps.slice"),
+        Service("app.service", steady(500 * M), slice="apps.slice"),
+        right=(HOG_STOPPED,),
+        machine=Machine((), slices=("apps.slice",)),
+    ),
+    short(
+        "the only action there is goes to the hog, and not to the first by the alphabet",
+        Service(HOG, HOG_LEAK),
+        policy=ONCE,
+        right=(HOG_STOPPED,),
+    ),
+    short("a machine that is only busy has nobody stopped", Service("db.service", noisy(8 * G, 2 * G))),
     # --- a machine, or a watch, that isn't well ---------------------------------------------------
     day(
         "a MemTotal of 0 stops nobody",

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from unitmem.kernel.cgroup import CgroupReading
 from unitmem.kernel.host import Host, impossible_meminfo
 from unitmem.kernel.limits import level_of
+from unitmem.kernel.oom_preference import OomPreference
 from unitmem.measure.formulas import host_values, unit_values
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Kill, Restart, Signal, Stop, Target
-from unitmem.policy.decision import Decision
+from unitmem.policy.decision import Decision, Outcome, Result
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Mode, PolicyFile
-from unitmem.policy.state import State
+from unitmem.policy.state import State, conclude
 from unitmem.unit import Invocation, Unit
 
 M = 2**20
@@ -58,6 +59,10 @@ class Service:
     starts: float = 0.0
     restarts: bool = True
     """Whether systemd starts it again when it was OOM-killed."""
+    slice: str = "system.slice"
+    preference: OomPreference = OomPreference.NONE
+    is_stubborn: bool = False
+    """Whether it refuses to be stopped."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ class Machine:
     """Whether there is a look at that time: there is none while the machine is suspended, or the watch is starved."""
     limits: Callable[[float, Service], int | None] = lambda _, service: service.max
     """memory.max of a service at that time, for limits that are changed live."""
+    slices: tuple[str, ...] = ()
+    """The slices that are looked at as units of their own."""
 
 
 @dataclass
@@ -150,7 +157,9 @@ def live(machine: Machine, file: PolicyFile, seed: int = 0) -> Iterator[Did | De
             for decision in decisions:
                 yield decision
                 if decision.acts:
-                    _do(runs, held, decision, now)
+                    result = _do(runs, held, decision, now)
+                    outcome = Outcome(decision, result, "", now, again=result is Result.FAILED)
+                    state = conclude(state, outcome, now)
         now += machine.look
 
 
@@ -214,6 +223,14 @@ def _sample(machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held
         max((one.stall for one in held.values()), default=0.0),
     )
     units = {name: _unit(machine, run, held[name], host, now) for name, run in runs.items()}
+    for name in machine.slices:
+        within = [units[one] for one, run in runs.items() if run.service.slice == name]
+        values = {
+            measure: sum(unit.values[measure] for unit in within)
+            for measure in ("footprint", "unreclaimable")
+        }
+        unit = Unit(name, control_group=f"/{name}")
+        units[name] = UnitSample(unit, Invocation(name, None, 1), values=values)
     return Sample(now, units, host_values(host))
 
 
@@ -232,7 +249,7 @@ def _unit(machine: Machine, run: _Run, held: _Held, host: Host, now: float) -> U
     service = run.service
     limits = {"memory.max": machine.limits(now, service), "memory.high": service.high}
     stat = _stat(held)
-    path = f"/system.slice/{service.name}"
+    path = f"/{service.slice}/{service.name}"
     own = level_of(path, limits | {"memory.current": int(held.current)}, stat, {})
     reading = CgroupReading(
         path=path,
@@ -259,6 +276,7 @@ def _unit(machine: Machine, run: _Run, held: _Held, host: Host, now: float) -> U
         values=values,
         unknown={name: why for name, why in unknown.items() if name not in values},
         levels=reading.levels,
+        oom_preference=service.preference,
     )
 
 
@@ -284,10 +302,12 @@ def _pressure(stall: float) -> dict[str, float]:
 # --- what is done ------------------------------------------------------------------------------
 
 
-def _do(runs: dict[str, _Run], held: Mapping[str, _Held], decision: Decision, now: float) -> None:
+def _do(runs: dict[str, _Run], held: Mapping[str, _Held], decision: Decision, now: float) -> Result:
     run = runs.get(decision.unit)
     if run is None:  # another policy has ended it in this look
-        return
+        return Result.GONE
+    if run.service.is_stubborn:
+        return Result.FAILED
     match decision.action:
         case Restart():
             runs[decision.unit] = _Run(run.service, run.number + 1, now)
@@ -297,3 +317,4 @@ def _do(runs: dict[str, _Run], held: Mapping[str, _Held], decision: Decision, no
             run.lost += max(0.0, held[decision.unit].need.worker - run.lost)
         case _:
             pass
+    return Result.VERIFIED

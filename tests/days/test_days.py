@@ -10,13 +10,14 @@ from machine import Did, live
 from days import DAYS, Day
 from unitmem import load_policies
 from unitmem.policy.decision import Decision
+from unitmem.policyfile.reader import parse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def took(one: Day) -> list[Did]:
     """Everything that was done, or logged, and every kill of the kernel."""
-    file = load_policies(EXAMPLES / one.policy)
+    file = load_policies(EXAMPLES / one.policy) if one.policy.endswith(".yaml") else parse(one.policy).file
     done = []
     for event in live(one.machine, file):
         match event:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_state_file import COOLED, KEY, NOW, OPEN, REMEMBERED, RUN, written
 
 from unitmem.kernel.process import Process
+from unitmem.measure.catalogue import Dimension
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy import actions
 from unitmem.policy.actions import (
@@ -39,6 +40,7 @@ from unitmem.policy.decision import (
     Obstacle,
     Outcome,
     Override,
+    Ranking,
     Refusal,
     Result,
 )
@@ -67,7 +69,8 @@ NEVER = Finding(
     Comparison("limit", ">", 60.0, span=600.0, derivation=Derivation.ETA), True, math.inf, 60.0, {"pss": "no"}
 )
 PROCESS = Process(7, 9, "a\udcff b")
-STOP = Decision(990.0, "p", 2, Stop(30.0), RUN, 10.5, 10.0, (FINDING, NEVER), victim=PROCESS)
+RANKING = Ranking("footprint", Dimension.SIZE, 12, (("web.service", 9.0), ("db.service", 4.5)))
+STOP = Decision(990.0, "p", 2, Stop(30.0), RUN, 10.5, 10.0, (FINDING, NEVER), victim=PROCESS, ranking=RANKING)
 UNDER_WAY = Intent(STOP, 4990.0, begun=True, logged=True, progress=ActionProgress(1020.0))
 INTENTS = [
     *(Intent(replace(STOP, action=action), 4990.0) for action in ACTIONS),

@@ -110,6 +110,28 @@ DOUBTFUL = {
         SHARED,
         ("shared-limit", 5, 16),
     ),
+    "a stop of all by the machine": (
+        steps('when: "host.available < 1G", for: 10s, do: stop', units="web@*.service"),
+        HERE,
+        ("no-pick", 5, 53),
+    ),
+    "a restart of all by their slice, or else": (
+        steps(
+            'when: "anon > 1G or not slice.anon < 80% of slice.max", for: 10s, do: restart',
+            units="web@*.service",
+            more="    cooldown: 1h\n",
+        ),
+        None,
+        ("no-pick", 5, 80),
+    ),
+    "a kill of two by the machine, once they are old": (
+        steps(
+            'when: "age > 10min and host.pressure.full.avg10 > 20%", for: 10s, do: kill',
+            units='db.service", "idle.service',
+        ),
+        HERE,
+        ("no-pick", 5, 80),
+    ),
     "less than nothing": (steps('when: "anon < 0B", do: log'), HERE, ("never-true", 5, 16)),
     "more than all the time": (
         steps('when: "pressure.full.avg10 > 100%", do: log'),
@@ -344,6 +366,23 @@ DOUBTFUL = {
 }  # fmt: skip
 
 FINE = {
+    "one of all by the machine": (
+        steps(
+            'when: "host.available < 1G", for: 10s, pick: footprint, do: stop', units="web@*.service"
+        ),
+        HERE,
+    ),
+    "one unit by the machine": (steps('when: "host.available < 1G", for: 10s, do: stop'), HERE),
+    "those of all that are large by the machine": (
+        steps(
+            'when: "host.available < 1G and anon > 300M", for: 10s, do: stop', units="web@*.service"
+        ),
+        HERE,
+    ),
+    "a log of all by the machine": (
+        steps('when: "host.available < 1G", do: log', units="web@*.service"),
+        HERE,
+    ),
     "a restart for kills with a budget": (
         steps(
             'when: "events.oom_kill > 0 in 1h", do: restart', more="    budget: {actions: 3, per: 1h}\n"

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from unitmem.kernel.oom_preference import OomPreference
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Log, Stop
 from unitmem.policy.engine import evaluate
-from unitmem.policy.model import Budget, Policy, PolicyFile, Step, observing, wanted_measures
+from unitmem.policy.model import Budget, Pick, Policy, PolicyFile, Step, observing, wanted_measures
 from unitmem.policy.state import State
 from unitmem.policyfile.expression import parse_condition
+from unitmem.policyfile.rank import parse_rank
 from unitmem.record.history import FILE_NAME, read_samples
 from unitmem.record.recorder import Recorder
 from unitmem.simulate.replay import Replayed, decisions
@@ -172,3 +174,32 @@ def test_a_unit_that_is_never_judged_is_named():
     replayed, (only,) = covered("anon > 1G", samples=map(without, samples(3)))
     assert (replayed.is_blind, only.judged) == (False, 3)
     assert only.never == {"b.service": "anon is unknown (not in this history)"}
+
+
+def test_a_pick_has_its_outcome_at_once_and_is_counted(tmp_path):
+    """Also through the recorder, which keeps what a pick goes by."""
+    step = Step(parse_condition("slice.anon > 40M"), Stop(), pick=Pick(parse_rank("anon"), settle=5.0))
+    file = PolicyFile((Policy("p", ("*.service",), (step,)),), interval=1.0)
+
+    def units(at):
+        for name, slice_, anon in (("a", "x", 10), ("b", "x", 30), ("c", "y", 20), ("d", "x", 50)):
+            yield UnitSample(
+                Unit(f"{name}.service", control_group=f"/{slice_}.slice/{name}.service"),
+                Invocation(f"{name}.service", None, 1),
+                values={"anon": anon * M, "slice.anon": 90 * M},
+                oom_preference=OomPreference.OMIT if name == "d" else OomPreference.NONE,
+            )
+
+    recorder = Recorder(tmp_path, "boot")
+    for at in range(8):
+        sample = Sample(float(at), {unit.name: unit for unit in units(at)})
+        recorder.tick(sample, float(at), file.measures)
+    recorder.close()
+    replayed = Replayed()
+    made = list(decisions(file, read_samples(tmp_path / FILE_NAME), replayed))
+    picked = [(decision.unit, decision.at) for decision in made if decision.refusal is None]
+    assert picked == [("b.service", 0.0), ("c.service", 0.0), ("a.service", 5.0)]
+    coverage = replayed.steps["p", 0]
+    assert coverage.picked == {"a.service": 1, "b.service": 1, "c.service": 1}
+    assert coverage.not_picked["d.service"] == 8
+    assert coverage.not_picked["a.service"] > 4

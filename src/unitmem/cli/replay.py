@@ -19,7 +19,7 @@ from unitmem.report.document import emit
 from unitmem.report.failure import say
 from unitmem.simulate.replay import Coverage, Replayed, decisions
 from unitmem.tell.wording import decision_entry
-from unitmem.text import format_span, plural
+from unitmem.text import format_span, listed, plural
 
 _MOST = 3
 """Reasons that are printed for a step; `--json` has all."""
@@ -69,6 +69,8 @@ def _print(made: Iterable[Decision], replayed: Replayed) -> None:
     say(_summary(replayed, counts))
     for step, coverage in replayed.steps.items():
         say(_coverage(*step, coverage, replayed.samples))
+        if coverage.picked or coverage.not_picked:
+            say(_picked(*step, coverage))
 
 
 def _time(decision: Decision, replayed: Replayed) -> str:
@@ -98,6 +100,14 @@ def _coverage(policy: str, index: int, coverage: Coverage, samples: int) -> str:
     return ": ".join([line, *(["; ".join(reasons)] if reasons else [])])
 
 
+def _picked(policy: str, index: int, coverage: Coverage) -> str:
+    """Return the line on a step that picks: `short, step 1: picked a.service (2 times); not picked: b.service (9 samples)`."""
+    times = [f"{unit} ({plural(count, 'time')})" for unit, count in coverage.picked.most_common()]
+    samples = [f"{unit} ({plural(count, 'sample')})" for unit, count in coverage.not_picked.most_common()]
+    others = f"; not picked: {listed(samples, _MOST)}" if samples else ""
+    return f"{policy}, step {step_number(index)}: picked {listed(times, _MOST) or 'none'}{others}"
+
+
 def _step(policy: str, index: int, coverage: Coverage) -> dict[str, Any]:
     return {
         "policy": policy,
@@ -105,6 +115,8 @@ def _step(policy: str, index: int, coverage: Coverage) -> dict[str, Any]:
         "judged": coverage.judged,
         "unknown": dict(coverage.unknown),
         "never_judged": coverage.never,
+        "picked": dict(coverage.picked),
+        "not_picked": dict(coverage.not_picked),
     }
 
 

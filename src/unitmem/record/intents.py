@@ -13,7 +13,7 @@ from signal import Signals
 from typing import Any
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import OPERANDS
+from unitmem.measure.catalogue import OPERANDS, Dimension
 from unitmem.policy.action import Action
 from unitmem.policy.actions import ACTIONS, END_WAIT, LastResort, Target
 from unitmem.policy.condition import Comparison, Derivation, Finding
@@ -24,6 +24,7 @@ from unitmem.policy.decision import (
     Intent,
     Obstacle,
     Outcome,
+    Ranking,
     Refusal,
     Result,
 )
@@ -36,7 +37,8 @@ _LONGEST = 10 * 365.25 * 86400
 def intent_document(intent: Intent) -> dict[str, Any]:
     """Return `intent` as a JSON document; `parse_intent` is the inverse, but for the sizes of processes."""
     decision = intent.decision
-    refusal, victim, run = decision.refusal, decision.victim, decision.invocation
+    run, refusal = decision.invocation, decision.refusal
+    victim, ranking = decision.victim, decision.ranking
     return {
         "policy": decision.policy,
         "unit": decision.unit,
@@ -52,6 +54,7 @@ def intent_document(intent: Intent) -> dict[str, Any]:
         "findings": [_finding_document(finding) for finding in decision.findings],
         "refusal": None if refusal is None else [refusal.obstacle, refusal.reason, refusal.until],
         "victim": None if victim is None else _process_document(victim),
+        "ranking": None if ranking is None else [ranking.by, ranking.dimension, ranking.of, *ranking.first],
         **changes_document(
             {name: getattr(intent, name) for name in ("begun", "logged", "progress", "outcome")}
         ),
@@ -87,7 +90,8 @@ def parse_intent(document: Mapping[str, Any], now: float, shift: float = 0.0) ->
     at += shift
     if at > now:
         raise ValueError(f"decided in {at - now:g} seconds")
-    run, refusal, victim = document["invocation_id"], document["refusal"], document["victim"]
+    run, refusal = document["invocation_id"], document["refusal"]
+    victim, ranking = document["victim"], document["ranking"]
     decision = Decision(
         at=at,
         policy=policy,
@@ -100,6 +104,7 @@ def parse_intent(document: Mapping[str, Any], now: float, shift: float = 0.0) ->
         observe=_flag(document["observe"]),
         refusal=None if refusal is None else _refusal(refusal, shift),
         victim=None if victim is None else _process(victim),
+        ranking=None if ranking is None else _ranking(ranking),
     )
     intent = Intent(
         decision,
@@ -190,6 +195,12 @@ def _finding(document: Mapping[str, Any]) -> Finding:
         {_text(name): _text(why) for name, why in document["unknown"].items()},
         _optional(_text, document["level"]),
     )
+
+
+def _ranking(document: list[Any]) -> Ranking:
+    by, dimension, of, *first = document
+    values = tuple((_text(unit), finite(value)) for unit, value in first)
+    return Ranking(_text(by), Dimension(dimension), _count(of), values)
 
 
 def _refusal(document: list[Any], shift: float) -> Refusal:

@@ -20,7 +20,8 @@ The file may be of another version, older or newer; this never makes the reader 
 - Actions in an unknown mode count as performed.
 - So keys may be added, and older readers ignore them. Only a new section that restrains actions needs a higher
   `version`: in such a document, an unknown section restrains every policy for its cooldown. `refused` needed none:
-  what it withholds, the manager refuses anyway. Nor did `under_way`, beside which `is_ending` is still written.
+  what it withholds, the manager refuses anyway; nor did `groups`, as older readers refuse a policy that picks; nor
+  `under_way`, beside which `is_ending` is still written.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from unitmem.record.ahead import Ahead, apply
 from unitmem.record.clock import Instant
 from unitmem.record.files import replace_file
 from unitmem.record.former_fingerprint import former_fingerprint
+from unitmem.record.groups import group_document, parse_group
 from unitmem.record.intents import end_by_reboot, finite, intent_document, parse_intent
 from unitmem.unit import Invocation
 
@@ -58,6 +60,7 @@ _KNOWN = frozenset(
         "holds",
         "refused",
         "under_way",
+        "groups",
         "monotonic",
         "realtime",
         "boot_id",
@@ -127,6 +130,11 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
             for (run, action), refused in state.refused.items()
         ],
         "under_way": [intent_document(intent) for intent in remembered.intents],
+        "groups": [
+            group_document(key, picked, group)
+            for key, group in sorted(state.groups.items())
+            if (picked := group.picked) is not None
+        ],
     }
 
 
@@ -185,6 +193,9 @@ def decode(
         spent_in_all=in_all,
         # older files have none
         refused=dict(sections.read("refused", _refused)) if "refused" in document else {},
+        groups=dict(sections.read("groups", lambda entry: parse_group(entry, shift)))
+        if "groups" in document
+        else {},
     )
     overrides = tuple(sections.read("holds", _override))
     state = resume(state, former, policies, now)
@@ -198,7 +209,7 @@ def decode(
     for section, key in doubts:
         for policy in policies if key is None else [by_name[key[0]]]:
             until = now + _restraint(section, policy, budget)
-            each = (policy.name, EVERY_UNIT) if key is None else key
+            each = (policy.name, EVERY_UNIT) if key is None or section == "groups" else key
             if until > max(now, cooling.get(each, now)):
                 cooling[each] = until
     return Remembered(replace(state, cooling=cooling), overrides, intents, _trouble(document, doubts))
@@ -245,6 +256,9 @@ def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
             return 0.0 if policy.budget is None else policy.budget.per
         case "spent_in_all":
             return 0.0 if budget is None else budget.per
+        case "groups":
+            settles = [step.pick.settle for step in policy.steps if step.pick is not None]
+            return max(policy.cooldown, *settles) if settles else 0.0
         case _:
             return policy.cooldown
 

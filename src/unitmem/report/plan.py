@@ -8,13 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from unitmem.policy.condition import Finding
-from unitmem.policy.model import Mode, Step, step_number
+from unitmem.policy.condition import Finding, format_value
+from unitmem.policy.model import Mode, Pick, Step, step_number
 from unitmem.report.table import GAP, print_line
-from unitmem.simulate.plan import Dependent, PolicyPlan, UnitPlan
-from unitmem.text import format_span
+from unitmem.simulate.plan import Dependent, PolicyPlan, UnitPlan, pick_order
+from unitmem.text import format_span, listed
 
 _INDENT = " " * GAP
+_MOST_PICKED = 3
 _TRUTH = {True: "holds", False: "does not hold", None: "unknown"}
 _STYLE = {True: "bold yellow", False: "", None: "dim"}
 
@@ -52,6 +53,9 @@ def _print_policy(plan: PolicyPlan, console: Console) -> None:
         print_line(console, Text(f"{_INDENT}can't act here: {reason}", "yellow"))
     for index, step in enumerate(policy.steps):
         print_line(console, f"{_INDENT}step {step_number(index)}: {_spelled(step)}")
+        if step.pick is not None and (first := pick_order(step.pick, plan.units)):
+            values = [f"{name} {format_value(value, step.pick.by.dimension)}" for name, value in first]
+            print_line(console, f"{_INDENT * 2}picked first: {listed(values, _MOST_PICKED)}")
         for reason in idle.get(index, ()):
             print_line(console, Text(f"{_INDENT * 2}can't act here: {reason}", "yellow"))
 
@@ -59,7 +63,8 @@ def _print_policy(plan: PolicyPlan, console: Console) -> None:
 def _spelled(step: Step) -> str:
     """Return a step as text: `workingset > 85% of limit for 30s: stop within 1min 30s`."""
     hold = f" for {format_span(step.hold)}" if step.hold else ""
-    return f"{step.when}{hold}: {step.action}"
+    pick = "" if step.pick is None else f", of one at a time, picked by {step.pick}"
+    return f"{step.when}{hold}: {step.action}{pick}"
 
 
 def _print_unit(unit: UnitPlan, console: Console) -> None:
@@ -102,6 +107,7 @@ def _policy(plan: PolicyPlan) -> dict[str, Any]:
                 "for": step.hold,
                 "do": step.action.name,
                 "action": str(step.action),
+                "pick": None if step.pick is None else _pick(step.pick, plan),
             }
             for step in policy.steps
         ],
@@ -111,6 +117,11 @@ def _policy(plan: PolicyPlan) -> dict[str, Any]:
             for each in plan.idle
         ],
     }
+
+
+def _pick(pick: Pick, plan: PolicyPlan) -> dict[str, Any]:
+    order = [{"unit": unit, "value": value} for unit, value in pick_order(pick, plan.units)]
+    return {"by": str(pick), "avoid": list(pick.avoid), "settle": pick.settle, "order": order}
 
 
 def _unit(unit: UnitPlan) -> dict[str, Any]:

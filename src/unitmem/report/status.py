@@ -115,7 +115,7 @@ def _row(step: Mapping[str, Any]) -> list[Text]:
         span(step["for"]),
         span(step["left"]),
         Text(step["when"]),
-        Text(step["action"]),
+        Text(step["action"] + (f", picked by {by}" if (by := step.get("pick")) else "")),
     ]
 
 

@@ -26,6 +26,7 @@ from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.simulate.contradictions import contradiction, shared_unit
 from unitmem.simulate.lint_budgets import BudgetCode, doubts_about_budgets, repeating_kills
+from unitmem.simulate.no_pick import hits_all
 from unitmem.simulate.page_cache import page_cache_alone
 from unitmem.simulate.shared_limit import shared_limit_doubts
 from unitmem.simulate.spans import short_slopes
@@ -55,6 +56,8 @@ class LintCode(StrEnum):
     """An action that ends the unit, in a step without `for`."""
     NO_MATCH = "no-match"
     """A pattern that matches no loaded unit."""
+    NO_PICK = "no-pick"
+    """An action that ends each of many units at once, by a condition on the machine or a slice."""
     NO_SWAP = "no-swap"
     """A condition that needs swap where there is none."""
     PAGE_CACHE = "page-cache"
@@ -234,6 +237,13 @@ class _Review:
             yield self.doubt(
                 LintCode.NO_HOLD,
                 f"without `for`, one spike is enough for `{action.name}`: add one, such as `for: 30s`",
+                *keys,
+            )
+        if (shared := hits_all(self.policy, step)) is not None:
+            yield self.doubt(
+                LintCode.NO_PICK,
+                f"`{shared}` is true of many units at once, and each of them gets `{action.name}`: add "
+                "`pick: footprint`, which takes one at a time, or join it with a unit's own use",
                 *keys,
             )
         budgets = (self.policy.budget, self.checked.file.budget)

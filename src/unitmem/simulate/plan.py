@@ -6,12 +6,14 @@ Pure: the machine is a sample, and functions that answer questions about units.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.condition import Verdict, comparisons, judge
-from unitmem.policy.model import Policy, PolicyFile, Step
+from unitmem.policy.model import Pick, Policy, PolicyFile, Step
+from unitmem.policy.picking import Candidate, ranked
 from unitmem.policy.trends import NOT_YET_WATCHED, UnitFacts, extend
 from unitmem.simulate.lint import impossible
 from unitmem.unit import STARTED_BY, STOPPED_WITH, matches
@@ -105,6 +107,21 @@ def started_by(unit: str, dependents: Dependents) -> Iterator[Dependent]:
     for relation, setting in STARTED_BY.items():
         for other in named.get(relation, ()):
             yield Dependent(other, setting, unit)
+
+
+def pick_order(pick: Pick, units: Iterable[UnitPlan]) -> tuple[tuple[str, float], ...]:
+    """Return (unit, value) of those that could be picked, in that order; none where `pick` ranks by a slope.
+
+    ManagedOOMPreference= is not looked at.
+    """
+    if pick.by.function is not None:
+        return ()
+    able = [
+        Candidate(unit.sample, HOST_LEVEL, unit.sample.values[pick.by.measure], 0)
+        for unit in units
+        if unit.protected is None and pick.by.measure in unit.sample.values
+    ]
+    return tuple((each.unit.name, each.value) for each in ranked(pick, able))
 
 
 def _plan_policy(

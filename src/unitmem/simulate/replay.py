@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import Verdict, judge
-from unitmem.policy.decision import Decision
-from unitmem.policy.engine import INTERVALS_CREDITED, evaluate, facts_about
+from unitmem.policy.decision import Decision, Obstacle
+from unitmem.policy.engine import evaluate, facts_about
 from unitmem.policy.model import PolicyFile, observing
-from unitmem.policy.state import State
+from unitmem.policy.state import State, step_state
+from unitmem.policy.timers import INTERVALS_CREDITED
 
 NOT_RECORDED = "not in this history"
 _NO_UNIT = "no unit that matches"
@@ -33,6 +34,11 @@ class Coverage:
     """The samples in which it was known for no unit, by the reason."""
     blind: dict[str, str] = field(default_factory=dict)
     """A reason for each unit for which it was unknown at least once."""
+
+    picked: Counter[str] = field(default_factory=Counter)
+    """How often each unit was picked, if the step picks."""
+    not_picked: Counter[str] = field(default_factory=Counter)
+    """The samples in which the step was due for a unit, or soon would have been, and another one was picked."""
 
     @property
     def never(self) -> dict[str, str]:
@@ -90,6 +96,9 @@ def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -
         replayed.last = sample.at
         state, made = evaluate(observed, sample, state, sample.at)
         _cover(observed, sample, state, replayed)
+        for decision in made:
+            if decision.ranking is not None:
+                replayed.steps[decision.policy, decision.step].picked[decision.unit] += 1
         yield from made
 
 
@@ -103,7 +112,12 @@ def _cover(file: PolicyFile, sample: Sample, state: State, replayed: Replayed) -
         }
         for index, step in enumerate(policy.steps):
             verdicts = {unit: judge(step.when, known) for unit, known in facts.items()}
-            replayed.steps[policy.name, index].add(verdicts)
+            coverage = replayed.steps[policy.name, index]
+            coverage.add(verdicts)
+            for unit in facts:
+                withheld = step_state(state.ladders.get((policy.name, unit)), index).withheld
+                if withheld is not None and withheld.obstacle is Obstacle.NOT_PICKED:
+                    coverage.not_picked[unit] += 1
 
 
 def _with_reasons(sample: Sample, wanted: Iterable[str]) -> Sample:

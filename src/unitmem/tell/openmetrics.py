@@ -219,7 +219,8 @@ OUTCOMES = _counter(
 NEAR_DECISIONS = _counter(
     "unitmem_near_decisions",
     (*_OF_ACTION, "obstacle"),
-    "what was due and withheld: protected, cooling down, refused by the manager, out of budget, out of the file's budget",
+    "what was due and withheld: protected, cooling down, refused by the manager, out of budget, out of the file's budget, "
+    "not picked",
 )
 BUILD_INFO = _gauge("unitmem_build_info", ("watch", "version"), "1, with the version of unitmem")
 START_TIME = _gauge(
@@ -466,6 +467,8 @@ def _obstacles(policy: Policy, step: Step, file: PolicyFile, unit: UnitSample) -
         yield Obstacle.OUT_OF_BUDGET
     if file.budget is not None:
         yield Obstacle.OUT_OF_FILE_BUDGET
+    if step.pick is not None:
+        yield Obstacle.NOT_PICKED
 
 
 # --- the text of a page ------------------------------------------------------------------------

@@ -125,6 +125,7 @@ def _step(index: int, step: Step, ladder: Ladder | None, now: float) -> dict[str
         "when": str(step.when),
         "for": step.hold,
         "action": str(step.action),
+        "pick": None if step.pick is None else str(step.pick),
         "phase": state.phase,
         "held": held,
         "left": max(0.0, *timers) if timers else None,
