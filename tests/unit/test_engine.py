@@ -18,6 +18,7 @@ from unitmem.policy.actions import Kill, LastResort, Log, Restart, Signal, Stop,
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result, gravest_first
 from unitmem.policy.engine import evaluate, is_undecided
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
+from unitmem.policy.slopes import POINTS_A_SPAN
 from unitmem.policy.state import (
     RETRY_AFTER,
     Phase,
@@ -30,7 +31,7 @@ from unitmem.policy.state import (
     restart_timers,
     retry_all,
 )
-from unitmem.policy.trends import NOT_YET_WATCHED, POINTS_A_SPAN
+from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.policyfile.expression import parse_condition
 from unitmem.unit import Invocation, Unit
 
@@ -884,8 +885,8 @@ def test_a_trail_is_bounded_however_often_it_is_extended(interval):
     watching = policy(step("growth(anon, 30s) > 9G/s"), step("events.oom_kill > 0 in 1h"))
     _, state = play([watching], ticks)
     trend = state.trends["a.service"]
-    ((points,), events) = trend.points.values(), trend.events
-    assert len(points) <= POINTS_A_SPAN + 2
+    ((window,), events) = trend.windows.values(), trend.events
+    assert len(window.points) <= POINTS_A_SPAN + 2
     assert len(events) == 1
 
 
