@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy import engine
 from unitmem.policy.actions import Log, Stop
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Policy, PolicyFile, Step, observing, wanted_measures
@@ -172,3 +173,12 @@ def test_a_unit_that_is_never_judged_is_named():
     replayed, (only,) = covered("anon > 1G", samples=map(without, samples(3)))
     assert (replayed.is_blind, only.judged) == (False, 3)
     assert only.never == {"b.service": "anon is unknown (not in this history)"}
+
+
+def test_replay_judges_each_condition_once_a_sample(monkeypatch):
+    """What the engine has found is what is counted; to judge it anew would double the cost."""
+    judged = []
+    truth_of = engine.truth_of
+    monkeypatch.setattr(engine, "truth_of", lambda *args: judged.append(args[0]) or truth_of(*args))
+    list(decisions(FILE, samples(20), Replayed()))
+    assert len(judged) == 20 * 2 * 4  # three steps and `clear` of two units

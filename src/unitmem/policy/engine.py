@@ -45,7 +45,7 @@ No clock, no files, no bus: time is an argument, and performing a decision is an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 
 from unitmem.kernel.process import Process
@@ -53,7 +53,7 @@ from unitmem.measure.catalogue import COSTLY_NAMES, OOM_KILLS, OPERANDS, Scope
 from unitmem.measure.sample import NO_HOST, HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
-from unitmem.policy.condition import Verdict, comparisons, judge
+from unitmem.policy.condition import Comparison, Condition, Facts, Verdict, comparisons, judge, truth_of
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Policy, PolicyFile, Step
 from unitmem.policy.state import (
@@ -77,6 +77,9 @@ _LONGEST_GAP = 60.0
 INTERVALS_CREDITED = 2
 """The most intervals with which one look credits a `for`."""
 
+_IDLE = StepState()
+_FALSE = Verdict(False, ())
+
 
 def evaluate(
     policies: PolicyFile | Sequence[Policy],
@@ -85,6 +88,7 @@ def evaluate(
     now: float,
     budget: Budget | None = None,
     interval: float | None = None,
+    judged: MutableMapping[LadderKey, Sequence[Verdict]] | None = None,
 ) -> tuple[State, tuple[Decision, ...]]:
     """Return the state for the next tick, and the decisions about `sample`.
 
@@ -98,6 +102,7 @@ def evaluate(
         budget: for all policies and units together.
         interval: seconds between two looks: one credits a step's `for` with at most two intervals. Unless given, that
             of a `PolicyFile`, or else the default of policy files (2 s).
+        judged: the verdicts on the steps of each policy for each unit are added to it.
     """
     if isinstance(policies, PolicyFile):
         budget = policies.budget if budget is None else budget
@@ -109,6 +114,8 @@ def evaluate(
             if unit.invocation is not None and policy.governs(unit.unit):
                 tick.advance_ladder(policy, unit, unit.invocation)
     tick.end_missing()
+    if judged is not None:
+        judged.update(tick.judged)
     return tick.state(), tuple(tick.decisions)
 
 
@@ -163,6 +170,7 @@ class _Tick:
         self.budget = budget
         self.before = state
         self.decisions: list[Decision] = []
+        self.judged: dict[LadderKey, Sequence[Verdict]] = {}
         present = {unit.invocation for unit in sample.units.values() if unit.invocation is not None}
         self.ending = frozenset(
             run for run in state.ending if run in present or self.sample.is_unseen(run.unit)
@@ -185,13 +193,13 @@ class _Tick:
         self.cooldowns = {policy.name: policy.cooldown for policy in policies}
         self.trends = {}
         wanted = {}
+        asked = [(policy, _over_a_span(policy)) for policy in policies]
         for name, unit in sample.units.items():
             wanted[name] = [
                 comparison
-                for policy in policies
-                if policy.governs(unit.unit)
-                for condition in policy.conditions
-                for comparison in comparisons(condition)
+                for policy, terms in asked
+                if terms and policy.governs(unit.unit)
+                for comparison in terms
             ]
             if (trend := extend(state.trends.get(name), unit, wanted[name], now)) is not None:
                 self.trends[name] = trend
@@ -225,7 +233,7 @@ class _Tick:
         if ladder is None or ladder.invocation != invocation:
             if ladder is not None:
                 self._end_episode(key, ladder)
-            ladder = Ladder(invocation, (StepState(),) * len(policy.steps))
+            ladder = _idle(policy, invocation)
         # one that another policy ends in this very tick is still judged: that may fail at once
         if invocation not in self.before.ending:
             ladder = self._judge(policy, key, ladder, unit)
@@ -243,14 +251,15 @@ class _Tick:
 
     def _judge(self, policy: Policy, key: LadderKey, ladder: Ladder, unit: UnitSample) -> Ladder:
         facts = facts_about(unit, policy, self, self.now, self.sample.host)
-        verdicts = [judge(step.when, facts) for step in policy.steps]
+        verdicts = self.judged[key] = [_verdict(step.when, facts) for step in policy.steps]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)
         else:
-            is_clear = judge(policy.clear, facts).truth is True
+            is_clear = truth_of(policy.clear, facts) is True
         if is_clear:
             self._end_episode(key, ladder)
-            return Ladder(ladder.invocation, (StepState(),) * len(policy.steps))
+            is_idle = ladder.episode_since is None and all(step is _IDLE for step in ladder.steps)
+            return ladder if is_idle else _idle(policy, ladder.invocation)
         states = []
         since = ladder.episode_since
         for index, (step, before, verdict) in enumerate(
@@ -361,12 +370,23 @@ class _Tick:
             self.cooling[key] = max(self.now + cooldown, self.cooling.get(key, self.now))
 
 
+def _verdict(condition: Condition, facts: Facts) -> Verdict:
+    """Return the verdict on `condition`, without findings where it doesn't hold: nobody is told of these."""
+    return _FALSE if truth_of(condition, facts) is False else judge(condition, facts)
+
+
+def _idle(policy: Policy, invocation: Invocation) -> Ladder:
+    return Ladder(invocation, (_IDLE,) * len(policy.steps))
+
+
 def _advance(
     step: Step, before: StepState, verdict: Verdict, now: float, interval: float
 ) -> tuple[StepState, bool]:
     """Return the step's state after `verdict`, and whether it is due to fire."""
     if verdict.truth is not True:
         # a fired step stays fired to the episode's end; its own clock starts over
+        if before is _IDLE and verdict.truth is False:
+            return before, False
         phase = Phase.FIRED if before.phase is Phase.FIRED else Phase.IDLE
         unknown = {name: why for finding in verdict.findings for name, why in finding.unknown.items()}
         unknown = unknown if verdict.truth is None else {}
@@ -391,6 +411,12 @@ def _credited(step: Step, before: StepState, now: float, interval: float) -> flo
     most = INTERVALS_CREDITED * interval
     gap = now - before.looked_at
     return 0.0 if gap > max(step.hold, _LONGEST_GAP, most) else before.held + min(gap, most)
+
+
+def _over_a_span(policy: Policy) -> list[Comparison]:
+    """Return the comparisons of `policy` that look at more than this instant."""
+    terms = (term for condition in policy.conditions for term in comparisons(condition))
+    return [term for term in terms if term.span is not None]
 
 
 def _kill_span(policy: Policy) -> float:
