@@ -49,8 +49,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import COSTLY_NAMES, OOM_KILLS, OPERANDS, Scope
-from unitmem.measure.sample import NO_HOST, HostSample, Sample, UnitSample
+from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope
+from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
 from unitmem.policy.condition import Comparison, Condition, Facts, Verdict, comparisons, judge, truth_of
@@ -117,28 +117,6 @@ def evaluate(
     if judged is not None:
         judged.update(tick.judged)
     return tick.state(), tuple(tick.decisions)
-
-
-def is_undecided(
-    policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
-) -> bool:
-    """Return whether a condition that bounds leave open depends on a costly measure (PSS, USS, SwapPss)."""
-    for policy in policies:
-        if not policy.governs(unit.unit):
-            continue
-        facts = facts_about(unit, policy, state, now, host)
-        for condition in policy.conditions:
-            if any(
-                comparison.function is not None and comparison.followed in COSTLY_NAMES
-                for comparison in comparisons(condition)
-            ):
-                return True  # a slope needs every point
-            verdict = judge(condition, facts)
-            if verdict.truth is None and any(
-                name in COSTLY_NAMES for finding in verdict.findings for name in finding.unknown
-            ):
-                return True
-    return False
 
 
 def facts_about(
@@ -441,6 +419,7 @@ def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | Non
         return None
     for finding in verdict.findings:
         name = finding.comparison.measure
-        if OPERANDS[name].scope in (Scope.LARGEST, Scope.PROCESSES):
+        # without its value not all of them are known
+        if name in unit.values and OPERANDS[name].scope in (Scope.LARGEST, Scope.PROCESSES):
             return unit.largest(name.removeprefix("process."))
     return None

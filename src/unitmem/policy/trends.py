@@ -169,9 +169,10 @@ class UnitFacts:
     def bounds(self, measure: str) -> Bounds | None:
         if (value := self._part(measure).values.get(measure)) is not None:
             return Bounds(value, value)
-        if (most := self._unit.at_most.get(measure)) is not None:
-            return Bounds(0, most)
-        return None
+        most, least = self._unit.at_most.get(measure), self._unit.at_least.get(measure)
+        if most is None and least is None:
+            return None
+        return Bounds(least or 0, inf if most is None else most)
 
     def _part(self, measure: str) -> UnitSample | HostSample:
         return self._host if measure.startswith("host.") else self._unit
