@@ -154,6 +154,8 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Not:
+    """What holds where its term doesn't."""
+
     term: Condition
 
     def __str__(self) -> str:
@@ -162,6 +164,8 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class All:
+    """What holds where all of its terms do."""
+
     terms: tuple[Condition, ...]
 
     def __str__(self) -> str:
@@ -173,6 +177,8 @@ class All:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
+    """What holds where one of its terms does."""
+
     terms: tuple[Condition, ...]
 
     def __str__(self) -> str:
