@@ -363,8 +363,9 @@ def _advance(
     """Return the step's state after `verdict`, and whether it is due to fire."""
     if verdict.truth is not True:
         # a fired step stays fired to the episode's end; its own clock starts over
-        if before is _IDLE and verdict.truth is False:
-            return before, False
+        has_fired = before.phase is Phase.FIRED or before.fired_at is not None
+        if verdict.truth is False and not has_fired and before.not_before is None:
+            return _IDLE, False
         phase = Phase.FIRED if before.phase is Phase.FIRED else Phase.IDLE
         unknown = {name: why for finding in verdict.findings for name, why in finding.unknown.items()}
         unknown = unknown if verdict.truth is None else {}
