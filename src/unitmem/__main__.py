@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterable
+from importlib import import_module
 from io import TextIOWrapper
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ def _run() -> int:
     arguments = sys.argv[1:]
     call = _read_watch(arguments[1:]) if arguments[:1] == ["watch"] else None
     if call is not None:
+        _defer_inspect()
         from unitmem.daemon.main import main as watch  # noqa: PLC0415
         from unitmem.report import failure  # noqa: PLC0415
 
@@ -73,6 +75,26 @@ def _leave_out_lxml() -> None:
     lxml = ModuleType("lxml")
     lxml.etree = sys.modules["lxml.etree"] = ModuleType("lxml.etree")  # type: ignore[attr-defined]
     sys.modules["lxml"] = lxml
+
+
+class _Deferred(ModuleType):
+    """A module that is imported when something of it is used that it doesn't have itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+            vars(self).update(vars(import_module(self.__name__)))
+        return getattr(import_module(self.__name__), name)
+
+
+def _defer_inspect() -> None:
+    """Put a deferred module in place of inspect: dataclasses needs it for classes without a docstring only.
+
+    The real one takes a megabyte. From Python 3.12 on, dataclasses asks it for a class's annotations as well.
+    """
+    inspect = _Deferred("inspect")
+    inspect.get_annotations = lambda cls: dict(vars(cls).get("__annotations__", {}))  # type: ignore[attr-defined]
+    sys.modules.setdefault("inspect", inspect)
 
 
 if __name__ == "__main__":

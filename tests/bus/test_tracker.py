@@ -53,6 +53,18 @@ def update(tracker: Tracker, manager: Manager) -> list[str]:
 # --- which units ---
 
 
+def test_units_that_end_while_others_are_described_are_not_asked_for(
+    systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, tracker: Tracker
+):
+    """Each call that fails leaks a kilobyte in pystemd: 20 MiB in minutes of hundreds of starts a second."""
+    names = [f"web{number}.service" for number in range(5)]
+    for name in names:
+        run(systemd, cgroups, name)
+    systemd.interlude("GetUnit", *({"do": "remove", "name": name, "announce": True} for name in names))
+    assert update(tracker, following) == []
+    assert len(systemd.calls("GetUnit")) == 1
+
+
 def test_units_that_are_there_at_the_start(
     systemd: FakeSystemd1, cgroups: CgroupTree, following: Manager, tracker: Tracker
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -235,12 +236,41 @@ def test_the_library_imports_nothing_beyond_the_standard_library():
     assert set().union(*library) - sys.stdlib_module_names == set()
 
 
+# as the service does, up to a policy file that isn't there
+A_WATCH = """
+import sys
+from contextlib import suppress
+from unitmem.__main__ import main
+sys.argv[1:] = ["watch", "/nonexistent.yaml"]
+with suppress(SystemExit): main()
+"""
+
+
 def test_the_daemon_imports_neither_typer_nor_rich_nor_what_metrics_take():
     """They would stay in its memory for all its life; metrics are for a watch that is asked for them."""
     unwanted = {"typer", "click", "rich", "pydantic", "prometheus_client", "http", "wsgiref", "socketserver"}
     unwanted |= {"statistics", "fractions", "decimal"}  # half a megabyte for one median
-    (loaded,) = loaded_by("import unitmem.daemon.main, unitmem.report.failure")
+    unwanted |= {"traceback", "tokenize", "ast", "dis"}  # a megabyte and a half, most of it behind inspect
+    unwanted |= {"asyncio", "logging", "subprocess", "random", "csv", "email", "concurrent", "xml"}
+    (loaded,) = loaded_by(A_WATCH)
+    assert {"pystemd", "yaml"} <= loaded
     assert loaded & unwanted == set()
+
+
+def private_memory(statement: str, cache: Path) -> int:
+    """KiB that an interpreter has for itself after `statement`, with everything compiled before."""
+    script = f"{statement}\nprint(open('/proc/self/smaps_rollup').read())"
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(cache), "PYTHONDONTWRITEBYTECODE": ""}
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environment
+        )
+    sizes = dict(re.findall(r"^(\w+): +(\d+) kB$", done.stdout, re.MULTILINE))
+    return int(sizes["Private_Dirty"]) + int(sizes["Private_Clean"])
+
+
+def test_a_watch_starts_with_little_more_than_four_times_a_bare_interpreter(tmp_path):
+    assert private_memory(A_WATCH, tmp_path) < 4.3 * private_memory("", tmp_path)
 
 
 def test_what_only_tells_or_records_needs_no_bus():

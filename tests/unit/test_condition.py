@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitmem.measure.catalogue import OPERANDS, Dimension
-from unitmem.policy.condition import FUNCTIONS, Bounds, comparisons, format_value, judge, measures_of
+from unitmem.policy.condition import (
+    FUNCTIONS,
+    Bounds,
+    comparisons,
+    format_value,
+    judge,
+    measures_of,
+    truth_of,
+)
 from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.text import SPAN_UNITS
 
@@ -183,7 +191,10 @@ VALUE = {True: 2 * M, False: 0, None: None}
 
 def truth(text, a, b=None):
     known = {name: VALUE[v] for name, v in (("anon", a), ("swap", b)) if VALUE[v] is not None}
-    return judge(parse_condition(text), Facts(**known)).truth
+    condition, facts = parse_condition(text), Facts(**known)
+    verdict = judge(condition, facts)
+    assert truth_of(condition, facts) is verdict.truth
+    return verdict.truth
 
 
 def kleene_and(a, b):

@@ -16,8 +16,10 @@ from unitmem.kernel.process import Process
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Kill, LastResort, Log, Restart, Signal, Stop, Target
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result, gravest_first
-from unitmem.policy.engine import evaluate, is_undecided
+from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
+from unitmem.policy.need import Need, costly_need
+from unitmem.policy.slopes import POINTS_A_SPAN
 from unitmem.policy.state import (
     RETRY_AFTER,
     Phase,
@@ -30,7 +32,7 @@ from unitmem.policy.state import (
     restart_timers,
     retry_all,
 )
-from unitmem.policy.trends import NOT_YET_WATCHED, POINTS_A_SPAN
+from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.policyfile.expression import parse_condition
 from unitmem.unit import Invocation, Unit
 
@@ -884,30 +886,43 @@ def test_a_trail_is_bounded_however_often_it_is_extended(interval):
     watching = policy(step("growth(anon, 30s) > 9G/s"), step("events.oom_kill > 0 in 1h"))
     _, state = play([watching], ticks)
     trend = state.trends["a.service"]
-    ((points,), events) = trend.points.values(), trend.events
-    assert len(points) <= POINTS_A_SPAN + 2
+    ((window,), events) = trend.windows.values(), trend.events
+    assert len(window.points) <= POINTS_A_SPAN + 2
     assert len(events) == 1
 
 
 @pytest.mark.parametrize(
-    ("when", "undecided"),
+    ("when", "need"),
     [
-        ("pss > 50M", True),
-        ("pss > 101M", False),
-        ("pss < 101M", False),
-        ("anon > 10M and pss > 50M", False),
-        ("anon > 1M or pss > 50M", False),
-        ("swap > 1M", False),
+        ("pss > 50M", Need.BOUNDS),
+        ("pss > 101M", Need.NOTHING),
+        ("pss < 101M", Need.NOTHING),
+        ("anon > 10M and pss > 50M", Need.NOTHING),
+        ("anon > 1M or pss > 50M", Need.NOTHING),
+        ("swap > 1M", Need.NOTHING),
+        # of 20M at least
+        ("pss < 20M", Need.NOTHING),
+        ("uss < 10M", Need.NOTHING),
+        ("uss < 11M", Need.BOUNDS),
+        # whoever acts names the number
+        ("pss > 19M", Need.VALUES),
+        ("not uss <= 9M", Need.VALUES),
+        ("anon > 10M and pss > 19M", Need.NOTHING),
         # each point counts, whatever is known of this one
-        ("anon > 10M and growth(pss, 1min) > 1M/min", True),
-        ("growth(anon, 1min) > 1M/min", False),
+        ("anon > 10M and growth(pss, 1min) > 1M/min", Need.VALUES),
+        ("growth(anon, 1min) > 1M/min", Need.NOTHING),
     ],
 )
-def test_pss_is_read_only_where_a_bound_leaves_it_open(when, undecided):
-    sample = unit(5, at_most={"pss": 100 * M}, unknown={"pss": "not read", "swap": "no swap"})
-    assert is_undecided([policy(step(when))], sample, State(), 0) is undecided
+def test_pss_is_read_only_where_a_bound_leaves_it_open(when, need):
+    sample = unit(
+        5,
+        at_most={"pss": 100 * M},
+        at_least={"pss": 20 * M, "uss": 10 * M},
+        unknown={"pss": "not read", "swap": "no swap"},
+    )
+    assert costly_need([policy(step(when))], sample, State(), 0) is need
     # what ends an episode is judged as well
-    assert is_undecided([policy(step("anon > 99M"), clear=when)], sample, State(), 0) is undecided
+    assert costly_need([policy(step("anon > 99M"), clear=when)], sample, State(), 0) is need
 
 
 # --- what can't be seen ------------------------------------------------------------------------

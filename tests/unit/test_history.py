@@ -42,6 +42,7 @@ def sample(at, **values):
         values=values,
         unknown={"pss": "not read"},
         at_most={"pss": 99},
+        at_least={"pss": 7},
     )
     return Sample(at, {"a.service": unit})
 

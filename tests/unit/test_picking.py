@@ -18,8 +18,9 @@ from unitmem.kernel.oom_preference import OomPreference
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.actions import Kill, LastResort, Restart, SetProperties, Signal, Stop
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Result
-from unitmem.policy.engine import evaluate, is_candidate
+from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Mode, Pick, Policy, PolicyFile, Step, wanted_measures
+from unitmem.policy.need import is_candidate
 from unitmem.policy.state import (
     State,
     carry_over,

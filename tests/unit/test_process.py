@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,6 @@ from unitmem.kernel.process import (
     Stat,
     is_alive,
     parse_cmdline,
-    parse_smaps_rollup,
     parse_stat,
     parse_statm,
     read_process,
@@ -30,6 +30,7 @@ from unitmem.kernel.process import (
     with_command,
     with_pss,
 )
+from unitmem.kernel.smaps import WANTED, parse_smaps_rollup, parse_wanted
 from unitmem.text import printable
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -109,6 +110,28 @@ def test_smaps_rollup_is_bytes_by_key():
         "Private_Hugetlb": 2048 * 1024,
         "SwapPss": 4 * 1024,
     }
+
+
+@given(
+    sizes=st.lists(st.integers(0, 2**60), min_size=len(WANTED), max_size=len(WANTED)),
+    lacks=st.sets(st.sampled_from(WANTED)),
+)
+def test_what_is_wanted_is_found_as_if_every_line_were_read(sizes, lacks):
+    """Also where a kernel lacks some of it, or says what can't be true."""
+    lines = [
+        f"{key}: {size} kB\nOther_{key}: 7 kB"
+        for key, size in zip(WANTED, sizes, strict=True)
+        if key not in lacks
+    ]
+    rollup = "\n".join(["00-ff ---p 00000000 00:00 0 [rollup]", "Rss: 9 kB", *lines, "Locked: 0 kB", ""])
+    try:
+        whole = parse_smaps_rollup(rollup)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            parse_wanted(rollup)
+    else:
+        found = parse_wanted(rollup)
+        assert {key: found.get(key) for key in WANTED} == {key: whole.get(key) for key in WANTED}
 
 
 def test_the_mappings_of_a_whole_smaps_are_added_up():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from math import exp, inf, pi, sin
 
 import pytest
@@ -14,17 +14,8 @@ from hypothesis import strategies as st
 from unitmem.kernel.limits import Level
 from unitmem.measure.sample import UnitSample
 from unitmem.policy.condition import Bounds, Derivation, comparisons
-from unitmem.policy.trends import (
-    MAX_EXCESS,
-    MIN_POINTS,
-    NOT_YET_WATCHED,
-    PARTS,
-    POINTS_A_SPAN,
-    RESOLUTION,
-    UnitFacts,
-    extend,
-    slope_of,
-)
+from unitmem.policy.slopes import MAX_EXCESS, MIN_POINTS, POINTS_A_SPAN, Window, slope_of
+from unitmem.policy.trends import NOT_YET_WATCHED, PARTS, RESOLUTION, UnitFacts, extend
 from unitmem.policyfile.expression import parse_condition
 from unitmem.unit import Invocation, Unit
 
@@ -54,6 +45,11 @@ def watched(condition, ticks):
 def growing(times, rate=M, start=100 * M, **values):
     """Samples of a unit whose anonymous memory grows by `rate` a second."""
     return [(at, sampled(anon=start + rate * at, **values)) for at in times]
+
+
+def kept_points(trend):
+    (window,) = trend.windows.values()
+    return window.points
 
 
 def slope(facts, span=60.0):
@@ -115,6 +111,29 @@ def test_a_slope_lies_between_the_steepest_ones(values):
     assert slope_of(tuple((at, -value) for at, value in points)) == -slope_of(tuple(points))
 
 
+@given(
+    steps=st.lists(
+        st.tuples(st.floats(0.1, 40), st.none() | st.integers(0, 3) | st.integers(0, 2**40)), max_size=150
+    ),
+    span=st.sampled_from([20.0, 60.0, 600.0]),
+)
+def test_a_slope_that_is_kept_up_is_the_one_between_all_pairs(steps, span):
+    """At every look, whatever is added and dropped in between; many values are the same."""
+    window, now = Window(), 0.0
+    for gap, value in steps:
+        now += gap
+        window = window.extended(value, span, now)
+        latest = window.points if value is None else (*window.points, (now, value))
+        points = tuple(dict(latest).items())  # the last point may be of now
+        expected = None if value is None else slope_of(points)
+        assert window.slope(value, now) == expected
+        assert list(window.slopes) in ([], sorted(slopes_between(window.points)))
+
+
+def slopes_between(points):
+    return [(b - a) / (late - early) for (early, a), (late, b) in combinations(points, 2)]
+
+
 # --- growth over time --------------------------------------------------------------------------
 
 
@@ -145,7 +164,7 @@ def test_what_is_kept_is_bounded_and_growth_known_only_where_it_covers_the_span(
         at += gap
         unit = sampled(anon=M * at)
         trend = extend(trend, unit, wanted, at)
-        (points,) = trend.points.values()
+        points = kept_points(trend)
         assert len(points) <= POINTS_A_SPAN + 1
         assert all(at - time <= span * (1 + MAX_EXCESS) for time, _ in points)
         known = slope(UnitFacts(unit, trend, at), span)
@@ -155,7 +174,7 @@ def test_what_is_kept_is_bounded_and_growth_known_only_where_it_covers_the_span(
 
 def test_a_long_span_costs_no_more_than_a_short_one():
     trend, facts = watched("growth(anon, 1h) > 1M/min", growing(range(0, 20000, 2)))
-    (points,) = trend.points.values()
+    points = kept_points(trend)
     assert len(points) <= POINTS_A_SPAN + 1
     assert slope(facts, 3600.0) == M
 
@@ -212,13 +231,13 @@ def test_another_run_starts_from_nothing():
     assert slope(UnitFacts(unit, trend, 102)) is None
     trend, facts = watched("growth(anon, 1min) > 1M/min", [*ticks, (102, unit)])
     assert slope(facts) is None
-    assert trend.points == {("anon", 60.0): ((102, 5 * M),)}
+    assert kept_points(trend) == ((102, 5 * M),)
 
 
 def test_each_span_has_a_trend_of_its_own_and_eta_shares_that_of_its_measure():
     condition = "growth(anon, 1min) > 1M/min or growth(anon, 2min) > 1M/min or eta(limit, 1min) < 1h or eta(high, 1min) < 1h"
     trend, _ = watched(condition, [(0, sampled(anon=1, unreclaimable=1))])
-    assert trend.points.keys() == {("anon", 60.0), ("anon", 120.0), ("unreclaimable", 60.0)}
+    assert trend.windows.keys() == {("anon", 60.0), ("anon", 120.0), ("unreclaimable", 60.0)}
 
 
 @pytest.mark.parametrize("condition", ["anon > 1M", "pressure.some.avg10 > 5%"])
@@ -235,7 +254,7 @@ def test_what_no_condition_needs_any_longer_is_forgotten():
     trend, _ = watched("growth(anon, 1min) > 1M/min", ticks)
     assert extend(trend, ticks[-1][1], [], 100) is None
     other = comparisons(parse_condition("events.oom > 0 in 1h"))
-    assert extend(trend, ticks[-1][1], other, 100).points == {}
+    assert extend(trend, ticks[-1][1], other, 100).windows == {}
 
 
 # --- the slope of the floor ----------------------------------------------------------------------
@@ -364,7 +383,7 @@ def test_a_leak_costs_no_more_over_a_long_span_than_over_a_short_one():
     trend, _ = watched("leak(anon, 1h) > 1M/h", ticks)
     (floors,) = trend.floors.values()
     assert len(floors) <= PARTS + 1
-    assert not trend.points
+    assert not trend.windows
 
 
 def test_another_run_has_no_leak_of_the_one_before():

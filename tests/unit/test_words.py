@@ -46,8 +46,8 @@ REPLACED = {
     "weigh": "measure",
 }
 """Words that must not be in names, with those that took their place."""
-HOLD = {"hold", "NO_HOLD", "_holds"}
-"""The names with the word: a step's `for`, the warning about a step without one, and a comparison that holds."""
+HOLD = {"hold", "NO_HOLD"}
+"""The names with the word: a step's `for`, and the warning about a step without one."""
 
 
 def glossary() -> set[str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.oom_preference import read_oom_preference
+from unitmem.kernel.processes import Pins
 from unitmem.manager.tracker import Tracked, Tracker
 from unitmem.measure.collect import SliceValues, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.engine import is_candidate, is_undecided
 from unitmem.policy.model import Policy, wanted_measures
+from unitmem.policy.need import Need, costly_need, is_candidate
 from unitmem.policy.state import State
 from unitmem.unit import Invocation
 
@@ -47,15 +49,18 @@ def take_sample(
         governing = tuple(policy for policy in policies if policy.governs(tracked.unit))
         try:
             wanted = wanted_measures(governing)
-            unit = collect(tracked.unit, cgroup, host, wanted, seen=seen, slices=slices, at=now)
-            unit = replace(
-                unit,
-                protected=tracked.protected,
-                oom_ends=tracker.oom_ends(name),
-                cgroup_made=tracked.cgroup_made,
-            )
-            if is_undecided(governing, unit, state, now, machine):
-                unit = resolve(unit)
+            with Pins() as pins:
+                unit = collect(
+                    tracked.unit, cgroup, host, wanted, seen=seen, slices=slices, at=now, pins=pins
+                )
+                unit = replace(
+                    unit,
+                    protected=tracked.protected,
+                    oom_ends=tracker.oom_ends(name),
+                    cgroup_made=tracked.cgroup_made,
+                )
+                need = partial(costly_need, governing, state=state, now=now, host=machine)
+                unit = read_needed(unit, pins, need) if unit.processes else unit
             if is_candidate(governing, unit, state, now, machine):
                 unit = replace(unit, oom_preference=read_oom_preference(cgroup))
         except CgroupGoneError:
@@ -66,6 +71,17 @@ def take_sample(
             unit = _unreadable(tracked, cgroup, error)
         units[name] = unit
     return Sample(now, units, machine, tracker.unseen(), tracker.is_listed)
+
+
+def read_needed(unit: UnitSample, pins: Pins, need_of: Callable[[UnitSample], Need]) -> UnitSample:
+    """Return `unit` with PSS of as many of its processes as the conditions need."""
+    match need_of(unit):
+        case Need.NOTHING:
+            return unit
+        case Need.BOUNDS:
+            return resolve(unit, pins=pins, is_enough=lambda closer: need_of(closer) is Need.NOTHING)
+        case Need.VALUES:
+            return resolve(unit, pins=pins)
 
 
 def _unreadable(tracked: Tracked, cgroup: Cgroup, error: OSError) -> UnitSample:

@@ -23,7 +23,8 @@ from unitmem.errors import UnsupportedSystemError, reason_of
 from unitmem.guard.own_cgroup import known, own_cgroup, read_file
 from unitmem.kernel.files import PROC_ROOT
 from unitmem.kernel.host import Host, read_host
-from unitmem.kernel.process import parse_smaps_rollup, parse_statm
+from unitmem.kernel.process import parse_statm
+from unitmem.kernel.smaps import parse_smaps_rollup
 from unitmem.text import format_size
 
 _SHOWN = {

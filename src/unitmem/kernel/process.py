@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Self
 
 from unitmem.errors import reason_of
-from unitmem.kernel.files import PROC_ROOT, impossible
+from unitmem.kernel.files import PROC_ROOT
+from unitmem.kernel.smaps import WANTED, find_pss, parse_wanted
 from unitmem.text import printable
 
 # no sysconf on Windows, where the library can be imported, and has no process to read
@@ -141,27 +141,6 @@ def parse_statm(text: str) -> int:
     return int(fields[1]) * PAGE_SIZE
 
 
-_SIZE_LINE = re.compile(r"^(\w+): +(\d{1,18}) kB$", re.MULTILINE | re.ASCII)
-# 2^63 bytes have 16 digits in kB
-_PSS_LINE = re.compile(rb"^Pss: +(\d{1,15}) kB$", re.MULTILINE)
-
-
-def parse_smaps_rollup(text: str) -> dict[str, int]:
-    """Return bytes by key (`Rss`, `Pss`, `Private_Dirty`, …) of smaps_rollup, or their sums over a whole smaps.
-
-    Raises:
-        ValueError: it has no Pss in kB, as that of a zombie, or a size that can't be true.
-    """
-    sizes: dict[str, int] = {}
-    for key, size in _SIZE_LINE.findall(text):
-        sizes[key] = sizes.get(key, 0) + int(size) * 1024
-    if "Pss" not in sizes:
-        raise ValueError("no Pss in it")
-    if why := impossible(sizes):
-        raise ValueError("; ".join(why.values()))
-    return sizes
-
-
 def parse_cmdline(data: bytes) -> str:
     """Return the arguments in /proc/PID/cmdline with spaces between them, printable on one line."""
     return printable(data.rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace"))
@@ -245,11 +224,11 @@ class PinnedProcess:
         Raises:
             ProcessGoneError, OSError, ValueError: as `read_sizes`.
         """
-        found = _PSS_LINE.search(self._read_bytes("smaps_rollup"))
-        return int(found[1]) * 1024 if found else self.read_sizes()["Pss"]
+        pss = find_pss(self._read_bytes("smaps_rollup"))
+        return self.read_sizes()["Pss"] if pss is None else pss
 
     def read_sizes(self) -> dict[str, int]:
-        """Return bytes by key of smaps_rollup.
+        """Return bytes by key of smaps_rollup, at least by those that are wanted of it.
 
         Raises:
             ProcessGoneError: it has ended, and was waited for.
@@ -262,7 +241,7 @@ class PinnedProcess:
             if not (thread := self._living_thread()):
                 raise
             text = self._read(thread + "smaps_rollup")
-        return parse_smaps_rollup(text)
+        return parse_wanted(text)
 
     def list_children(self) -> list[int]:
         """Return the pids of its children, including orphans that it adopted as a subreaper.
@@ -315,7 +294,8 @@ class PinnedProcess:
         file = os.open(name, os.O_RDONLY, dir_fd=self._directory)
         try:
             data = os.read(file, _ENOUGH)
-            while more := os.read(file, _ENOUGH):
+            # stat, statm and smaps_rollup come whole, and end in a newline
+            while not (data.endswith(b"\n") and len(data) < _ENOUGH) and (more := os.read(file, _ENOUGH)):
                 data += more
             return data
         finally:
@@ -330,15 +310,20 @@ def read_process(pid: int, proc: Path = PROC_ROOT) -> Process:
         ProcessHiddenError: it may not be read (hidepid=1).
     """
     with PinnedProcess(pid, proc) as pinned:
-        try:
-            stat = pinned.read_stat()
-            if stat.has_ended:
-                raise ProcessGoneError(pid)
-            return Process(pid, stat.start_time, stat.name, rss=pinned.read_rss())
-        except (FileNotFoundError, ProcessLookupError):
-            raise ProcessGoneError(pid) from None
-        except PermissionError:
-            raise ProcessHiddenError(pid) from None
+        return describe(pinned)
+
+
+def describe(pinned: PinnedProcess) -> Process:
+    """Return what `read_process` does, of a process that is pinned already."""
+    try:
+        stat = pinned.read_stat()
+        if stat.has_ended:
+            raise ProcessGoneError(pinned.pid)
+        return Process(pinned.pid, stat.start_time, stat.name, rss=pinned.read_rss())
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessGoneError(pinned.pid) from None
+    except PermissionError:
+        raise ProcessHiddenError(pinned.pid) from None
 
 
 def with_command(process: Process, proc: Path = PROC_ROOT) -> Process:
@@ -382,13 +367,17 @@ def measure_pss(pinned: PinnedProcess, process: Process) -> Process:
         with suppress(OSError):
             if not _is(pinned, process):
                 raise ProcessGoneError(process.pid) from None
-        if process.rss == 0 and isinstance(error, ProcessLookupError):
-            return replace(
-                process, pss=0, uss=0, swap_pss=0, hugetlb=0
-            )  # a kernel thread has no memory of its own
-        return replace(process, unknown=_reason(error))
-    return replace(
-        process,
+        # a kernel thread has no memory of its own
+        if process.rss != 0 or not isinstance(error, ProcessLookupError):
+            return replace(process, unknown=_reason(error))
+        sizes = dict.fromkeys(WANTED, 0)
+    # `replace` would take as long as the rest of this
+    return Process(
+        process.pid,
+        process.start_time,
+        process.name,
+        process.command,
+        process.rss,
         pss=sizes["Pss"],
         uss=_sum(sizes, "Private_Clean", "Private_Dirty", "Private_Hugetlb"),
         swap_pss=sizes.get("SwapPss"),
@@ -398,7 +387,8 @@ def measure_pss(pinned: PinnedProcess, process: Process) -> Process:
 
 def _sum(sizes: Mapping[str, int], *keys: str) -> int | None:
     """Return the sum of these sizes; None where the kernel doesn't show one of them."""
-    return sum(sizes[key] for key in keys) if sizes.keys() >= set(keys) else None
+    parts = [sizes.get(key) for key in keys]
+    return None if None in parts else sum(filter(None, parts))
 
 
 def is_alive(process: Process, proc: Path = PROC_ROOT) -> bool:

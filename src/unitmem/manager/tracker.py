@@ -119,6 +119,29 @@ class Tracker:
             with _refusals_ignored():
                 manager.follow_results(self._counts_oom_of)
         self.has_reloaded = False
+        self._note_changes(manager, now)
+        if self._must_list:
+            try:
+                self._list(manager)
+                self.refusal = None
+            except BusLostError:
+                raise
+            except BusError as error:  # asked for again next time
+                self.refusal = str(error)
+        # what protects others first: a slice must not be seen before the core units in it
+        for name in sorted(self._stale | self._unsettled(), key=lambda name: not matches(name, CORE_UNITS)):
+            alive()
+            # what has ended since isn't asked for: each call that fails leaks a kilobyte in pystemd
+            self._note_changes(manager, now)
+            if name not in self._stale and name not in self._units:
+                continue
+            with _refusals_ignored():
+                self._look_at(name, manager)
+                if name not in self.unopened:
+                    self._stale.discard(name)
+
+    def _note_changes(self, manager: Manager, now: float | None) -> None:
+        """Note what the manager's signals since the last call say: which units to describe, and which are gone."""
         for change in manager.changes():
             name = change.unit
             if change.change is Change.RESULT:
@@ -145,21 +168,6 @@ class Tracker:
                 case Change.JOB_DONE:
                     self._jobs.discard(name)
             self._stale.add(name)
-        if self._must_list:
-            try:
-                self._list(manager)
-                self.refusal = None
-            except BusLostError:
-                raise
-            except BusError as error:  # asked for again next time
-                self.refusal = str(error)
-        # what protects others first: a slice must not be seen before the core units in it
-        for name in sorted(self._stale | self._unsettled(), key=lambda name: not matches(name, CORE_UNITS)):
-            alive()
-            with _refusals_ignored():
-                self._look_at(name, manager)
-                if name not in self.unopened:
-                    self._stale.discard(name)
 
     def present(self) -> list[tuple[Tracked, Cgroup]]:
         """Return every governed unit that has an open cgroup, with that cgroup, in the order of names."""

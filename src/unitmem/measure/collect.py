@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from unitmem.kernel.files import PROC_ROOT
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process, ProcessGoneError, with_command, with_pss
-from unitmem.kernel.processes import read_processes
+from unitmem.kernel.processes import Pins, read_processes
 from unitmem.measure.catalogue import (
     COUNTER_FILES,
     PROCESS_NAMES,
@@ -20,7 +20,7 @@ from unitmem.measure.catalogue import (
     SLICE_PREFIX,
     UNIT_NAMES,
 )
-from unitmem.measure.formulas import process_values, unit_values
+from unitmem.measure.formulas import Measured, process_values, unit_values
 from unitmem.measure.sample import UnitSample
 from unitmem.unit import Invocation, Unit, slice_path
 
@@ -45,6 +45,7 @@ def collect(
     seen: MutableMapping[str, Level] | None = None,
     slices: MutableMapping[str, SliceValues] | None = None,
     at: float | None = None,
+    pins: Pins | None = None,
 ) -> UnitSample:
     """Return a sample of `unit`, read through its open `cgroup`; processes are read if `wanted` asks for them.
 
@@ -58,6 +59,7 @@ def collect(
         slices: slices that were already read at this instant, by path, and are not read again; that of `unit` is added
             if `wanted` asks for it.
         at: the time by the monotonic clock, from which its age is counted; None leaves that unknown.
+        pins: what keeps its processes pinned for `resolve`.
 
     Raises:
         CgroupGoneError: the unit stopped, or was started again.
@@ -81,29 +83,62 @@ def collect(
     if PROCESS_NAMES.isdisjoint(wanted):
         return sample
     try:
-        return _with_processes(sample, read_processes(cgroup, proc))
+        return with_processes(sample, read_processes(cgroup, proc, pins=pins))
     except CgroupGoneError:
         raise
     except OSError as error:
         return _without_processes(sample, f"not every process of it can be found: {reason_of(error)}")
 
 
-def resolve(sample: UnitSample, proc: Path = PROC_ROOT) -> UnitSample:
-    """Return `sample` with PSS, USS and SwapPss of each of its processes that still runs.
+def resolve(
+    sample: UnitSample,
+    proc: Path = PROC_ROOT,
+    pins: Pins | None = None,
+    is_enough: Callable[[UnitSample], bool] | None = None,
+) -> UnitSample:
+    """Return `sample` with PSS, USS and SwapPss of its processes that still run, the largest first, until that is enough.
 
     A sample without processes is returned unchanged.
+
+    Args:
+        sample: as `collect` returns it.
+        proc: where /proc is.
+        pins: what `collect` has pinned them with.
+        is_enough: whether the bounds of a sample are enough, those of the processes that were not read being from RSS;
+            None reads all.
     """
     if not sample.processes:
         return sample
-    processes = []
-    for process in sample.processes:
+    left = {process.pid: process for process in sample.processes}
+    bounds = {pid: bound for pid, process in left.items() if (bound := process.pss_at_most) is not None}
+    if len(bounds) < len(left) or any(process.unknown for process in sample.processes):
+        is_enough = None  # what is unknown of one is unknown of their sum
+    measured, most = Measured(), sum(bounds.values())
+    by_size = sorted(left, key=lambda pid: bounds.get(pid, 0), reverse=True)
+    for pid, following in zip(by_size, [*by_size[1:], None], strict=True):
         try:
-            processes.append(process if process.unknown else with_pss(process, proc))
+            process = left[pid] if left[pid].unknown else _with_pss(left[pid], proc, pins)
         except ProcessGoneError:
+            del left[pid]
+            most -= bounds.get(pid, 0)
             continue
-    if not processes:  # what has taken their place was not listed
+        left[pid] = process
+        if process.unknown:
+            is_enough = None
+        if is_enough is not None and process.pss is not None and following is not None:
+            measured.add(process)
+            most += process.pss - bounds[pid]
+            largest = max(measured.at_least["process.pss"], bounds[following])
+            at_most = {"pss": most, "process.pss": largest}
+            if is_enough(replace(sample, at_most=at_most, at_least=measured.at_least)):
+                break
+    if not left:  # what has taken their place was not listed
         return _without_processes(sample, "all its processes ended while they were read")
-    return _with_processes(sample, processes)
+    return with_processes(sample, tuple(left.values()))
+
+
+def _with_pss(process: Process, proc: Path, pins: Pins | None) -> Process:
+    return with_pss(process, proc) if pins is None else pins.with_pss(process, proc)
 
 
 def list_few(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) -> UnitSample:
@@ -163,10 +198,11 @@ def _slice_values(cgroup: Cgroup, host: Host, slices: MutableMapping[str, SliceV
 def _without_processes(sample: UnitSample, reason: str) -> UnitSample:
     values = {name: value for name, value in sample.values.items() if name not in PROCESS_NAMES}
     unknown = {**sample.unknown, **dict.fromkeys(PROCESS_NAMES, reason)}
-    return replace(sample, processes=(), values=values, unknown=unknown, at_most={})
+    return replace(sample, processes=(), values=values, unknown=unknown, at_most={}, at_least={})
 
 
-def _with_processes(sample: UnitSample, processes: Sequence[Process]) -> UnitSample:
+def with_processes(sample: UnitSample, processes: Sequence[Process]) -> UnitSample:
+    """Return `sample` with the measures of `processes`, which are all of its unit, or bounds of them."""
     values, unknown, at_most = process_values(processes)
     kept = {name: reason for name, reason in sample.unknown.items() if name not in PROCESS_NAMES}
     return replace(
@@ -175,4 +211,12 @@ def _with_processes(sample: UnitSample, processes: Sequence[Process]) -> UnitSam
         values={**sample.values, **values},
         unknown={**kept, **unknown},
         at_most=at_most,
+        at_least=_at_least(processes) if at_most else {},
     )
+
+
+def _at_least(processes: Iterable[Process]) -> Mapping[str, int]:
+    measured = Measured()
+    for process in processes:
+        measured.add(process)
+    return measured.at_least

@@ -7,8 +7,17 @@ from collections.abc import Mapping, Sequence
 from unitmem.kernel.cgroup import CgroupReading
 from unitmem.kernel.host import Host
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import CGROUP_MEASURES, HOST_MEASURES, PROCESS_MEASURES, Measure, Scope
+from unitmem.measure.catalogue import (
+    CGROUP_MEASURES,
+    HOST_MEASURES,
+    PROCESS_MEASURES,
+    Measure,
+    Scope,
+    Trait,
+)
 from unitmem.measure.sample import NOT_READ, HostSample
+
+_COSTLY = tuple(measure for measure in PROCESS_MEASURES if Trait.COSTLY in measure.traits)
 
 
 def unit_values(reading: CgroupReading, host: Host) -> tuple[dict[str, float], dict[str, str]]:
@@ -83,8 +92,26 @@ def process_values(
         unknown[measure.name] = reason
         # not of USS: it counts huge pages, and RSS does not
         if measure.size == "pss" and not refused and len(bounds) == len(processes):
-            at_most[measure.name] = _aggregate(measure, bounds)
+            most = _aggregate(measure, bounds)
+            if measure.scope is Scope.LARGEST and max(known, default=None) == most:
+                values[measure.name] = most
+                del unknown[measure.name]
+            else:
+                at_most[measure.name] = most
     return values, unknown, at_most
+
+
+class Measured:
+    """Lower bounds of the sums over all processes of a unit, and of the largest, by those measured so far."""
+
+    def __init__(self) -> None:
+        self.at_least: dict[str, int] = {}
+
+    def add(self, process: Process) -> None:
+        for measure in _COSTLY:
+            if (size := getattr(process, measure.size)) is not None:
+                least = self.at_least.get(measure.name, 0)
+                self.at_least[measure.name] = _aggregate(measure, (least, size))
 
 
 def _aggregate(measure: Measure, sizes: Sequence[int]) -> int:

@@ -76,6 +76,8 @@ class UnitSample:
     """Why a measure is missing."""
     at_most: Mapping[str, int] = field(default_factory=dict)
     """Upper bounds of measures that were not read because that is costly: PSS is never more than RSS."""
+    at_least: Mapping[str, int] = field(default_factory=dict)
+    """Lower bounds of the same: what the processes have of which it was read."""
     processes: tuple[Process, ...] = ()
     levels: tuple[Level, ...] = ()
     """The limits of its cgroup and of each ancestor."""

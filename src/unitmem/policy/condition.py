@@ -7,10 +7,11 @@ bounds, because some are costly to read exactly and a bound is often enough: PSS
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isinf
+from operator import ge, gt, le, lt
 from typing import NamedTuple, Protocol
 
 from unitmem.kernel.limits import HOST_LEVEL
@@ -166,6 +167,8 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Not:
+    """What holds where its term doesn't."""
+
     term: Condition
 
     def __str__(self) -> str:
@@ -174,6 +177,8 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class All:
+    """What holds where all of its terms do."""
+
     terms: tuple[Condition, ...]
 
     def __str__(self) -> str:
@@ -185,6 +190,8 @@ class All:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
+    """What holds where one of its terms does."""
+
     terms: tuple[Condition, ...]
 
     def __str__(self) -> str:
@@ -318,6 +325,26 @@ def judge(condition: Condition, facts: Facts) -> Verdict:
             return _join([judge(term, facts) for term in terms], decisive=True)
 
 
+def truth_of(condition: Condition, facts: Facts) -> bool | None:
+    """Return the truth that `judge` finds, without the findings: most conditions don't hold, and nobody is told of these."""
+    match condition:
+        case Comparison():
+            return _decide(condition, facts)[0]
+        case Not(term):
+            truth = truth_of(term, facts)
+            return None if truth is None else not truth
+        case All(terms) | AnyOf(terms):
+            decisive = isinstance(condition, AnyOf)
+            truth = not decisive
+            for term in terms:
+                inner = truth_of(term, facts)
+                if inner is decisive:
+                    return decisive
+                if inner is None:
+                    truth = None
+            return truth
+
+
 def _join(verdicts: list[Verdict], *, decisive: bool) -> Verdict:
     """Return `decisive` if one verdict is, whatever the others are; else its opposite if all are known, else None."""
     truth = None if any(verdict.truth is None for verdict in verdicts) else not decisive
@@ -328,45 +355,42 @@ def _join(verdicts: list[Verdict], *, decisive: bool) -> Verdict:
 
 
 def _compare(comparison: Comparison, facts: Facts) -> Finding:
-    measure, derivation = comparison.measure, comparison.derivation
-    if derivation is None or comparison.span is None:
-        bounds = facts.bounds(measure)
-    else:
-        bounds = facts.derived(measure, derivation, comparison.span)
-    threshold: float | None = comparison.threshold
+    truth, bounds, whole, threshold = _decide(comparison, facts)
     unknown = {}
     if bounds is None:
-        unknown[comparison.subject] = facts.why_unknown(measure, derivation)
-    if comparison.of is not None:
-        whole = facts.bounds(comparison.of)
+        unknown[comparison.subject] = facts.why_unknown(comparison.measure, comparison.derivation)
+    if comparison.of is not None and threshold is None:
         if whole is None or whole.low != whole.high:
-            threshold = None
             unknown[comparison.of] = facts.why_unknown(comparison.of, None)
-        elif whole.low == 0:
-            # every value is at least that, so it would say nothing: no swap, a MemTotal of 0
-            threshold = None
+        else:
             unknown[f"{comparison.spelled_threshold} of {comparison.of}"] = f"{comparison.of} is 0"
-        else:
-            threshold = whole.low * comparison.threshold / 100
-    truth = None
-    if bounds is not None and threshold is not None:
-        low, high = (_holds(bound, comparison.operator, threshold) for bound in bounds)
-        if low is high:
-            truth = low
-        else:
-            unknown[comparison.subject] = facts.why_unknown(measure, derivation)
+    if bounds is not None and threshold is not None and truth is None:
+        unknown[comparison.subject] = facts.why_unknown(comparison.measure, comparison.derivation)
     value = bounds.low if bounds is not None and bounds.low == bounds.high else None
     level = facts.level(comparison) if truth else None
     return Finding(comparison, truth, value, threshold, unknown, level)
 
 
-def _holds(value: float, operator: str, threshold: float) -> bool:
-    match operator:
-        case ">":
-            return value > threshold
-        case ">=":
-            return value >= threshold
-        case "<":
-            return value < threshold
-        case _:
-            return value <= threshold
+def _decide(
+    comparison: Comparison, facts: Facts
+) -> tuple[bool | None, Bounds | None, Bounds | None, float | None]:
+    """Return (truth, bounds of what is compared, bounds of what the threshold is a share of, threshold)."""
+    if comparison.derivation is None or comparison.span is None:
+        bounds = facts.bounds(comparison.measure)
+    else:
+        bounds = facts.derived(comparison.measure, comparison.derivation, comparison.span)
+    threshold: float | None = comparison.threshold
+    whole = None
+    if comparison.of is not None:
+        whole = facts.bounds(comparison.of)
+        # every value is at least a share of 0, so that would say nothing: no swap, a MemTotal of 0
+        is_known = whole is not None and whole.low == whole.high != 0
+        threshold = whole.low * comparison.threshold / 100 if whole is not None and is_known else None
+    if bounds is None or threshold is None:
+        return None, bounds, whole, threshold
+    compare = _OPERATORS[comparison.operator]
+    truth = compare(bounds.low, threshold)
+    return truth if compare(bounds.high, threshold) is truth else None, bounds, whole, threshold
+
+
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {">": gt, ">=": ge, "<": lt, "<=": le}

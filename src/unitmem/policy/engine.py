@@ -52,25 +52,27 @@ No clock, no files, no bus: time is an argument, and performing a decision is an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import COSTLY_NAMES, OOM_KILLS, OPERANDS, Scope
-from unitmem.measure.sample import NO_HOST, HostSample, Sample, UnitSample
+from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope
+from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
-from unitmem.policy.condition import Verdict, comparisons, judge
+from unitmem.policy.condition import Comparison, Condition, Facts, Verdict, comparisons, judge, truth_of
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.groups import Group, GroupKey, level_of
 from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile
 from unitmem.policy.obstacles import Obstacles
 from unitmem.policy.picking import Candidate, StepGroups, chosen, not_picked
-from unitmem.policy.state import Ladder, LadderKey, Phase, State, StepState, counted, unjudged
+from unitmem.policy.state import IDLE, Ladder, LadderKey, Phase, State, StepState, counted, unjudged
 from unitmem.policy.timers import advance
 from unitmem.policy.trends import UnitFacts, extend, extend_levels
 from unitmem.unit import Invocation
+
+_FALSE = Verdict(False, ())
 
 
 def evaluate(
@@ -80,6 +82,7 @@ def evaluate(
     now: float,
     budget: Budget | None = None,
     interval: float | None = None,
+    judged: MutableMapping[LadderKey, Sequence[Verdict]] | None = None,
 ) -> tuple[State, tuple[Decision, ...]]:
     """Return the state for the next tick, and the decisions about `sample`.
 
@@ -93,6 +96,7 @@ def evaluate(
         budget: for all policies and units together.
         interval: seconds between two looks: one credits a step's `for` with at most two intervals. Unless given, that
             of a `PolicyFile`, or else the default of policy files (2 s).
+        judged: the verdicts on the steps of each policy for each unit are added to it.
     """
     if isinstance(policies, PolicyFile):
         budget = policies.budget if budget is None else budget
@@ -102,46 +106,9 @@ def evaluate(
     for policy in policies:
         tick.advance_ladders(policy)
     tick.end_missing()
+    if judged is not None:
+        judged.update(tick.judged)
     return tick.state(), tuple(tick.decisions)
-
-
-def is_undecided(
-    policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
-) -> bool:
-    """Return whether a condition that bounds leave open depends on a costly measure (PSS, USS, SwapPss)."""
-    for policy in policies:
-        if not policy.governs(unit.unit):
-            continue
-        facts = facts_about(unit, policy, state, now, host)
-        for condition in policy.conditions:
-            if any(
-                comparison.function is not None and comparison.followed in COSTLY_NAMES
-                for comparison in comparisons(condition)
-            ):
-                return True  # a slope needs every point
-            verdict = judge(condition, facts)
-            if verdict.truth is None and any(
-                name in COSTLY_NAMES for finding in verdict.findings for name in finding.unknown
-            ):
-                return True
-    return False
-
-
-def is_candidate(
-    policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
-) -> bool:
-    """Return whether the condition of a step that picks one of the units for which it is due may hold for `unit` now.
-
-    What looks over a span of time may: that this look changes it is found only when all units are judged.
-    """
-    return any(
-        any(term.span is not None for term in comparisons(step.when))
-        or judge(step.when, facts_about(unit, policy, state, now, host)).truth is not False
-        for policy in policies
-        if policy.governs(unit.unit)
-        for step in policy.steps
-        if step.pick is not None
-    )
 
 
 def facts_about(
@@ -186,6 +153,7 @@ class _Tick:
         self.budget = budget
         self.before = state
         self.decisions: list[Decision] = []
+        self.judged: dict[LadderKey, Sequence[Verdict]] = {}
         self.present = {unit.invocation for unit in sample.units.values() if unit.invocation is not None}
         self.ending = frozenset(filter(self._may_run, state.ending))
         self.obstacles = Obstacles(state, budget, now)
@@ -200,13 +168,13 @@ class _Tick:
         self.cooldowns = {policy.name: policy.cooldown for policy in policies}
         self.trends = {}
         wanted = {}
+        asked = [(policy, _over_a_span(policy)) for policy in policies]
         for name, unit in sample.units.items():
             wanted[name] = [
                 comparison
-                for policy in policies
-                if policy.governs(unit.unit)
-                for condition in policy.conditions
-                for comparison in comparisons(condition)
+                for policy, terms in asked
+                if terms and policy.governs(unit.unit)
+                for comparison in terms
             ]
             if (trend := extend(state.trends.get(name), unit, wanted[name], now)) is not None:
                 self.trends[name] = trend
@@ -280,20 +248,21 @@ class _Tick:
         if ladder is None or ladder.invocation != invocation:
             if ladder is not None:
                 self._end_episode(key, ladder)
-            ladder = Ladder(invocation, (StepState(),) * len(policy.steps))
+            ladder = _idle(policy, invocation)
         # one that another policy ends in this very tick is still judged: that may fail at once
         if invocation in self.before.ending:
             self.ladders[key] = ladder
             return None
         facts = facts_about(unit, policy, self, self.now, self.sample.host)
-        verdicts = [judge(step.when, facts) for step in policy.steps]
+        verdicts = self.judged[key] = [_verdict(step.when, facts) for step in policy.steps]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)
         else:
-            is_clear = judge(policy.clear, facts).truth is True
+            is_clear = truth_of(policy.clear, facts) is True
         if is_clear:
             self._end_episode(key, ladder)
-            self.ladders[key] = Ladder(invocation, (StepState(),) * len(policy.steps))
+            is_idle = ladder.episode_since is None and all(step is IDLE for step in ladder.steps)
+            self.ladders[key] = ladder if is_idle else _idle(policy, invocation)
             return None
         return _Judged(key, invocation, unit, facts, verdicts, list(ladder.steps), ladder.episode_since)
 
@@ -400,6 +369,21 @@ class _Tick:
         return invocation in self.present or self.sample.is_unseen(invocation.unit)
 
 
+def _verdict(condition: Condition, facts: Facts) -> Verdict:
+    """Return the verdict on `condition`, without findings where it doesn't hold: nobody is told of these."""
+    return _FALSE if truth_of(condition, facts) is False else judge(condition, facts)
+
+
+def _idle(policy: Policy, invocation: Invocation) -> Ladder:
+    return Ladder(invocation, (IDLE,) * len(policy.steps))
+
+
+def _over_a_span(policy: Policy) -> list[Comparison]:
+    """Return the comparisons of `policy` that look at more than this instant."""
+    terms = (term for condition in policy.conditions for term in comparisons(condition))
+    return [term for term in terms if term.span is not None]
+
+
 def _kill_span(policy: Policy) -> float:
     """Return the longest span within which a condition of `policy` counts OOM kills; 0 if none does."""
     terms = [term for condition in policy.conditions for term in comparisons(condition)]
@@ -422,6 +406,7 @@ def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | Non
         return None
     for finding in verdict.findings:
         name = finding.comparison.measure
-        if OPERANDS[name].scope in (Scope.LARGEST, Scope.PROCESSES):
+        # without its value not all of them are known
+        if name in unit.values and OPERANDS[name].scope in (Scope.LARGEST, Scope.PROCESSES):
             return unit.largest(name.removeprefix("process."))
     return None

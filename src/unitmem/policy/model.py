@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from unitmem.policy.action import Action
 from unitmem.policy.condition import Comparison, Condition, measures_of
@@ -91,8 +92,7 @@ class Policy:
 
     def governs(self, unit: Unit) -> bool:
         """Whether `unit` is one of this policy's, by its name or by an alias."""
-        is_meant = any(matches(name, self.units) for name in unit.names)
-        return is_meant and not any(matches(name, self.excluded) for name in unit.names)
+        return _is_among(unit.names, self.units, self.excluded)
 
     def unprotects(self, unit: Unit) -> bool:
         """Whether this policy may touch `unit` although it is protected."""
@@ -123,6 +123,13 @@ class Policy:
         steps = tuple(step.when for step in self.steps)
         ranks = tuple(step.pick.by for step in self.steps if step.pick is not None)
         return (*steps, *ranks) if self.clear is None else (*steps, self.clear, *ranks)
+
+
+@lru_cache(4096)
+def _is_among(names: tuple[str, ...], patterns: tuple[str, ...], excluded: tuple[str, ...]) -> bool:
+    """Return whether a unit of those names matches `patterns` and none of `excluded`; asked at each tick anew."""
+    is_meant = any(matches(name, patterns) for name in names)
+    return is_meant and not any(matches(name, excluded) for name in names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,10 @@ class StepState:
     """The unknown measures because of which its condition can't be judged, with the reasons."""
 
 
+IDLE = StepState()
+"""The state of a step that has nothing to remember: the same object, so that a tick without news makes none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """One policy's steps for one invocation of one unit."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from unitmem.policy.condition import Verdict
 from unitmem.policy.model import Step
-from unitmem.policy.state import Phase, StepState
+from unitmem.policy.state import IDLE, Phase, StepState
 
 _LONGEST_GAP = 60.0
 """Seconds without a look after which the credit of a shorter `for` starts over."""
@@ -21,6 +21,9 @@ def advance(
     """Return the step's state after `verdict`, and whether it is due to fire."""
     if verdict.truth is not True:
         # a fired step stays fired to the episode's end; its own clock starts over
+        has_fired = before.phase is Phase.FIRED or before.fired_at is not None
+        if verdict.truth is False and not has_fired and before.not_before is None:
+            return IDLE, False
         phase = Phase.FIRED if before.phase is Phase.FIRED else Phase.IDLE
         unknown = {name: why for finding in verdict.findings for name, why in finding.unknown.items()}
         unknown = unknown if verdict.truth is None else {}

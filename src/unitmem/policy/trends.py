@@ -1,16 +1,14 @@
 """The trend of a unit's measures, as far as conditions ask for it: counts of events, and points for slopes.
 
 Each trend is kept no longer and no denser than its conditions need: only changes of counts, and a
-bounded number of points for a slope. A slope is the median of the slopes between all pairs of points
-(Theil and Sen): up to a quarter of the points may be spikes, and it hardly moves. A leak is the slope of
-the floor: of the least values in equal parts of its span.
+bounded number of points for a slope. A leak is the slope of the floor: of the least values in equal parts of its span.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from itertools import pairwise
 from math import inf
 
 from unitmem.kernel.limits import fullest
@@ -18,17 +16,11 @@ from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Scope
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, Sample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, FILL, FUNCTIONS, Bounds, Comparison, Derivation
 from unitmem.policy.levels import LEVELS_MISSING, fillings, has_levels, lacks_levels, time_left
+from unitmem.policy.slopes import Points, Window, slope_of
 from unitmem.unit import Invocation
 
 NOT_YET_WATCHED = "not watched for that long yet"
 """The reason for which a derivation over a span is unknown at first; it passes by itself."""
-
-POINTS_A_SPAN = 32
-"""The most points within a span that a slope is taken from: some 500 pairs, some 50 µs."""
-MIN_POINTS = 5
-"""The least points for a slope: of four, one spike at an end is in half of the pairs, and moves the median."""
-MAX_EXCESS = 0.5
-"""The share of its span by which the first point of a slope may be older than the span."""
 
 PARTS = 8
 """The equal parts of the span of a leak, by the monotonic clock; the part that has just begun is one more."""
@@ -40,10 +32,10 @@ RESOLUTION = 1 / 64
 Events between two of them are counted with those before."""
 _THIN_EVERY = 64
 
+_EMPTY = Window()
+
 Counts = tuple[tuple[float, Mapping[str, float]], ...]
 """(time, cumulative counts by measure), in the order of time."""
-Points = tuple[tuple[float, float], ...]
-"""(time, value), in the order of time."""
 Slope = tuple[str, float]
 """A measure, and the span in seconds over which its slope is asked for."""
 
@@ -55,7 +47,7 @@ class Trend:
     invocation: Invocation
     events: Counts = ()
     """Cumulative counts, at each time they changed."""
-    points: Mapping[Slope, Points] = field(default_factory=dict)
+    windows: Mapping[Slope, Window] = field(default_factory=dict)
     floors: Mapping[Slope, Points] = field(default_factory=dict)
     """The least value in each part of the span of a leak, where anybody looked in it."""
     since: float = 0.0
@@ -68,7 +60,7 @@ class Trend:
 class LevelTrend:
     """The points of what is unreclaimable at a level that units share, and its slopes at the last tick."""
 
-    points: Points = ()
+    window: Window = field(default_factory=Window)
     slope: float | None = None
     """Bytes a second, over as much of the span as was watched; None of too few points."""
     growth: float | None = None
@@ -103,12 +95,12 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
     if trend is None or trend.invocation != unit.invocation:
         trend = Trend(unit.invocation, since=now, inherited=_inherited(trend, unit.invocation))
     events = _with_counts(trend.events, unit, max(counted), now) if counted else ()
-    points = {
-        slope: _with_value(trend.points.get(slope, ()), unit.values.get(slope[0]), slope[1], now)
+    windows = {
+        slope: trend.windows.get(slope, _EMPTY).extended(unit.values.get(slope[0]), slope[1], now)
         for slope in slopes
     }
     floors = {leak: _with_floor(trend.floors.get(leak, ()), unit, leak, now) for leak in leaks}
-    return Trend(unit.invocation, events, points, floors, trend.since, trend.inherited)
+    return Trend(unit.invocation, events, windows, floors, trend.since, trend.inherited)
 
 
 def extend_levels(
@@ -138,27 +130,13 @@ def extend_levels(
         slope: _with_level(levels.get(slope), value, slope[1], now)
         for slope, value in (unread | used).items()
     }
-    return {slope: trend for slope, trend in followed.items() if slope in used or trend.points}
+    return {slope: trend for slope, trend in followed.items() if slope in used or trend.window.points}
 
 
 def _with_level(trend: LevelTrend | None, value: float | None, span: float, now: float) -> LevelTrend:
-    points = _with_value(() if trend is None else trend.points, value, span, now)
-    if value is None or not points:
-        return LevelTrend(points)
-    slope = slope_of(points if points[-1][0] == now else (*points, (now, value)))
-    return LevelTrend(points, slope, slope if points[0][0] <= now - span else None)
-
-
-def slope_of(points: Points) -> float | None:
-    """Return the median slope of all pairs of `points`, in units a second; None for fewer than `MIN_POINTS`."""
-    if len(points) < MIN_POINTS:
-        return None
-    if all(value == points[0][1] for _, value in points):  # as of most units, at a fiftieth of the cost
-        return 0.0
-    pairs = combinations(points, 2)
-    slopes = sorted((late - early) / (end - start) for (start, early), (end, late) in pairs)
-    middle = len(slopes) // 2
-    return slopes[middle] if len(slopes) % 2 else (slopes[middle - 1] + slopes[middle]) / 2
+    window = (_EMPTY if trend is None else trend.window).extended(value, span, now)
+    slope = window.slope(value, now)
+    return LevelTrend(window, slope, slope if window.covers(span, now) else None)
 
 
 def leak_of(floors: Points) -> float:
@@ -191,9 +169,10 @@ class UnitFacts:
     def bounds(self, measure: str) -> Bounds | None:
         if (value := self._part(measure).values.get(measure)) is not None:
             return Bounds(value, value)
-        if (most := self._unit.at_most.get(measure)) is not None:
-            return Bounds(0, most)
-        return None
+        most, least = self._unit.at_most.get(measure), self._unit.at_least.get(measure)
+        if most is None and least is None:
+            return None
+        return Bounds(least or 0, inf if most is None else most)
 
     def _part(self, measure: str) -> UnitSample | HostSample:
         return self._host if measure.startswith("host.") else self._unit
@@ -281,40 +260,30 @@ class UnitFacts:
 
     def slope(self, measure: str, span: float) -> float | None:
         """Return the slope of `measure` in bytes a second, over as much of the span as was watched; None of too few points."""
-        if (
-            measure,
-            span,
-        ) not in self._slopes:  # several steps may ask for it, and it takes hundreds of pairs
-            self._slopes[measure, span] = self._slope(measure, span)
+        if (measure, span) not in self._slopes:  # several steps may ask for it
+            value = self._unit.values.get(measure)
+            self._slopes[measure, span] = self._window(measure, span).slope(value, self._now)
         return self._slopes[measure, span]
-
-    def _slope(self, measure: str, span: float) -> float | None:
-        value = self._unit.values.get(measure)
-        points = self._points(measure, span)
-        if value is None or not points:
-            return None
-        if points[-1][0] < self._now:
-            points = (*points, (self._now, value))
-        return slope_of(points)
 
     def _growth(self, measure: str, span: float) -> float | None:
         """Return the slope of `measure` once it was watched for the whole span."""
-        points = self._points(measure, span)
-        return self.slope(measure, span) if points and points[0][0] <= self._now - span else None
+        return self.slope(measure, span) if self._window(measure, span).covers(span, self._now) else None
 
     def _leak(self, measure: str, span: float) -> float | None:
         """Return the slope of the measure's floor; None until the run is twice the span old, so that it has warmed up."""
         if self._trend is None or measure not in self._unit.values:
             return None
         age = max(self._unit.values.get("age", 0.0), self._now - self._trend.since)
+        if age < 2 * span:
+            return None
         this_part = self._now // (span / PARTS)
         floors = self._trend.floors.get((measure, span), ())
         over = tuple(floor for floor in floors if floor[0] // (span / PARTS) < this_part)
         # a part in which nobody looked has no floor
-        return leak_of(over) if len(over) == PARTS and age >= 2 * span else None
+        return leak_of(over) if len(over) == PARTS else None
 
-    def _points(self, measure: str, span: float) -> Points:
-        return () if self._trend is None else self._trend.points.get((measure, span), ())
+    def _window(self, measure: str, span: float) -> Window:
+        return _EMPTY if self._trend is None else self._trend.windows.get((measure, span), _EMPTY)
 
 
 def _exactly(value: float | None) -> Bounds | None:
@@ -355,20 +324,12 @@ def _thinned(events: Counts, now: float) -> Counts:
 def _with_floor(floors: Points, unit: UnitSample, leak: Slope, now: float) -> Points:
     measure, span = leak
     width = span / PARTS
+    part = now // width
     if (value := unit.values.get(measure)) is not None:
-        if not floors or floors[-1][0] // width < now // width:
+        if not floors or floors[-1][0] // width < part:
             floors = (*floors, (now, value))
         elif value < floors[-1][1]:
             floors = (*floors[:-1], (now, value))
-    return tuple(floor for floor in floors if floor[0] // width >= now // width - PARTS)
-
-
-def _with_value(points: Points, value: float | None, span: float, now: float) -> Points:
-    """Return `points` with `value`, unless it is too close to the last one, and without what `span` needs no longer."""
-    distance = span / POINTS_A_SPAN
-    if value is not None and (not points or now - points[-1][0] >= distance):
-        points = (*points, (now, value))
-    # one point from before the span is needed, to cover all of it; after a gap it would be too old
-    before = [at for at, _ in points if at <= now - span]
-    oldest = max([*before[-1:], now - span * (1 + MAX_EXCESS)])
-    return tuple(point for point in points if point[0] >= oldest)
+    while floors and floors[0][0] // width < part - PARTS:
+        floors = floors[1:]
+    return floors

@@ -286,9 +286,8 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
             unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
             levels=tuple(_level(level) for level in entry.get("levels", ())),
             oom_ends=tuple(at - _finite(ago) for ago in entry.get("oom_ends", ())),
-            at_most={
-                str(measure): int(_finite(value)) for measure, value in entry.get("at_most", {}).items()
-            },
+            at_most=_bounds(entry.get("at_most", {})),
+            at_least=_bounds(entry.get("at_least", {})),
         )
     return Sample(
         at, units, HostSample(values, {name: why for name, why in unknown.items() if name not in values})
@@ -299,6 +298,10 @@ def _level(document: Mapping[str, Any]) -> Level:
     sizes = {key: int(_finite(document[key])) for key in LEVEL_KEYS if key in document and key != "path"}
     unknown = {str(name): str(why) for name, why in document.get("unknown", {}).items()}
     return Level(str(document["path"]), **sizes, unknown=unknown)
+
+
+def _bounds(document: Mapping[str, Any]) -> dict[str, int]:
+    return {str(measure): int(_finite(value)) for measure, value in document.items()}
 
 
 def _values(document: Mapping[str, Any]) -> dict[str, float]:

@@ -263,8 +263,9 @@ def _unit_document(
         "inode": None if invocation is None else invocation.cgroup_inode,
         **_part_document(unit, measures),
     }
-    if unit.at_most:
-        document["at_most"] = {name: unit.at_most[name] for name in measures if name in unit.at_most}
+    for key, bounds in (("at_most", unit.at_most), ("at_least", unit.at_least)):
+        if bounds:
+            document[key] = {name: bounds[name] for name in measures if name in bounds}
     if with_levels:
         document["levels"] = [_level_document(level) for level in unit.levels]
     if unit.oom_ends:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -58,8 +57,10 @@ def say(line: str) -> None:
 
 
 def _unexpected(error: Exception) -> UnitmemError:
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    place = "" if last is None else f" at {Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}"
     words = " ".join(str(error).split()) or "no message"
     return UnitmemError(
         f"unexpected {type(error).__name__}{place}: {words}",
@@ -75,4 +76,6 @@ def _let_go_of_stdout() -> None:
 
 def _trace() -> None:
     if os.environ.get("UNITMEM_DEBUG"):
+        import traceback  # noqa: PLC0415 - half a megabyte that a daemon has no use for
+
         traceback.print_exc()

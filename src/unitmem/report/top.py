@@ -19,15 +19,8 @@ from rich.text import Text
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, Comparison, Derivation
 from unitmem.policy.levels import time_left
-from unitmem.policy.trends import (
-    MIN_POINTS,
-    NO_LEVELS,
-    LevelTrends,
-    Trend,
-    UnitFacts,
-    extend,
-    extend_levels,
-)
+from unitmem.policy.slopes import MIN_POINTS
+from unitmem.policy.trends import NO_LEVELS, LevelTrends, Trend, UnitFacts, extend, extend_levels
 from unitmem.report.table import Column, Cut, print_table, table_lines
 from unitmem.report.unit import process_table
 from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used

@@ -7,15 +7,15 @@ target of a signal to the largest is not known.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.policy.condition import Verdict, judge
+from unitmem.policy.condition import Verdict
 from unitmem.policy.decision import Decision, Obstacle
-from unitmem.policy.engine import evaluate, facts_about
+from unitmem.policy.engine import evaluate
 from unitmem.policy.model import PolicyFile, observing
-from unitmem.policy.state import State, step_state
+from unitmem.policy.state import LadderKey, State, step_state
 from unitmem.policy.timers import INTERVALS_CREDITED
 
 NOT_RECORDED = "not in this history"
@@ -83,7 +83,7 @@ class Replayed:
 def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -> Iterator[Decision]:
     """Yield every decision, withheld ones included, in the order of the samples, which must be that of time."""
     observed = observing(file)
-    wanted = sorted(observed.measures)
+    wanted = observed.measures
     for policy in observed.policies:
         replayed.steps.update({(policy.name, index): Coverage() for index in range(len(policy.steps))})
     state = State()
@@ -94,38 +94,37 @@ def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -
             replayed.gaps += 1
         replayed.first = sample.at if replayed.first is None else replayed.first
         replayed.last = sample.at
-        state, made = evaluate(observed, sample, state, sample.at)
-        _cover(observed, sample, state, replayed)
+        judged: dict[LadderKey, Sequence[Verdict]] = {}
+        state, made = evaluate(observed, sample, state, sample.at, judged=judged)
+        _cover(judged, state, replayed)
         for decision in made:
             if decision.ranking is not None:
                 replayed.steps[decision.policy, decision.step].picked[decision.unit] += 1
         yield from made
 
 
-def _cover(file: PolicyFile, sample: Sample, state: State, replayed: Replayed) -> None:
-    """Count for each step whether it can be judged by `sample`, also where the engine had no need to."""
-    for policy in file.policies:
-        facts = {
-            unit.name: facts_about(unit, policy, state, sample.at, sample.host)
-            for unit in sample.units.values()
-            if unit.invocation is not None and policy.governs(unit.unit)
-        }
-        for index, step in enumerate(policy.steps):
-            verdicts = {unit: judge(step.when, known) for unit, known in facts.items()}
-            coverage = replayed.steps[policy.name, index]
-            coverage.add(verdicts)
-            for unit in facts:
-                withheld = step_state(state.ladders.get((policy.name, unit)), index).withheld
-                if withheld is not None and withheld.obstacle is Obstacle.NOT_PICKED:
-                    coverage.not_picked[unit] += 1
+def _cover(judged: Mapping[LadderKey, Sequence[Verdict]], state: State, replayed: Replayed) -> None:
+    """Count for each step whether it can be judged by a sample, also where the engine had no need to."""
+    by_step: dict[tuple[str, int], dict[str, Verdict]] = {step: {} for step in replayed.steps}
+    for (policy, unit), verdicts in judged.items():
+        ladder = state.ladders.get((policy, unit))
+        for index, verdict in enumerate(verdicts):
+            by_step[policy, index][unit] = verdict
+            withheld = step_state(ladder, index).withheld
+            if withheld is not None and withheld.obstacle is Obstacle.NOT_PICKED:
+                replayed.steps[policy, index].not_picked[unit] += 1
+    for step, coverage in replayed.steps.items():
+        coverage.add(by_step[step])
 
 
-def _with_reasons(sample: Sample, wanted: Iterable[str]) -> Sample:
-    of_host = [name for name in wanted if name.startswith("host.")]
-    of_units = [name for name in wanted if not name.startswith("host.")]
+def _with_reasons(sample: Sample, wanted: frozenset[str]) -> Sample:
+    of_host = {name for name in wanted if name.startswith("host.")}
+    of_units = wanted - of_host
     host = replace(sample.host, unknown=_reasons(sample.host, of_host))
     units = {
-        name: replace(unit, unknown=_reasons(unit, of_units, unit.at_most))
+        name: unit
+        if of_units <= unit.values.keys()
+        else replace(unit, unknown=_reasons(unit, of_units, unit.at_most))
         for name, unit in sample.units.items()
     }
     return replace(sample, units=units, host=host)
