@@ -103,11 +103,17 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
     if trend is None or trend.invocation != unit.invocation:
         trend = Trend(unit.invocation, since=now, inherited=_inherited(trend, unit.invocation))
     events = _with_counts(trend.events, unit, max(counted), now) if counted else ()
+    # what lies between bounds says nothing of a slope: it begins anew
     points = {
         slope: _with_value(trend.points.get(slope, ()), unit.values.get(slope[0]), slope[1], now)
         for slope in slopes
+        if slope[0] not in unit.at_least
     }
-    floors = {leak: _with_floor(trend.floors.get(leak, ()), unit, leak, now) for leak in leaks}
+    floors = {
+        leak: _with_floor(trend.floors.get(leak, ()), unit, leak, now)
+        for leak in leaks
+        if leak[0] not in unit.at_least
+    }
     return Trend(unit.invocation, events, points, floors, trend.since, trend.inherited)
 
 
@@ -191,8 +197,8 @@ class UnitFacts:
     def bounds(self, measure: str) -> Bounds | None:
         if (value := self._part(measure).values.get(measure)) is not None:
             return Bounds(value, value)
-        if (most := self._unit.at_most.get(measure)) is not None:
-            return Bounds(0, most)
+        if (most := self._part(measure).at_most.get(measure)) is not None:
+            return Bounds(self._part(measure).at_least.get(measure, 0), most)
         return None
 
     def _part(self, measure: str) -> UnitSample | HostSample:

@@ -2,6 +2,9 @@
 
 As with `watch --observe`, nothing is done, so the recording goes on unchanged. A history has no processes, so the
 target of a signal to the largest is not known.
+
+Of many values a history has bounds alone. A condition that these don't decide is open: it fires nothing, and that is
+counted, since the values themselves may have fired it.
 """
 
 from __future__ import annotations
@@ -10,12 +13,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.policy.condition import Verdict, judge
+from unitmem.measure.sample import THINNED, HostSample, Sample, UnitSample
+from unitmem.policy.condition import Verdict, judge, measures_of
 from unitmem.policy.decision import Decision
 from unitmem.policy.engine import INTERVALS_CREDITED, evaluate, facts_about
 from unitmem.policy.model import PolicyFile, observing
-from unitmem.policy.state import State
+from unitmem.policy.state import State, restart_timers
+from unitmem.unit import Unit
 
 NOT_RECORDED = "not in this history"
 _NO_UNIT = "no unit that matches"
@@ -33,14 +37,20 @@ class Coverage:
     """The samples in which it was known for no unit, by the reason."""
     blind: dict[str, str] = field(default_factory=dict)
     """A reason for each unit for which it was unknown at least once."""
+    open: int = 0
+    """The samples in which it was left open for a unit, as the history has bounds alone, or nothing, of what there was."""
+    left_open: dict[str, str] = field(default_factory=dict)
+    """A reason for each unit for which it was left open at least once."""
 
     @property
     def never(self) -> dict[str, str]:
         """A reason for each unit for which it was never known."""
         return {unit: why for unit, why in self.blind.items() if unit not in self.known}
 
-    def add(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Count a sample; `verdicts` are by the units that match in it."""
+    def add(self, verdicts: Mapping[str, Verdict], left_open: Mapping[str, str]) -> None:
+        """Count a sample; `verdicts` are by the units that match in it, and `left_open` has reasons by unit."""
+        self.open += bool(left_open)
+        self.left_open |= left_open
         known = {unit for unit, verdict in verdicts.items() if verdict.truth is not None}
         self.known |= known
         for unit in verdicts.keys() - known:
@@ -73,6 +83,11 @@ class Replayed:
         """Whether some step could be judged in no sample."""
         return not all(coverage.judged for coverage in self.steps.values())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something more may have been done, as a condition was left open."""
+        return any(coverage.open for coverage in self.steps.values())
+
 
 def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -> Iterator[Decision]:
     """Yield every decision, withheld ones included, in the order of the samples, which must be that of time."""
@@ -88,6 +103,8 @@ def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -
             replayed.gaps += 1
         replayed.first = sample.at if replayed.first is None else replayed.first
         replayed.last = sample.at
+        if sample.is_resumed:
+            state = restart_timers(state)
         state, made = evaluate(observed, sample, state, sample.at)
         _cover(observed, sample, state, replayed)
         yield from made
@@ -101,15 +118,30 @@ def _cover(file: PolicyFile, sample: Sample, state: State, replayed: Replayed) -
             for unit in sample.units.values()
             if unit.invocation is not None and policy.governs(unit.unit)
         }
+        unseen = {unit: THINNED for unit in sample.thinned if policy.governs(Unit(unit))}
         for index, step in enumerate(policy.steps):
             verdicts = {unit: judge(step.when, known) for unit, known in facts.items()}
-            replayed.steps[policy.name, index].add(verdicts)
+            by_bounds = {
+                unit: why for unit, verdict in verdicts.items() if (why := _why_open(verdict, sample, unit))
+            }
+            replayed.steps[policy.name, index].add(verdicts, unseen | by_bounds)
+
+
+def _why_open(verdict: Verdict, sample: Sample, unit: str) -> str | None:
+    """Return why bounds alone leave open what `verdict` is about; None if they don't."""
+    if verdict.truth is not None:
+        return None
+    bounded = sample.units[unit].at_least.keys() | sample.host.at_least.keys()
+    for finding in verdict.findings:
+        if finding.truth is None and not bounded.isdisjoint(measures_of(finding.comparison)):
+            return str(finding)
+    return None
 
 
 def _with_reasons(sample: Sample, wanted: Iterable[str]) -> Sample:
     of_host = [name for name in wanted if name.startswith("host.")]
     of_units = [name for name in wanted if not name.startswith("host.")]
-    host = replace(sample.host, unknown=_reasons(sample.host, of_host))
+    host = replace(sample.host, unknown=_reasons(sample.host, of_host, sample.host.at_most))
     units = {
         name: replace(unit, unknown=_reasons(unit, of_units, unit.at_most))
         for name, unit in sample.units.items()
