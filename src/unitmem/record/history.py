@@ -12,7 +12,6 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -191,7 +190,7 @@ class History:
         """Yield the chunks that are needed for what was at `since` and later, thinned ones where there are no others."""
         if self._version < VERSION:
             return
-        first = list(self._query("SELECT id, thinned FROM chunks WHERE is_key ORDER BY id LIMIT 1", ()))
+        first = self._query("SELECT id, thinned FROM chunks WHERE is_key ORDER BY id LIMIT 1", ())
         (start, end) = first[0] if first else (sys.maxsize, sys.maxsize)
         yield from self._chunks("thinned", 0, end, since)
         yield from self._chunks("chunks", start, sys.maxsize, since)
@@ -216,14 +215,13 @@ class History:
     def _rows(self, statement: str, values: Sequence[object]) -> Iterator[Any]:
         """Yield the rows of a query with an ID above a number and a limit."""
         last = -1
-        while batch := list(self._query(statement, (last, *values, _BATCH))):
+        while batch := self._query(statement, (last, *values, _BATCH)):
             yield from batch
             last = batch[-1][0]
 
-    def _query(self, statement: str, values: Sequence[object]) -> Iterator[Any]:
+    def _query(self, statement: str, values: Sequence[object]) -> list[Any]:
         try:
-            with closing(self._database.execute(statement, tuple(values))) as cursor:
-                yield from cursor
+            return self._database.execute(statement, tuple(values)).fetchall()
         except (sqlite3.Error, ValueError) as error:
             raise self._unreadable(error) from None
 

@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 _TEXTS = {
     "": ("run", "protected", "aliases", "oom_ends", "levels"),
-    HOST: ("unrow", "incomplete"),
+    HOST: ("unseen", "incomplete"),
     "/": ("unknown",),
 }
 """What is in the descriptions of units, the machine, and levels."""

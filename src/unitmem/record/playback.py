@@ -47,7 +47,7 @@ class Playback:
             )
             yield Sample(
                 at,
-                {name: self._at(unit, at - moved) for name, unit in self._units.items()},
+                self._units_at(at - moved),
                 self._host,
                 frozenset(map(str, about.get("unseen", ()))) | partly,
                 not about.get("incomplete", False),
@@ -59,9 +59,9 @@ class Playback:
     def values(self, chunk: Chunk, unit: str, measure: str) -> Iterator[tuple[int, Range]]:
         """Yield (tick, bounds) of one measure of one unit."""
         for tick, _ in enumerate(self._ticks(chunk)):
-            run = self._columns.get(unit, {}).get(measure)
-            if unit in self._descriptions and run is not None and not isnan(run.low):
-                yield tick, run
+            bounds = self._columns.get(unit, {}).get(measure)
+            if unit in self._descriptions and bounds is not None and not isnan(bounds.low):
+                yield tick, bounds
 
     def _ticks(self, chunk: Chunk) -> Iterator[set[str]]:
         """Take over the changes of each tick; yield the parts that have changed."""
@@ -160,12 +160,14 @@ class Playback:
             reasons = self._descriptions[path].get("unknown", {})
             yield Level(path, **known, unknown=dict.fromkeys(wide, self._why) | dict(reasons))
 
-    def _at(self, unit: UnitSample, clock: float) -> UnitSample:
-        """Return `unit` at that time: of its age, the start is kept."""
-        if "age" not in unit.values:
-            return unit
-        age = round(max(0.0, clock - unit.values["age"]), 3)
-        return replace(unit, values={**unit.values, "age": age})
+    def _units_at(self, clock: float) -> Mapping[str, UnitSample]:
+        """Return the units at that time: of their ages, the starts are kept."""
+        aged = {
+            name: replace(unit, values={**unit.values, "age": round(max(0.0, clock - unit.values["age"]), 3)})
+            for name, unit in self._units.items()
+            if "age" in unit.values
+        }
+        return self._units | aged if aged else self._units
 
 
 def clock_of(chunk: Chunk, tick: int) -> float:

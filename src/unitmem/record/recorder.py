@@ -55,6 +55,10 @@ CREATE INDEX IF NOT EXISTS events_of_unit ON events (unit, at);
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+_INSERT_EVENT = (
+    "INSERT INTO events (at, clock, kind, unit, run, policy, step, action, result, obstacle, message, detail)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _TABLES = ("chunks", "thinned", "events")
 _Statement = tuple[str, Sequence[object]]
 """A statement, and its values."""
@@ -116,10 +120,6 @@ class Recorder:
             return
         self._buffer.keep_exactly(clock)
         self._is_urgent = True
-        statement = (
-            "INSERT INTO events (at, clock, kind, unit, run, policy, step, action, result, obstacle, message,"
-            " detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        )
         values = (
             event.at,
             clock,
@@ -134,7 +134,7 @@ class Recorder:
             event.message,
             _dump(event.detail),
         )
-        self._write([(statement, values)], clock)
+        self._write([(_INSERT_EVENT, values)], clock)
 
     def _is_open(self, clock: float) -> bool:
         """Return whether the file is open; after an error, try again after a while."""
@@ -200,6 +200,9 @@ class Recorder:
             # a full disk, say: guarding goes on without a record of it
             self._reopen_at = clock + _REOPEN_AFTER
             self._failed(self._path, error, f"the history can't be written: {error}")
+            self._write(
+                [row for row in rows if row[0] is _INSERT_EVENT], clock
+            )  # into a new file, if there is one
 
     def _prune(self, database: sqlite3.Connection) -> None:
         with database:
