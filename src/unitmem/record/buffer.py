@@ -57,7 +57,7 @@ class Buffer:
         self._is_resumed = True
         self._number = number
         self._chunks, self._thinned = _Stream(), _Stream()
-        self._part: Thinned | None = None
+        self._thinning: Thinned | None = None
         self._kept: Kept | None = None
         self._until_key = 0
 
@@ -105,12 +105,12 @@ class Buffer:
     def close(self) -> Iterator[tuple[bool, Written]]:
         """Yield all chunks that are left."""
         yield from self.take(everything=True)
-        if self._part is not None:
-            yield True, self._thin(self._part)
-            self._part = None
+        if self._thinning is not None:
+            yield True, self._thin(self._thinning)
+            self._thinning = None
 
     def _write(self, piece: Piece) -> Iterator[tuple[bool, Written]]:
-        part = self._part
+        part = self._thinning
         if part is not None and not part.takes(piece):
             yield True, self._thin(part)
             self._number += 1
@@ -120,7 +120,7 @@ class Buffer:
                 self._kept, self._until_key = piece.kept, _KEY_EVERY
                 self._chunks.is_key = self._thinned.is_key = True
             self._until_key -= 1
-            part = self._part = Thinned(piece)
+            part = self._thinning = Thinned(piece)
         part.add(piece)
         chunk = self._chunks.chunk(piece, piece.descriptions, piece.ranges, len(piece.clocks))
         yield False, Written(piece.realtime, piece.until, self._number, chunk)
@@ -250,6 +250,5 @@ def _rounded(each: Range, amount: float, share: float) -> Range:
         return each
     unit = 2.0 ** (frexp(most)[1] - _ROUNDED)
     more = max(0.0, most - (each.high - each.low)) / 2
-    return Range(
-        each.tick, max(0.0, floor((each.low - more) / unit) * unit), ceil((each.high + more) / unit) * unit
-    )
+    low = max(0.0, floor((each.low - more) / unit) * unit)
+    return Range(each.tick, min(low, each.low), ceil((each.high + more) / unit) * unit)

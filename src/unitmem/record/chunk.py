@@ -25,6 +25,7 @@ AT_MOST = "at most "
 PARTLY = "partly"
 """The key in the description of a part of which a thinned chunk says nothing, as it was not the same all the time."""
 MAX_TICKS = 0xFFFF
+_MOST_SAMPLES = 1_000_000
 _LARGEST = 256 << 20
 """Bytes that a chunk may have; what claims to have more is damaged."""
 
@@ -131,9 +132,12 @@ def _decode(data: bytes) -> Chunk:
             for tick, low, is_wide in zip(ticks, numbers, wide, strict=False)
         ]
     )
+    samples = int(header["samples"])
+    if not 0 < samples <= _MOST_SAMPLES or clocks not in (2, samples):
+        raise ValueError(f"a chunk is damaged: it has {samples} samples at {clocks} times")
     return Chunk(
         clocks=numbers[len(numbers) - clocks :],
-        samples=int(header["samples"]),
+        samples=samples,
         is_key=bool(header["key"]),
         is_resumed=bool(header["resumed"]),
         descriptions={

@@ -108,13 +108,11 @@ class History:
             self._tables = {str(name) for (name,) in names}
         except sqlite3.Error as error:
             raise self._unreadable(error) from None
-        if self._version > VERSION:
-            raise HistoryError(
-                f"{path} is a history of a newer version of unitmem (format {self._version})",
-                hint="read it with that version",
-            )
-        if "events" not in self._tables:
-            raise self._unreadable(ValueError("it has no tables of a history"))
+        try:
+            self._require_known()
+        except HistoryError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._database.close()
@@ -184,7 +182,11 @@ class History:
             " ORDER BY id LIMIT ?",
             (since, until),
         )
-        yield from (row[1:] for row in rows) if "ticks" in self._tables else ()
+        for _, at, clock, boot, units in rows if "ticks" in self._tables else ():
+            try:
+                yield float(at), float(clock), str(boot), str(units)
+            except NOT_A_SAMPLE as error:
+                raise self._unreadable(error, f"sample at {at}") from None
 
     def _stretches(self, since: float = -inf) -> Iterator[Stretch]:
         """Yield the chunks that are needed for what was at `since` and later, thinned ones where there are no others."""
@@ -208,7 +210,7 @@ class History:
             if is_key or number - 1 == last:
                 last = number
                 try:
-                    yield Stretch(number, at, until, boot, decode(data))
+                    yield Stretch(number, float(at), float(until), str(boot), decode(data))
                 except NOT_A_SAMPLE as error:
                     raise self._unreadable(error, f"samples at {at}") from None
 
@@ -218,6 +220,15 @@ class History:
         while batch := self._query(statement, (last, *values, _BATCH)):
             yield from batch
             last = batch[-1][0]
+
+    def _require_known(self) -> None:
+        if self._version > VERSION:
+            raise HistoryError(
+                f"{self.path} is a history of a newer version of unitmem (format {self._version})",
+                hint="read it with that version",
+            )
+        if "events" not in self._tables:
+            raise self._unreadable(ValueError("it has no tables of a history"))
 
     def _query(self, statement: str, values: Sequence[object]) -> list[Any]:
         try:

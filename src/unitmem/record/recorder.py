@@ -115,11 +115,12 @@ class Recorder:
         self._buffer.resume()
 
     def event(self, event: Event, clock: float) -> None:
-        """Record an event at once, and with the next sample those around it, as they are."""
+        """Record an event at once, and with the next sample those around it, as they are, if something was decided or done."""
         if not self._is_open(clock):
             return
-        self._buffer.keep_exactly(clock)
-        self._is_urgent = True
+        if event.kind is not EventKind.UNKNOWN:
+            self._buffer.keep_exactly(clock)
+            self._is_urgent = True
         values = (
             event.at,
             clock,

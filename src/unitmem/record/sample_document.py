@@ -21,7 +21,7 @@ from unitmem.record.chunk import HOST
 from unitmem.unit import Invocation, Unit
 
 LEVEL_KEYS = ("path", "max", "high", "current", "file", "slab_reclaimable")
-NOT_A_SAMPLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+NOT_A_SAMPLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 """What reading a document raises that is not that of a sample."""
 _OF_HOST = "host."
 
