@@ -83,10 +83,10 @@ class Buffer:
         tick = len(piece.clocks)
         piece.clocks.append(sample.at)
         now = dict(self._parts(sample, kept))
-        for part in self._last.keys() - now.keys():
-            piece.end(part, tick)
-        for part, seen in now.items():
-            piece.add(part, tick, seen)
+        if now.keys() != self._last.keys():
+            for part in self._last.keys() - now.keys():
+                piece.end(part, tick)
+        piece.add(now, tick)
         self._last = now
 
     def take(self, *, everything: bool = False) -> Iterator[tuple[bool, Written]]:
@@ -154,7 +154,11 @@ class Buffer:
             unit.oom_ends,
             tuple(level.path for level in unit.levels) if kept.with_levels else (),
         )
-        return Row(row, self._reasons(unit.name, unit, kept.of_units), texts)
+        reasons = self._reasons(unit.name, unit, kept.of_units)
+        last = self._last.get(unit.name)
+        if last is not None and last.values == row and last.texts == texts and last.reasons == reasons:
+            return last  # which is found to be the same at once
+        return Row(row, reasons, texts)
 
     def _start(self, unit: str, start: float, place: int) -> float:
         """Return when a run began, as before if that is about the same."""

@@ -89,13 +89,17 @@ class Piece:
             and abs(realtime - self.realtime - passed) <= WALL_STEP
         )
 
-    def add(self, part: str, tick: int, row: Row) -> None:
-        rows = self.rows.get(part)
-        if rows is None:
-            rows = self.rows[part] = _Rows()
+    def add(self, sample: Mapping[str, Row], tick: int) -> None:
+        """Add what has changed in a sample."""
+        for part, row in sample.items():
+            rows = self.rows.get(part)
+            if rows is None:
+                rows = self.rows[part] = _Rows()
+            if rows.last is not row and rows.last != row:
+                self._change(part, rows, row, tick)
+
+    def _change(self, part: str, rows: _Rows, row: Row, tick: int) -> None:
         last = rows.last
-        if last == row:
-            return
         if last is None or last.values != row.values:
             rows.ticks.append(tick)
             rows.numbers.extend([nan if value is None else value for value in row.values])
@@ -117,6 +121,12 @@ class Piece:
         missing = [part for part in self.rows if part not in self.ranges]
         for part in missing[: 1 + int(share * len(self.rows))]:
             rows, columns = self.rows[part], self.slack(part)
+            if len(rows.ticks) == 1:  # as of most
+                self.ranges[part] = {
+                    name: [Range(rows.ticks[0], value, value)]
+                    for name, value in zip(columns, rows.numbers, strict=True)
+                }
+                continue
             self.ranges[part] = {
                 name: _split(rows.ticks, rows.numbers[place :: len(columns)], *slack)
                 for place, (name, slack) in enumerate(columns.items())

@@ -90,6 +90,8 @@ def _joined(before: Description | None, later: Iterable[Description | None]) -> 
 
 def _hull(ranges: Sequence[Range]) -> Range:
     """Return the bounds of all `ranges`: NaN where all are unknown, infinite ones where some are."""
+    if len(set(ranges)) == 1 and not ranges[0].tick:  # as of most
+        return ranges[0]
     unknown = sum(isnan(each.low) for each in ranges)
     if unknown == len(ranges):
         return Range(0, nan, nan)
