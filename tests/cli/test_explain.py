@@ -11,6 +11,7 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from itertools import takewhile
+from pathlib import Path
 
 import pytest
 from documents import PAGES
@@ -32,6 +33,7 @@ from unitmem.tell.wording import decision_entry, outcome_entry
 from unitmem.unit import Invocation, Unit
 
 M = 2**20
+OLD = Path(__file__).parents[1] / "history-1.sql"
 START = 1_790_000_000.0
 FILE = PolicyFile(
     (
@@ -479,10 +481,11 @@ def test_replay_refuses_what_is_no_number_in_a_recorded_history(run, watch, tmp_
     policy = tmp_path / "policy.yaml"
     policy.write_text(POLICY)
     with sqlite3.connect(watch) as database:
+        database.executescript("PRAGMA user_version = 0; DROP TABLE events; " + OLD.read_text())
         database.execute(
-            "UPDATE ticks SET units = replace(units, '\"anon\":', '\"anon\":1e999') WHERE id = 9"
+            "UPDATE ticks SET units = replace(units, '\"anon\":', '\"anon\":1e999') WHERE id = 2"
         )
-        ((at,),) = database.execute("SELECT at FROM ticks WHERE id = 9")
+        ((at,),) = database.execute("SELECT at FROM ticks WHERE id = 2")
     ended = run("replay", str(policy), "--history", str(watch))
     assert ended.status == 1
     assert f"{watch} can't be read: sample at {at:.3f}: inf is not a number" in ended.err
@@ -498,3 +501,26 @@ def test_replay_of_what_is_no_history(run, tmp_path, history, words):
     ended = run("replay", str(tmp_path / "policy.yaml"), "--history", str(tmp_path / history))
     assert (ended.status, ended.out) == (1, "")
     assert words in ended.err
+
+
+def test_replay_says_what_it_left_open(run, fake, tmp_path):
+    recorder = Recorder(tmp_path, "boot")
+    for tick in range(301):
+        recorder.tick(sample(tick / 10), START + tick / 10, ["anon"])
+    recorder.close()
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("policies: [{name: p, units: [web.service], steps: [{when: anon > 100M, do: log}]}]")
+    with sqlite3.connect(tmp_path / FILE_NAME) as database:
+        database.execute("DELETE FROM chunks")
+    ended = run("replay", str(policy), "--history", str(tmp_path / FILE_NAME))
+    assert "nothing would have been done\n" in ended.err
+    policy.write_text(policy.read_text().replace("100M", "20M"))
+    ended = run("replay", str(policy), "--history", str(tmp_path / FILE_NAME))
+    assert ended.status == 1  # it could be judged in none
+    assert "nothing would have been done, as far as that could be judged" in ended.err
+    assert "left open in 301 for web.service, as anon is unknown (thinned)" in ended.err
+    (step,) = json.loads(run("replay", "--json", str(policy), "--history", str(tmp_path / FILE_NAME)).out)[
+        "steps"
+    ]
+    assert step["open"] == 301
+    assert step["left_open"] == {"web.service": "anon is unknown (thinned)"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import sqlite3
 from dataclasses import replace
@@ -20,6 +21,7 @@ from unitmem.record.history import FILE_NAME, EventKind, History, HistoryError, 
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.unit import Invocation, Unit
 
+M = 2**20
 RUN = Invocation("a.service", f"{1:032x}", 7)
 COMPARISON = parse_condition("anon > 40M")
 DECISION = Decision(
@@ -57,6 +59,7 @@ def recorder(tmp_path):
 def test_a_sample_is_read_back_as_it_was(recorder, tmp_path):
     written = sample(10.125, anon=3, **{"pressure.some.avg10": 0.1})
     recorder.tick(written, 1000.0, ["pss"])
+    recorder.close()
     assert list(read_samples(tmp_path / FILE_NAME)) == [written]
 
 
@@ -73,6 +76,7 @@ def test_ends_by_an_oom_kill_are_read_back_over_a_reboot_too(tmp_path):
 
 def test_only_what_is_wanted_or_always_kept_is_written(recorder, tmp_path):
     recorder.tick(sample(1.0, anon=3, sock=4, file=5), 1000.0, ["sock"])
+    recorder.close()
     (read,) = read_samples(tmp_path / FILE_NAME)
     assert set(read.units["a.service"].values) == {"anon", "sock"}
     assert "anon" in with_trait(Trait.RECORDED)
@@ -130,21 +134,24 @@ def test_what_was_not_done_is_kept_as_such(change, expected):
 
 def test_a_series_is_one_measure_of_one_unit(recorder, tmp_path):
     for clock in range(5):
-        recorder.tick(sample(float(clock), anon=clock), 1000.0 + clock, [])
+        recorder.tick(sample(float(clock), anon=clock * M), 1000.0 + clock, [])
     recorder.tick(sample(9.0), 1009.0, [])
+    recorder.close()
     with History(tmp_path / FILE_NAME) as history:
-        assert history.series("a.service", "anon", 1001, 1003) == [(1001, 1), (1002, 2), (1003, 3)]
+        assert history.series("a.service", "anon", 1001, 1003) == [(1001, M), (1002, 2 * M), (1003, 3 * M)]
         assert history.series("b.service", "anon", 1001, 1003) == []
 
 
 def test_it_stays_bounded(tmp_path):
     recorder = Recorder(tmp_path, "boot", max_bytes=100_000)
-    for clock in range(3000):
-        recorder.tick(sample(float(clock), anon=clock), 1000.0 + clock, [])
+    dice = random.Random(1)
+    for clock in range(30_000):
+        recorder.tick(sample(float(clock), anon=dice.randrange(2**40)), 1000.0 + clock, [])
     recorder.close()
     kept = list(read_samples(tmp_path / FILE_NAME))
-    assert kept[-1].at == 2999
-    assert 100 < len(kept) < 2000
+    assert kept[-1].at == 29_999
+    exact = [each for each in kept if "anon" in each.units["a.service"].values]
+    assert 100 < len(exact) < 20_000
     # pages are used again, not given back
     assert (tmp_path / FILE_NAME).stat().st_size < 400_000
 
@@ -192,8 +199,8 @@ def test_a_reader_that_takes_its_time_does_not_make_it_grow(tmp_path):
         for clock in range(1000, 5000):
             recorder.tick(sample(float(clock), anon=clock), 1000.0 + clock, [])
         size = sum(path.stat().st_size for path in tmp_path.iterdir())
+        recorder.close()
         rest = [read.at for read in samples]
-    recorder.close()
     assert rest[-1] == 4999
     assert rest == sorted(rest)
     assert size < 6_000_000
@@ -203,7 +210,7 @@ def test_it_goes_on_once_it_can_be_written_again(tmp_path):
     recorder = Recorder(tmp_path, "boot")
     other = sqlite3.connect(tmp_path / FILE_NAME)
     other.execute("BEGIN EXCLUSIVE")
-    recorder.tick(sample(1.0, anon=1), 1000.0, [])
+    recorder.event(decision_event(DECISION, "m", 1000.0), 1.0)
     assert "can't be written" in recorder.trouble
     other.rollback()
     other.close()
@@ -216,11 +223,14 @@ def test_it_goes_on_once_it_can_be_written_again(tmp_path):
 
 
 def test_it_can_be_read_while_it_is_written(recorder, tmp_path):
+    """With all that is older than two minutes, and at once with all that is around a decision."""
     with History(tmp_path / FILE_NAME) as history:
-        recorder.tick(sample(1.0, anon=1), 1000.0, [])
-        assert len(list(history.samples())) == 1
-        recorder.tick(sample(2.0, anon=1), 1001.0, [])
-        assert len(list(history.samples())) == 2
+        for clock in range(130):
+            recorder.tick(sample(float(clock), anon=1), 1000.0 + clock, [])
+        assert len(list(history.samples())) == 60
+        recorder.event(decision_event(DECISION, "m", 1130.0), 130.0)
+        recorder.tick(sample(130.0, anon=1), 1130.0, [])
+        assert len(list(history.samples())) == 131
 
 
 def test_a_damaged_file_is_set_aside(tmp_path):
@@ -240,11 +250,11 @@ def test_what_can_not_be_written_is_said_and_nothing_raised(tmp_path):
 
     recorder = Recorder(tmp_path, "boot")
     other = sqlite3.connect(tmp_path / FILE_NAME)
-    other.execute("DROP TABLE ticks")
+    other.execute("DROP TABLE events")
     other.commit()
-    recorder.tick(sample(1.0, anon=1), 1000.0, [])
-    assert "can't be written" in recorder.trouble
     recorder.event(decision_event(DECISION, "m", 1.0), 1.0)
+    assert "can't be written" in recorder.trouble
+    recorder.tick(sample(1.0, anon=1), 1000.0, [])
 
 
 def test_without_a_directory_nothing_is_kept():

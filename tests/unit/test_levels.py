@@ -419,7 +419,7 @@ def test_a_replay_finds_the_level_that_filled(tmp_path):
     file: PolicyFile = parse(CROWD).file
     recorder = Recorder(tmp_path, "boot")
     for at in range(0, 62, 2):
-        recorder.tick(filling(at), 1000.0 + at, file.measures)
+        recorder.tick(filling(at), 1000.0 + at, file.measures, file.followed)
     recorder.close()
     samples = list(read_samples(tmp_path / FILE_NAME))
     assert [sample.units["calm.service"].levels for sample in samples[:1]] == [
@@ -447,7 +447,12 @@ def test_without_levels_a_replay_does_not_hold_a_unit_against_the_limit_of_its_s
             name: replace(unit, values={**unit.values, "max": 900 * M, "limit": 250 * M, "high": 250 * M})
             for name, unit in sample.units.items()
         }
-        recorder.tick(replace(sample, units=units), 1000.0 + at, ["unreclaimable", "limit", "max", "high"])
+        recorder.tick(
+            replace(sample, units=units),
+            1000.0 + at,
+            ["unreclaimable", "limit", "max", "high"],
+            ["unreclaimable"],
+        )
     recorder.close()
     file, replayed = parse(CROWD.replace("eta(limit", f"eta({target}")).file, Replayed()
     assert list(decisions(file, read_samples(tmp_path / FILE_NAME), replayed)) == []

@@ -11,7 +11,7 @@ from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy import engine
 from unitmem.policy.actions import Log, Stop
 from unitmem.policy.engine import evaluate
-from unitmem.policy.model import Budget, Pick, Policy, PolicyFile, Step, observing, wanted_measures
+from unitmem.policy.model import Budget, Pick, Policy, PolicyFile, Step, observing
 from unitmem.policy.state import State
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.rank import parse_rank
@@ -70,7 +70,7 @@ def test_it_decides_as_a_watch_that_observes(tmp_path):
     """Through the recorder and back, to the last digit."""
     recorder = Recorder(tmp_path, "boot")
     for sample in samples():
-        recorder.tick(sample, sample.at, wanted_measures(FILE.policies))
+        recorder.tick(sample, sample.at, FILE.measures, FILE.followed)
     recorder.close()
     replayed = Replayed()
     told = list(decisions(FILE, read_samples(tmp_path / FILE_NAME), replayed))

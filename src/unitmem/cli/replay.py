@@ -40,7 +40,9 @@ def replay_policy(
     Each decision comes with its time in the recording. Nothing is done to any unit, and the past is not changed by what
     would have been done: after a stop, the recording goes on with the unit as it was.
 
-    At the end, it says in how many samples each step could be judged. Status 1 if one could be in none: what it needs was
+    At the end, it says in how many samples each step could be judged, and in how many it was left open for a unit: of
+    values that hardly change a history has bounds alone, and of samples that are some days old the least and the
+    greatest values of five minutes. Status 1 if one could be in none: what it needs was
     not recorded, or no unit that matches.
     """
     checked = config.load(policy)
@@ -82,7 +84,7 @@ def _summary(replayed: Replayed, counts: Counter[str]) -> str:
         return "the history has no samples"
     span = format_span((replayed.last or 0.0) - (replayed.first or 0.0))
     nothing = "nothing would have been done"
-    if replayed.is_blind:
+    if replayed.is_blind or replayed.is_open:
         nothing += ", as far as that could be judged"
     what = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or nothing
     return f"{replayed.samples} samples over {span}: {what}"
@@ -96,6 +98,9 @@ def _coverage(policy: str, index: int, coverage: Coverage, samples: int) -> str:
     ]
     if coverage.judged:  # else the reasons say it of all units
         reasons += [f"never for {unit}, as {why}" for unit, why in sorted(coverage.never.items())[:_MOST]]
+    if coverage.open:
+        left_open = [f"{unit}, as {why}" for unit, why in sorted(coverage.left_open.items())[:_MOST]]
+        reasons.append(f"left open in {coverage.open} for {', '.join(left_open)}")
     line = f"{policy}, step {step_number(index)}: judged in {coverage.judged} of {plural(samples, 'sample')}"
     return ": ".join([line, *(["; ".join(reasons)] if reasons else [])])
 
@@ -117,6 +122,8 @@ def _step(policy: str, index: int, coverage: Coverage) -> dict[str, Any]:
         "never_judged": coverage.never,
         "picked": dict(coverage.picked),
         "not_picked": dict(coverage.not_picked),
+        "open": coverage.open,
+        "left_open": coverage.left_open,
     }
 
 

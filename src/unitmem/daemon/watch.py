@@ -166,7 +166,7 @@ class Watch:
         self._act(decisions, sample, now)
         self.overrides.undo_ended(self.state, self.connection.answering(now), now)
         self._save(now)
-        self._recorder.tick(sample, self.world.realtime(), self.file.measures)
+        self._recorder.tick(sample, self.world.realtime(), self.file.measures, self.file.followed)
         self._reporter.unknown(self.state, now)
         self._reporter.trouble()
         self._reporter.flush()
@@ -266,6 +266,7 @@ class Watch:
         before, self._suspended = self._suspended, self.world.suspended()
         if self._suspended - before > LONGEST_SUSPEND:
             self.state = restart_timers(self.state)
+            self._recorder.resumed()
 
     def _alive(self) -> None:
         """Notify the watchdog during a long tick."""

@@ -16,6 +16,10 @@ from unitmem.measure.catalogue import MEASURES, OPERANDS, Dimension, Scope
 from unitmem.unit import Invocation, Unit
 
 NOT_READ = "not read"
+HELD = "kept within 1% only"
+"""The reason for a value of which a history has bounds that are close to each other."""
+THINNED = "thinned"
+"""The reason for a value of which a history has the least and the greatest of several minutes."""
 
 
 class _Size:
@@ -46,6 +50,10 @@ class HostSample:
     """The known values, by the measure's full name (`host.available`): bytes or percent."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Why a measure is missing."""
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    """Lower bounds of measures that a history has no exact values of."""
+    at_most: Mapping[str, float] = field(default_factory=dict)
+    """Upper bounds of them."""
 
     total = _Size("host.")
     available = _Size("host.")
@@ -74,10 +82,10 @@ class UnitSample:
     """The known values, by measure: bytes (int), percent (float) or counts since the unit's start (int)."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Why a measure is missing."""
-    at_most: Mapping[str, int] = field(default_factory=dict)
+    at_most: Mapping[str, float] = field(default_factory=dict)
     """Upper bounds of measures that were not read because that is costly: PSS is never more than RSS."""
-    at_least: Mapping[str, int] = field(default_factory=dict)
-    """Lower bounds of the same: what the processes have of which it was read."""
+    at_least: Mapping[str, float] = field(default_factory=dict)
+    """Lower bounds of the same, what the processes have of which it was read, and of what a history has no exact values of."""
     processes: tuple[Process, ...] = ()
     levels: tuple[Level, ...] = ()
     """The limits of its cgroup and of each ancestor."""
@@ -145,6 +153,10 @@ class Sample:
     """Units that may run but are not in `units`: they are not described yet, or their cgroup can't be opened."""
     is_complete: bool = True
     """Whether all units that run are known; if not, any unit that is missing here may run."""
+    thinned: frozenset[str] = frozenset()
+    """The units among `unseen` of which a history has nothing any more, as they came or went within a few minutes."""
+    is_resumed: bool = field(default=False, compare=False)
+    """Whether nobody looked just before, as a recorded watch had stopped or the machine was suspended."""
 
     def is_unseen(self, unit: str) -> bool:
         """Return whether the unit of that name may run although it is not in `units`."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from unitmem.policy.action import Action
-from unitmem.policy.condition import Comparison, Condition, measures_of
+from unitmem.policy.condition import Comparison, Condition, comparisons, measures_of
 from unitmem.text import format_span, plural
 from unitmem.unit import Unit, is_glob, matches
 
@@ -153,6 +153,17 @@ class PolicyFile:
     def measures(self) -> frozenset[str]:
         """The measures that its conditions need."""
         return wanted_measures(self.policies)
+
+    @property
+    def followed(self) -> frozenset[str]:
+        """The measures of which its conditions take slopes."""
+        terms = (
+            term
+            for policy in self.policies
+            for condition in policy.conditions
+            for term in comparisons(condition)
+        )
+        return frozenset(term.followed for term in terms if term.function is not None)
 
 
 def observing(file: PolicyFile) -> PolicyFile:

@@ -95,11 +95,17 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
     if trend is None or trend.invocation != unit.invocation:
         trend = Trend(unit.invocation, since=now, inherited=_inherited(trend, unit.invocation))
     events = _with_counts(trend.events, unit, max(counted), now) if counted else ()
+    # what lies between bounds says nothing of a slope: it begins anew
     windows = {
         slope: trend.windows.get(slope, _EMPTY).extended(unit.values.get(slope[0]), slope[1], now)
         for slope in slopes
+        if slope[0] not in unit.at_least
     }
-    floors = {leak: _with_floor(trend.floors.get(leak, ()), unit, leak, now) for leak in leaks}
+    floors = {
+        leak: _with_floor(trend.floors.get(leak, ()), unit, leak, now)
+        for leak in leaks
+        if leak[0] not in unit.at_least
+    }
     return Trend(unit.invocation, events, windows, floors, trend.since, trend.inherited)
 
 
@@ -169,7 +175,8 @@ class UnitFacts:
     def bounds(self, measure: str) -> Bounds | None:
         if (value := self._part(measure).values.get(measure)) is not None:
             return Bounds(value, value)
-        most, least = self._unit.at_most.get(measure), self._unit.at_least.get(measure)
+        part = self._part(measure)
+        most, least = part.at_most.get(measure), part.at_least.get(measure)
         if most is None and least is None:
             return None
         return Bounds(least or 0, inf if most is None else most)

@@ -1,18 +1,8 @@
 """Reading the history of a watch: samples and events in a bounded SQLite file that `recorder` writes.
 
-It has two tables: `ticks` with the samples, for `replay`, and `events` with decisions, obstacles, outcomes and
-unknowns, with their inputs. Readers open it read-only while it is written.
-
-Samples from other sources are read from JSON lines, an object for each sample:
-
-    {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}, "unknown": {"pss": "why"}}}}
-
-`at` is in seconds and never falls; `run` changes when the unit is started anew; `values` are by the
-measures' names, in bytes, percent, counts and seconds; `protected` may say why no policy may touch the unit;
-`oom_ends` may list how many seconds ago OOM kills ended earlier runs of it; `levels` have the limits of its cgroup
-and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by, and under `unknown` why a `max` or `high` is missing;
-`cgroup` has its path, and `oom_preference` its ManagedOOMPreference=, which a `pick` goes by.
-A key `host` beside `units` has the `values` and `unknown` of the machine.
+It has three tables for `replay`: `chunks` with the samples, `thinned` with what is left of
+older ones, and `ticks` in files that version 0.1 has begun. `events` has decisions, obstacles,
+outcomes and unknowns, with their inputs. Readers open it read-only while it is written.
 """
 
 from __future__ import annotations
@@ -22,31 +12,30 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from io import BufferedReader
+from math import inf, isinf
 from pathlib import Path
-from typing import Any, Self
+from stat import S_ISREG
+from typing import Any, NamedTuple, Self
 
 from unitmem.errors import UnitmemError, reason_of
-from unitmem.kernel.limits import Level
-from unitmem.kernel.oom_preference import OomPreference
-from unitmem.measure.sample import HostSample, Sample, UnitSample
+from unitmem.measure.sample import Sample
+from unitmem.record.chunk import HOST, Chunk, Range, decode
 from unitmem.record.clock import Instant
-from unitmem.unit import Invocation, Unit
+from unitmem.record.playback import Playback, clock_of
+from unitmem.record.sample_document import NOT_A_SAMPLE, finite, read_sample
 
 FILE_NAME = "history.sqlite"
-HOST = "host"
-"""The key of the host's measures among those of units."""
-LEVEL_KEYS = ("path", "max", "high", "current", "file", "slab_reclaimable")
-"""What is recorded of each of a unit's levels, where `fill` or `eta` asks for them; `unknown` beside them has reasons."""
-_OF_HOST = "host."
+VERSION = 2
+"""The version of the tables; those of 0.1 are 1."""
 _MAGIC = b"SQLite format 3\0"
-_NOT_A_SAMPLE = (ValueError, KeyError, TypeError, AttributeError)
-"""What reading a document raises that is not that of a sample."""
 _BATCH = 200
-"""Ticks that are read in one query: a slow reader must not keep the writer's log from being truncated."""
+"""Rows that are read in one query: a slow reader must not keep the writer's log from being truncated."""
+_LONGEST_LINE = 64 << 20
+"""Bytes of a line of JSON; what is longer is no sample."""
 _MOMENT = 1.0
 """The seconds that a reboot counts for at least, even if the wall clock was set back meanwhile."""
 
@@ -88,6 +77,18 @@ class Event:
     """`findings`, `held`, `processes`, and others by kind."""
 
 
+class Stretch(NamedTuple):
+    """A chunk, as it is stored."""
+
+    id: int
+    at: float
+    """The wall clock at its first sample."""
+    until: float
+    """The wall clock at its last sample."""
+    boot: str
+    chunk: Chunk
+
+
 class HistoryError(UnitmemError):
     """A history that can't be read."""
 
@@ -104,9 +105,16 @@ class History:
         _open(path).close()
         try:
             self._database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
-            self._database.execute("SELECT id FROM ticks LIMIT 1")
+            (self._version,) = self._database.execute("PRAGMA user_version").fetchone()
+            names = self._database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            self._tables = {str(name) for (name,) in names}
         except sqlite3.Error as error:
             raise self._unreadable(error) from None
+        try:
+            self._require_known()
+        except HistoryError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._database.close()
@@ -124,61 +132,130 @@ class History:
             " WHERE at >= ? AND (? IS NULL OR unit = ?) ORDER BY id",
             (since, unit, unit),
         )
-        return [
-            Event(
-                at,
+        return [self._event(row) for row in rows]
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield every sample, oldest first; times of later boots are converted to the first boot's monotonic clock.
+
+        Values of which no more is kept have bounds, and the samples of a thinned chunk have the same ones.
+        """
+        timeline = _Timeline()
+        for at, clock, boot, units in self._ticks():
+            moved = timeline.moved(Instant(clock, at, boot))
+            try:
+                sample = read_sample(clock + moved, json.loads(units))
+            except NOT_A_SAMPLE as error:
+                raise self._unreadable(error, f"sample at {at:.3f}") from None
+            yield sample
+        playback = Playback()
+        for stretch in self._stretches():
+            chunk = stretch.chunk
+            moved = timeline.moved(Instant(chunk.clocks[0], stretch.at, stretch.boot))
+            try:
+                yield from playback.samples(chunk, moved)
+            except NOT_A_SAMPLE as error:
+                raise self._unreadable(error, f"samples at {stretch.at:.3f}") from None
+            timeline.moved(Instant(chunk.clocks[-1], stretch.until, stretch.boot))
+
+    def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
+        """Return (wall clock, value) pairs of one measure, oldest first; of a thinned chunk, the least and the greatest."""
+        found = []
+        for at, _, _, units in self._ticks(since, until):
+            try:
+                value = json.loads(units).get(unit, {}).get("values", {}).get(measure)
+            except NOT_A_SAMPLE as error:
+                raise self._unreadable(error, f"sample at {at:.3f}") from None
+            found.append((at, value))
+        playback = Playback()
+        for stretch in self._stretches(since):
+            if stretch.at > until:
+                break
+            try:
+                values = list(playback.values(stretch.chunk, unit, measure))
+            except NOT_A_SAMPLE as error:
+                raise self._unreadable(error, f"samples at {stretch.at:.3f}") from None
+            found += _points(stretch, values)
+        return [(at, value) for at, value in found if value is not None and since <= at <= until]
+
+    def _ticks(self, since: float = -inf, until: float = inf) -> Iterator[tuple[float, float, str, str]]:
+        """Yield the samples of version 0.1 within those wall times: (wall clock, monotonic clock, boot, units)."""
+        rows = self._rows(
+            "SELECT id, at, clock, boot, units FROM ticks WHERE id > ? AND at BETWEEN ? AND ?"
+            " ORDER BY id LIMIT ?",
+            (since, until),
+        )
+        for _, at, clock, boot, units in rows if "ticks" in self._tables else ():
+            try:
+                yield float(at), float(clock), str(boot), str(units)
+            except NOT_A_SAMPLE as error:
+                raise self._unreadable(error, f"sample at {at}") from None
+
+    def _stretches(self, since: float = -inf) -> Iterator[Stretch]:
+        """Yield the chunks that are needed for what was at `since` and later, thinned ones where there are no others."""
+        if self._version < VERSION:
+            return
+        first = self._query("SELECT id, thinned FROM chunks WHERE is_key ORDER BY id LIMIT 1", ())
+        (start, end) = first[0] if first else (sys.maxsize, sys.maxsize)
+        yield from self._chunks("thinned", 0, end, since)
+        yield from self._chunks("chunks", start, sys.maxsize, since)
+
+    def _chunks(self, table: str, start: int, end: int, since: float) -> Iterator[Stretch]:
+        """Yield the chunks of `table` from `start` to before `end`; those that lack an earlier one are left out."""
+        statement = f"SELECT MAX(id) FROM {table} WHERE is_key AND id >= ? AND id < ? AND at <= ?"  # noqa: S608 - ours
+        ((key,),) = self._query(statement, (start, end, since))
+        last = None
+        for number, at, until, boot, is_key, data in self._rows(
+            f"SELECT id, at, until, boot, is_key, data FROM {table} WHERE id > ? AND id >= ? AND id < ?"  # noqa: S608
+            " ORDER BY id LIMIT ?",
+            (start if key is None else key, end),
+        ):
+            if is_key or number - 1 == last:
+                last = number
+                try:
+                    yield Stretch(number, float(at), float(until), str(boot), decode(data))
+                except NOT_A_SAMPLE as error:
+                    raise self._unreadable(error, f"samples at {at}") from None
+
+    def _rows(self, statement: str, values: Sequence[object]) -> Iterator[Any]:
+        """Yield the rows of a query with an ID above a number and a limit."""
+        last = -1
+        while batch := self._query(statement, (last, *values, _BATCH)):
+            yield from batch
+            last = batch[-1][0]
+
+    def _require_known(self) -> None:
+        if self._version > VERSION:
+            raise HistoryError(
+                f"{self.path} is a history of a newer version of unitmem (format {self._version})",
+                hint="read it with that version",
+            )
+        if "events" not in self._tables:
+            raise self._unreadable(ValueError("it has no tables of a history"))
+
+    def _query(self, statement: str, values: Sequence[object]) -> list[Any]:
+        try:
+            return self._database.execute(statement, tuple(values)).fetchall()
+        except (sqlite3.Error, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def _event(self, row: Sequence[Any]) -> Event:
+        at, kind, name, message, run, policy, step, action, result, obstacle, detail = row
+        try:
+            return Event(
+                float(at),
                 EventKind(kind),
-                name,
-                message,
+                str(name),
+                str(message),
                 run,
                 policy,
                 step,
                 action,
                 result,
                 obstacle,
-                json.loads(detail),
+                dict(json.loads(detail)),
             )
-            for at, kind, name, message, run, policy, step, action, result, obstacle, detail in rows
-        ]
-
-    def samples(self) -> Iterator[Sample]:
-        """Yield every sample, oldest first; times of later boots are converted to the first boot's monotonic clock."""
-        moved, then = 0.0, None
-        for at, clock, boot, units in self._ticks():
-            now = Instant(clock, at, boot)
-            if then is not None:
-                moved -= now.shift_from(then, at_least=_MOMENT)
-            then = now
-            try:
-                sample = _sample(clock + moved, json.loads(units))
-            except _NOT_A_SAMPLE as error:
-                raise self._unreadable(error, f"sample at {at:.3f}") from None
-            yield sample
-
-    def series(self, unit: str, measure: str, since: float, until: float) -> list[tuple[float, float]]:
-        """Return (wall clock, value) pairs of one measure, oldest first."""
-        rows = self._query("SELECT at, units FROM ticks WHERE at BETWEEN ? AND ? ORDER BY id", (since, until))
-        found = ((at, json.loads(units).get(unit, {}).get("values", {}).get(measure)) for at, units in rows)
-        return [(at, value) for at, value in found if value is not None]
-
-    def _ticks(self) -> Iterator[tuple[float, float, str, str]]:
-        last = -1
-        while batch := list(
-            self._query(
-                "SELECT id, at, clock, boot, units FROM ticks WHERE id > ? ORDER BY id LIMIT ?",
-                (last, _BATCH),
-            )
-        ):
-            for _, *tick in batch:
-                yield tuple(tick)
-            last = batch[-1][0]
-
-    def _query(self, statement: str, values: Sequence[object]) -> Iterator[Any]:
-        try:
-            with closing(self._database.execute(statement, tuple(values))) as cursor:
-                yield from cursor
-        except (sqlite3.Error, ValueError) as error:
-            raise self._unreadable(error) from None
+        except NOT_A_SAMPLE as error:
+            raise self._unreadable(error, f"event at {at}") from None
 
     def _unreadable(self, error: Exception, what: str = "") -> HistoryError:
         name = self.path.parent.name
@@ -188,16 +265,50 @@ class History:
         )
 
 
+class _Timeline:
+    """Time that goes on over reboots, and never backwards."""
+
+    def __init__(self) -> None:
+        self._moved = 0.0
+        self._then: Instant | None = None
+
+    def moved(self, now: Instant) -> float:
+        """Return the seconds to add to the monotonic clock at `now`, which is not before what was asked for last."""
+        if self._then is not None:
+            self._moved -= now.shift_from(self._then, at_least=_MOMENT)
+            # where an older version has recorded in between
+            self._moved += (
+                max(0.0, self._then.monotonic - now.monotonic) if now.boot_id == self._then.boot_id else 0.0
+            )
+        self._then = now
+        return self._moved
+
+
+def _points(stretch: Stretch, values: Sequence[tuple[int, Range]]) -> Iterator[tuple[float, float]]:
+    chunk = stretch.chunk
+    if not chunk.is_thinned:
+        for tick, run in values:
+            yield stretch.at + clock_of(chunk, tick) - chunk.clocks[0], (run.low + run.high) / 2
+    elif values and not isinf(values[0][1].low):
+        yield stretch.at, values[0][1].low
+        yield stretch.until, values[0][1].high
+
+
 _HINT = "a watch that runs as unitmem@NAME.service records one in /var/lib/unitmem/NAME/"
 
 
 def _open(path: Path) -> BufferedReader:
     try:
-        return path.open("rb")
+        # not to wait for who might write a pipe
+        stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except PermissionError:
         raise HistoryError(f"{path}: permission denied", hint="run it as root") from None
     except OSError as error:
         raise HistoryError(f"{path}: {reason_of(error)}", hint=_HINT) from None
+    if not S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise HistoryError(f"{path}: not a regular file", hint=_HINT)
+    return stream
 
 
 def find_histories(root: Path) -> list[Path]:
@@ -241,14 +352,14 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
 def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:
     last: float | None = None
-    for number, line in enumerate(stream, 1):
+    for number, line in enumerate(iter(partial(stream.readline, _LONGEST_LINE), b""), 1):
         if not line.strip():
             continue
         try:
             document = json.loads(line)
-            at = float(_finite(document["at"]))
-            sample = _sample(at, document["units"], document.get(HOST, {}))
-        except _NOT_A_SAMPLE as error:
+            at = float(finite(document["at"]))
+            sample = read_sample(at, document["units"], document.get(HOST, {}))
+        except NOT_A_SAMPLE as error:
             raise HistoryError(
                 f"{path}:{number}: not a sample: {error}",
                 hint='a line is like {"at": 12.5, "units": {"web.service": {"run": "1", "values": {"anon": 1048576}}}}',
@@ -257,64 +368,3 @@ def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:
             raise HistoryError(f"{path}:{number}: `at` falls from {last:g} to {at:g}: sort the lines by it")
         last = at
         yield sample
-
-
-def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | None = None) -> Sample:
-    """Return the sample in `document`, a mapping by unit; version 0.1 had the host's measures in each unit."""
-    units = {}
-    host = dict(host or document.get(HOST, {}))
-    values, unknown = dict(_values(host.get("values", {}))), dict(host.get("unknown", {}))
-    for name, entry in document.items():
-        if name == HOST:
-            continue
-        run = entry.get("run")
-        own = _values(entry["values"])
-        reasons = {str(measure): str(why) for measure, why in entry.get("unknown", {}).items()}
-        values.update((measure, value) for measure, value in own.items() if measure.startswith(_OF_HOST))
-        unknown.update((measure, why) for measure, why in reasons.items() if measure.startswith(_OF_HOST))
-        units[str(name)] = UnitSample(
-            Unit(
-                str(name),
-                invocation_id=None if run is None else str(run),
-                control_group=None if (path := entry.get("cgroup")) is None else str(path),
-                aliases=tuple(map(str, entry.get("aliases", ()))),
-            ),
-            Invocation(str(name), None if run is None else str(run), int(_finite(entry.get("inode") or 0))),
-            protected=entry.get("protected"),
-            oom_preference=OomPreference(entry.get("oom_preference", "none")),
-            values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},
-            unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
-            levels=tuple(_level(level) for level in entry.get("levels", ())),
-            oom_ends=tuple(at - _finite(ago) for ago in entry.get("oom_ends", ())),
-            at_most=_bounds(entry.get("at_most", {})),
-            at_least=_bounds(entry.get("at_least", {})),
-        )
-    return Sample(
-        at, units, HostSample(values, {name: why for name, why in unknown.items() if name not in values})
-    )
-
-
-def _level(document: Mapping[str, Any]) -> Level:
-    sizes = {key: int(_finite(document[key])) for key in LEVEL_KEYS if key in document and key != "path"}
-    unknown = {str(name): str(why) for name, why in document.get("unknown", {}).items()}
-    return Level(str(document["path"]), **sizes, unknown=unknown)
-
-
-def _bounds(document: Mapping[str, Any]) -> dict[str, int]:
-    return {str(measure): int(_finite(value)) for measure, value in document.items()}
-
-
-def _values(document: Mapping[str, Any]) -> dict[str, float]:
-    checked = {str(measure): _checked(value) for measure, value in document.items()}
-    return {measure: value for measure, value in checked.items() if value is not None}
-
-
-def _checked(value: object) -> float | None:
-    return None if value is None else _finite(value)
-
-
-def _finite(value: object) -> float:
-    """Return `value` if it is a number; NaN, infinity and what no float can hold (1e999) are none."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
-        return value
-    raise ValueError(f"{value!r:.40} is not a number")

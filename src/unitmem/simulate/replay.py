@@ -2,6 +2,9 @@
 
 As with `watch --observe`, nothing is done, so the recording goes on unchanged. A history has no processes, so the
 target of a signal to the largest is not known.
+
+Of many values a history has bounds alone. A condition that these don't decide is open: it fires nothing, and that is
+counted, since the values themselves may have fired it.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.policy.condition import Verdict
+from unitmem.measure.sample import THINNED, HostSample, Sample, UnitSample
+from unitmem.policy.condition import Verdict, measures_of
 from unitmem.policy.decision import Decision, Obstacle
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import PolicyFile, observing
-from unitmem.policy.state import LadderKey, State, step_state
+from unitmem.policy.state import LadderKey, State, restart_timers, step_state
 from unitmem.policy.timers import INTERVALS_CREDITED
+from unitmem.unit import Unit
 
 NOT_RECORDED = "not in this history"
 _NO_UNIT = "no unit that matches"
@@ -34,6 +38,10 @@ class Coverage:
     """The samples in which it was known for no unit, by the reason."""
     blind: dict[str, str] = field(default_factory=dict)
     """A reason for each unit for which it was unknown at least once."""
+    open: int = 0
+    """The samples in which it was left open for a unit, as the history has bounds alone, or nothing, of what there was."""
+    left_open: dict[str, str] = field(default_factory=dict)
+    """A reason for each unit for which it was left open at least once."""
 
     picked: Counter[str] = field(default_factory=Counter)
     """How often each unit was picked, if the step picks."""
@@ -45,8 +53,10 @@ class Coverage:
         """A reason for each unit for which it was never known."""
         return {unit: why for unit, why in self.blind.items() if unit not in self.known}
 
-    def add(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Count a sample; `verdicts` are by the units that match in it."""
+    def add(self, verdicts: Mapping[str, Verdict], left_open: Mapping[str, str]) -> None:
+        """Count a sample; `verdicts` are by the units that match in it, and `left_open` has reasons by unit."""
+        self.open += bool(left_open)
+        self.left_open |= left_open
         known = {unit for unit, verdict in verdicts.items() if verdict.truth is not None}
         self.known |= known
         for unit in verdicts.keys() - known:
@@ -79,6 +89,11 @@ class Replayed:
         """Whether some step could be judged in no sample."""
         return not all(coverage.judged for coverage in self.steps.values())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something more may have been done, as a condition was left open."""
+        return any(coverage.open for coverage in self.steps.values())
+
 
 def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -> Iterator[Decision]:
     """Yield every decision, withheld ones included, in the order of the samples, which must be that of time."""
@@ -94,33 +109,59 @@ def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -
             replayed.gaps += 1
         replayed.first = sample.at if replayed.first is None else replayed.first
         replayed.last = sample.at
+        if sample.is_resumed:
+            state = restart_timers(state)
         judged: dict[LadderKey, Sequence[Verdict]] = {}
         state, made = evaluate(observed, sample, state, sample.at, judged=judged)
-        _cover(judged, state, replayed)
+        _cover(observed, sample, judged, state, replayed)
         for decision in made:
             if decision.ranking is not None:
                 replayed.steps[decision.policy, decision.step].picked[decision.unit] += 1
         yield from made
 
 
-def _cover(judged: Mapping[LadderKey, Sequence[Verdict]], state: State, replayed: Replayed) -> None:
-    """Count for each step whether it can be judged by a sample, also where the engine had no need to."""
+def _cover(
+    file: PolicyFile,
+    sample: Sample,
+    judged: Mapping[LadderKey, Sequence[Verdict]],
+    state: State,
+    replayed: Replayed,
+) -> None:
+    """Count for each step whether it can be judged by `sample`, also where the engine had no need to."""
     by_step: dict[tuple[str, int], dict[str, Verdict]] = {step: {} for step in replayed.steps}
-    for (policy, unit), verdicts in judged.items():
-        ladder = state.ladders.get((policy, unit))
+    left_open: dict[tuple[str, int], dict[str, str]] = {step: {} for step in replayed.steps}
+    for policy in file.policies if sample.thinned else ():
+        unseen = {unit: THINNED for unit in sample.thinned if policy.governs(Unit(unit))}
+        for index in range(len(policy.steps)):
+            left_open[policy.name, index] |= unseen
+    for (name, unit), verdicts in judged.items():
+        ladder = state.ladders.get((name, unit))
         for index, verdict in enumerate(verdicts):
-            by_step[policy, index][unit] = verdict
+            by_step[name, index][unit] = verdict
+            if (why := _why_open(verdict, sample, unit)) is not None:
+                left_open[name, index][unit] = why
             withheld = step_state(ladder, index).withheld
             if withheld is not None and withheld.obstacle is Obstacle.NOT_PICKED:
-                replayed.steps[policy, index].not_picked[unit] += 1
+                replayed.steps[name, index].not_picked[unit] += 1
     for step, coverage in replayed.steps.items():
-        coverage.add(by_step[step])
+        coverage.add(by_step[step], left_open[step])
+
+
+def _why_open(verdict: Verdict, sample: Sample, unit: str) -> str | None:
+    """Return why bounds alone leave open what `verdict` is about; None if they don't."""
+    if verdict.truth is not None:
+        return None
+    bounded = sample.units[unit].at_least.keys() | sample.host.at_least.keys()
+    for finding in verdict.findings:
+        if finding.truth is None and not bounded.isdisjoint(measures_of(finding.comparison)):
+            return str(finding)
+    return None
 
 
 def _with_reasons(sample: Sample, wanted: frozenset[str]) -> Sample:
     of_host = {name for name in wanted if name.startswith("host.")}
     of_units = wanted - of_host
-    host = replace(sample.host, unknown=_reasons(sample.host, of_host))
+    host = replace(sample.host, unknown=_reasons(sample.host, of_host, sample.host.at_most))
     units = {
         name: unit
         if of_units <= unit.values.keys()
