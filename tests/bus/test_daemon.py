@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from unitmem.act.perform import perform
-from unitmem.daemon.main import metrics_targets
+from unitmem.daemon.main import main, metrics_targets
 from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
-from unitmem.errors import BusLostError, UsageError
+from unitmem.errors import BusLostError, PolicyFileError, UsageError
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.manager.systemd import Manager
 from unitmem.measure.collect import measure_largest
@@ -393,3 +393,16 @@ def test_runs_that_are_oom_killed_one_after_another_are_counted_for_their_unit(
     assert [stream.getvalue().count(each) for each in found] == [1, 1]
     told = list(decisions(config.load(path).file, read_samples(tmp_path / FILE_NAME), Replayed()))
     assert [str(decision.findings[0]) for decision in told] == found
+
+
+@pytest.mark.parametrize("part", ["file", "directory"])
+@pytest.mark.parametrize("options", [{}, {"observe": True}, {"user": True}], ids=str)
+def test_a_file_that_others_may_write_is_not_watched(tmp_path, part, options):
+    path = tmp_path / "web.yaml"
+    path.write_text(POLICY)
+    (path if part == "file" else tmp_path).chmod(0o777)
+    with pytest.raises(
+        PolicyFileError, match=r"web\.yaml is not obeyed: others may write .*: run `chmod go-w"
+    ) as caught:
+        main(str(path), **options)
+    assert caught.value.exit_status == 78

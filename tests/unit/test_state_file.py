@@ -581,3 +581,21 @@ def test_a_cooldown_of_every_unit_withholds_each_of_them():
     for at, fires in ((1030.0, False), (1059.0, False), (1060.0, True)):
         state, made = evaluate([COOLED], Sample(at, {RUN.unit: unit}), state, at)
         assert any(decision.refusal is None for decision in made) is fires
+
+
+def test_a_state_that_others_may_write_is_not_used_and_makes_it_act_less(tmp_path):
+    """They could have ended a cooldown, or have it set any property of any unit."""
+    tmp_path.chmod(0o755)
+    store = Store(tmp_path)
+    policy = replace(POLICY, cooldown=60.0)
+    override = Override("p", "a.service", {"MemoryHigh": 1})
+    store.save(Remembered(State(), (override,)), (policy,), NOW)
+    assert store.load((policy,), NOW).overrides == (override,)
+    for path, mode in ((tmp_path / FILE_NAME, 0o666), (tmp_path, 0o777)):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        loaded = store.load((policy,), NOW)
+        path.chmod(before)
+        assert loaded.overrides == ()
+        assert loaded.state.cooling == {("p", EVERY_UNIT): NOW.monotonic + 60}
+        assert f"run `chmod go-w {path}`" in str(loaded.trouble)

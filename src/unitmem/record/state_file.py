@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from unitmem.kernel.ownership import distrust, trusted_owners
 from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Override
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
@@ -355,6 +356,9 @@ class Store:
         """
         if self._path is None:
             return Remembered()
+        if (why := distrust(self._path, trusted_owners())) is not None:
+            trouble = f"the saved state is not used, so cooldowns and budgets start again, in full: {why}"
+            return replace(decode({}, policies, now.monotonic, budget=budget), trouble=trouble)
         with suppress(OSError, *_MALFORMED):
             # where it is, it is the newer one; but one from before a crash of the machine may be anything
             then, document = _read(self._path.with_name(AHEAD_NAME))
