@@ -23,7 +23,7 @@ from unitmem.policyfile.reader import Checked
 from unitmem.report.document import emit
 from unitmem.report.failure import say, tell
 from unitmem.simulate.lint import review
-from unitmem.text import plural
+from unitmem.text import plural, printable
 from unitmem.unit import StartLimit
 
 SERVICE_DIRECTORY = Path("/etc/unitmem")
@@ -108,7 +108,7 @@ def _doubts(path: Path, warnings: Iterable[Problem]) -> list[dict[str, Any]]:
 def _print(path: Path, file: PolicyFile, warnings: Iterable[Problem]) -> None:
     for warning in warnings:
         say(f"{path}:{warning.line}:{warning.column}: warning: {warning.message} [{warning.code}]")
-    typer.echo(f"{path}: ok, {_summary(file)}")
+    typer.echo(f"{printable(str(path))}: ok, {_summary(file)}")
 
 
 def _look(

@@ -22,7 +22,7 @@ class Notifier:
 
     def __init__(self, address: str | None = None) -> None:
         address = os.environ.get("NOTIFY_SOCKET") if address is None else address
-        self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
+        self._address = f"\0{address[1:]}" if address and address.startswith("@") else address or ""
         # opened beforehand: the watchdog has to be answered when there is no descriptor left, too
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
         self._unsent: dict[str, bytes] = {}
