@@ -527,3 +527,14 @@ def test_what_a_newer_version_has_left_restrains_and_is_told_once(start, systemd
     ticks(start("freeze" + COOLDOWN))
     assert systemd.calls("Freeze") == []
     assert capsys.readouterr().err.count("(version 2) can't be read in part (picked)") == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[" * 100_000, '{"monotonic": NaN}'], ids=["cut", "deep", "no number"]
+)
+def test_a_damaged_state_makes_it_act_less_and_not_more(start, systemd, web, tmp_path, capsys, content):
+    ticks(start())
+    (tmp_path / "state" / STATE_FILE).write_text(content)
+    ticks(start("freeze" + COOLDOWN), 2)
+    assert systemd.calls("Freeze") == []
+    assert capsys.readouterr().err.count("it is set aside as") == 1

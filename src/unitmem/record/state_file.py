@@ -32,14 +32,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unitmem.kernel.ownership import distrust, trusted_owners
-from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
+from unitmem.policy.actions import END_WAIT, Kill, Restart, SetProperties, Stop
 from unitmem.policy.decision import Override
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.model import Budget, Mode, Policy
 from unitmem.policy.state import EVERY_UNIT, Ladder, LadderKey, Phase, Refused, State, StepState, resume
 from unitmem.record.clock import Instant
 from unitmem.record.files import replace_file
-from unitmem.unit import Invocation
+from unitmem.unit import Invocation, is_unit_name
 
 FILE_NAME = "state.json"
 AHEAD_NAME = "state.ahead.json"
@@ -59,7 +59,12 @@ _KNOWN = frozenset(
         "boot_id",
     ]
 )
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_SETTABLE = frozenset(key.name for key in SetProperties.own_keys())
+_INFINITY = 2**64 - 1
+_LONGEST = 7 * 86400.0
+"""Seconds for which a cooldown from before an edit that shortened it is kept at most."""
+_MOST_DIGITS = 24  # those of a float, or of 64 bits
 _T = TypeVar("_T")
 
 
@@ -171,7 +176,9 @@ def decode(
         # without a refusal the manager is asked once more
         if section != "refused" and (key is None or key[0] in by_name)
     ]
-    cooling = dict(state.cooling)
+    # whatever the file says: no longer than the policy's own reasons last, or those of its last edition may have lasted
+    latest = {name: now + max(_LONGEST, _longest(policy, budget)) for name, policy in by_name.items()}
+    cooling = {key: min(until, latest.get(key[0], until)) for key, until in state.cooling.items()}
     for section, key in doubts:
         for policy in policies if key is None else [by_name[key[0]]]:
             until = now + _restraint(section, policy, budget)
@@ -226,6 +233,11 @@ def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
             return policy.cooldown
 
 
+def _longest(policy: Policy, budget: Budget | None) -> float:
+    """Return the most seconds for which episodes of `policy` may be withheld."""
+    return max(_restraint(section, policy, budget) for section in ("cooling", "spent", "spent_in_all"))
+
+
 def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, LadderKey | None]]) -> str | None:
     if not doubts:
         return None
@@ -274,6 +286,11 @@ def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]
 
 def _override(entry: Mapping[str, Any]) -> Override:
     former = {str(name): None if size is None else int(size) for name, size in entry["former"].items()}
+    sizes = [size for size in former.values() if size is not None]
+    if not (
+        is_unit_name(entry["unit"]) and former.keys() <= _SETTABLE and all(0 <= s < _INFINITY for s in sizes)
+    ):
+        raise ValueError("no unit has such a property")
     return Override(*_key(entry["policy"], entry["unit"]), former)
 
 
@@ -410,6 +427,18 @@ class Store:
 
 
 def _read(path: Path) -> tuple[Instant, dict[str, Any]]:
-    document = json.loads(path.read_bytes())
+    document = json.loads(path.read_bytes(), parse_constant=_number, parse_int=_number, parse_float=_number)
     then = Instant(float(document["monotonic"]), float(document["realtime"]), str(document["boot_id"]))
     return then, document
+
+
+def _number(text: str) -> float:
+    """Return a number as JSON has it.
+
+    Raises:
+        ValueError: it is none that this file may have: not finite, or beyond 64 bits.
+    """
+    number = int(text[:_MOST_DIGITS]) if text.lstrip("-").isdigit() else float(text)
+    if len(text) > _MOST_DIGITS or not -_INFINITY <= number <= _INFINITY:
+        raise ValueError(f"{text:.40} is not a number that was written here")
+    return number
