@@ -76,7 +76,7 @@ def print_line(console: Console, line: Text | str = "") -> None:
 
 
 def _safe(line: Text) -> Text:
-    """Return `line` with unprintable characters escaped: names of others may turn the rest of a line around, or hide it."""
+    """Return `line` with unprintable characters escaped: names that others gave may turn a line around, or hide it."""
     return line if line.plain.isprintable() else Text(printable(line.plain), line.style)
 
 
