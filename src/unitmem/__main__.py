@@ -20,6 +20,9 @@ def main() -> None:
         status = _run()
     except KeyboardInterrupt:
         status = 130
+    except OSError as error:  # a module can't be opened: later errors are told by `failure.run`
+        sys.stderr.write(f"unitmem: can't be started: {error.strerror or error}\n")
+        status = 1
     sys.exit(status)
 
 

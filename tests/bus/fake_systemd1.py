@@ -319,21 +319,26 @@ class Daemon:
         else:
             await self.bus.request_name(NAME)
 
-    async def do_forge(self, destination: str, member: str, unit: str) -> None:
+    async def do_forge(
+        self, destination: str, member: str, unit: str, times: int, interface: str, signature: str
+    ) -> None:
         """Send a manager's signal straight to `destination` from a connection that isn't the manager."""
         stranger = await MessageBus(bus_address=self.address).connect()
         message = Message(
             message_type=MessageType.SIGNAL,
             destination=destination,
-            path=ROOT_PATH,
-            interface=MANAGER,
+            path=ROOT_PATH if interface == MANAGER else UNIT_PREFIX + "a_2eservice",
+            interface=interface,
             member=member,
-            signature="so",
-            body=[unit, UNIT_PREFIX + "x"],
+            signature=signature,
+            body={"so": [unit, UNIT_PREFIX + "x"], "sa{sv}as": [unit, {"Result": Variant("s", unit)}, []]}[
+                signature
+            ],
         )
-        await stranger.send(message)
-        # an answered call is proof that the bus has passed on what was sent before it
-        await stranger.introspect("org.freedesktop.DBus", "/org/freedesktop/DBus")
+        for _ in range(times):
+            await stranger.send(message)
+            # an answered call is proof that the bus has passed on what was sent before it
+            await stranger.introspect("org.freedesktop.DBus", "/org/freedesktop/DBus")
         stranger.disconnect()
 
     def do_unit(self, name: str) -> dict[str, Any] | None:
@@ -732,9 +737,10 @@ class FakeSystemd1:
     def come_back(self) -> None:
         self._tell("come_back")
 
-    def forge(self, destination: str, member: str, unit: str) -> None:
+    def forge(self, destination: str, member: str, unit: str, times: int = 1, **kind: str) -> None:
         """Have somebody else send the manager's signal `member`, straight to `destination`."""
-        self._tell("forge", destination=destination, member=member, unit=unit)
+        kind = {"interface": MANAGER, "signature": "so", **kind}
+        self._tell("forge", destination=destination, member=member, unit=unit, times=times, **kind)
 
     def calls(self, *methods: str) -> list[tuple[str, list[Any]]]:
         """(method or property, arguments) of every call so far; of `methods` only, if there are any."""

@@ -874,6 +874,39 @@ def test_a_kill_by_the_kernel(
     assert (outcome.result, outcome.detail) == (Result.VERIFIED, "killed; gone 2s after the decision")
 
 
+@pytest.mark.parametrize("manager_is", ["reachable", "refusing", "away"])
+def test_a_killed_unit_is_gone_with_its_processes_and_not_with_its_cgroup(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    cgroups: CgroupTree,
+    start: Callable[..., Running],
+    manager_is: str,
+):
+    """A cgroup stays as long as it has others in it, or nobody removes it."""
+    running = start()
+    cgroups.add_file(running.path, "cgroup.kill")
+    cgroups.add_file(running.path, "cgroup.events", "populated 1\nfrozen 0\n")
+    if manager_is == "refusing":
+        systemd.refuse("GetUnit", NO_REPLY)
+    reachable = None if manager_is == "away" else manager
+    pending = under_way(perform(running.decision(Kill()), running.cgroup, reachable, 0))
+    assert follow_up(pending, reachable, 1) == pending
+    cgroups.add_file(running.path, "cgroup.events", "populated 0\nfrozen 0\n")
+    outcome = done(follow_up(pending, reachable, 2))
+    assert (outcome.result, outcome.detail) == (Result.VERIFIED, "killed; gone 2s after the decision")
+
+
+@pytest.mark.parametrize(("is_reachable", "result"), [(True, Result.FAILED), (False, Result.VERIFIED)])
+def test_a_stop_has_the_managers_word_if_there_is_one(
+    manager: Manager, cgroups: CgroupTree, start: Callable[..., Running], is_reachable: bool, result: Result
+):
+    """Between two commands of a stop there is no process either."""
+    running = start(stops=False)
+    pending = stuck(running, Stop(30), manager)
+    cgroups.add_file(running.path, "cgroup.events", "populated 0\nfrozen 0\n")
+    assert done(follow_up(pending, manager if is_reachable else None, 30)).result is result
+
+
 @pytest.mark.parametrize("file", ["missing", "unwritable"])
 def test_a_kill_by_the_manager(
     systemd: FakeSystemd1, manager: Manager, cgroups: CgroupTree, start: Callable[..., Running], file: str

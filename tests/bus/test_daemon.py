@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from asking import answered
 
 from unitmem.act.perform import perform
-from unitmem.daemon.main import metrics_targets
+from unitmem.daemon.main import main, metrics_targets
 from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
-from unitmem.errors import BusLostError, UsageError
+from unitmem.errors import BusLostError, PolicyFileError, UsageError
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.manager.systemd import Manager
 from unitmem.measure.collect import measure_largest
@@ -27,7 +27,6 @@ from unitmem.simulate.replay import Replayed, decisions
 from unitmem.tell.exporter import Exporter
 from unitmem.tell.journal import Journal
 from unitmem.tell.openmetrics import ACTIONS, FILE_LOADED, MANAGER_REACHABLE, MISSED, OUTCOMES, TICKS, UNITS
-from unitmem.tell.status import FILE_NAME as STATUS
 
 POLICY = """
 policies:
@@ -427,6 +426,7 @@ def test_one_of_all_is_stopped_and_not_the_one_that_is_to_be_omitted(systemd, ma
     with Watch(path, config.load(path), manager, world) as watch:
         for _ in range(3):
             watch.tick(time.monotonic())
+        units = answered(watch, tmp_path.parent, tmp_path.name, "Status")["status"]["units"]
     assert len(systemd.calls("Stop", "StopUnit")) == 1
     told = [line for line in stream.getvalue().splitlines() if "current " in line]
     assert [line.split(":")[0] for line in told] == ["hog.service", "kept.service"]
@@ -434,7 +434,6 @@ def test_one_of_all_is_stopped_and_not_the_one_that_is_to_be_omitted(systemd, ma
     assert told[0].endswith(
         "stopping it within 30s, picked by current 3.0M of 2 candidates, next a.service 1.0M"
     )
-    units = json.loads((tmp_path / STATUS).read_text())["units"]
     withheld = {unit["unit"]: unit["steps"][0]["withheld"] for unit in units}
     assert withheld["a.service"] == "it is not picked: hog.service was, and the effect settles first"
     with History(tmp_path / HISTORY) as history:
@@ -444,3 +443,16 @@ def test_one_of_all_is_stopped_and_not_the_one_that_is_to_be_omitted(systemd, ma
         "of": 2,
         "first": [{"unit": "hog.service", "value": 3 << 20}, {"unit": "a.service", "value": 1 << 20}],
     }
+
+
+@pytest.mark.parametrize("part", ["file", "directory"])
+@pytest.mark.parametrize("options", [{}, {"observe": True}, {"user": True}], ids=str)
+def test_a_file_that_others_may_write_is_not_watched(tmp_path, part, options):
+    path = tmp_path / "web.yaml"
+    path.write_text(POLICY)
+    (path if part == "file" else tmp_path).chmod(0o777)
+    with pytest.raises(
+        PolicyFileError, match=r"web\.yaml is not obeyed: others may write .*: run `chmod go-w"
+    ) as caught:
+        main(str(path), **options)
+    assert caught.value.exit_status == 78

@@ -129,7 +129,11 @@ def test_a_manager_that_hangs_costs_one_timeout_however_much_is_under_way(start,
     now = time.monotonic()
     for number in range(10):
         decision = Decision(now, "p", 0, Stop(90.0), Invocation(f"u{number}.service", RUN, number), 0, 0, ())
-        watch.pending.append(Pending(decision, SimpleNamespace(path="/", exists=lambda: True), now + 90))
+        watch.pending.append(
+            Pending(
+                decision, SimpleNamespace(path="/", exists=lambda: True, is_empty=lambda: False), now + 90
+            )
+        )
     systemd.hang("GetUnit", "Ping")
     ticks(watch)
     assert len(systemd.calls("GetUnit")) == 1
@@ -416,6 +420,24 @@ def test_a_state_that_is_kept_before_an_action_alone_is_not_saved(tmp_path, monk
     assert "saved again" not in told
 
 
+def test_a_file_that_others_may_write_is_not_loaded_and_the_policies_stay(
+    start, systemd, web, tmp_path, capsys
+):
+    """Whoever may write it could have commands run as root."""
+    watch = start()
+    before = watch.file
+    watch.path.write_text(POLICY % "stop")
+    watch.path.chmod(0o666)
+    watch.reload()
+    assert watch.file is before
+    told = capsys.readouterr().err
+    assert f"{watch.path} is not obeyed: others may write {watch.path} (mode 0666): run `chmod go-w" in told
+    assert "the previous policies stay in force" in told
+    watch.path.chmod(0o644)
+    watch.reload()
+    assert watch.file != before
+
+
 # --- what it costs ---
 
 
@@ -509,3 +531,14 @@ def test_what_a_newer_version_has_left_restrains_and_is_told_once(start, systemd
     ticks(start("freeze" + COOLDOWN))
     assert systemd.calls("Freeze") == []
     assert capsys.readouterr().err.count("(version 2) can't be read in part (picked)") == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[" * 100_000, '{"monotonic": NaN}'], ids=["cut", "deep", "no number"]
+)
+def test_a_damaged_state_makes_it_act_less_and_not_more(start, systemd, web, tmp_path, capsys, content):
+    ticks(start())
+    (tmp_path / "state" / STATE_FILE).write_text(content)
+    ticks(start("freeze" + COOLDOWN), 2)
+    assert systemd.calls("Freeze") == []
+    assert capsys.readouterr().err.count("it is set aside as") == 1

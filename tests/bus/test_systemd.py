@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from cgroup_tree import CgroupTree
-from fake_systemd1 import FakeSystemd1, FakeUnit, running_bus
+from fake_systemd1 import PROPERTIES, FakeSystemd1, FakeUnit, running_bus
 
 from unitmem.errors import BusError, BusLostError, InvocationGoneError, NoSuchUnitError, UnitmemError
 from unitmem.manager.dbus import text_of
@@ -374,6 +375,36 @@ def test_forged_changes(systemd: FakeSystemd1, manager: Manager):
     systemd.add("b.service")
     systemd.forge(address, "UnitRemoved", "b.service")
     assert settled(manager) == appeared("b.service")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"member": "UnitRemoved"},
+        {"member": "PropertiesChanged", "interface": PROPERTIES, "signature": "sa{sv}as"},
+        {"member": "Nonsense"},
+    ],
+    ids=lambda forged: forged["member"],
+)
+def test_forged_signals_take_no_memory(systemd: FakeSystemd1, manager: Manager, forged: dict[str, str]):
+    """Anybody may send large ones straight to us: a few of them are in memory at a time."""
+    manager.follow()
+    manager.follow_results(lambda name: True)
+    manager.changes()
+    size, times = 1 << 16, 200  # what a socket takes at once, for the sender's sake
+    systemd.forge(manager._bus.get_unique_name().decode(), unit="x" * size, times=times, **forged)
+    systemd.add("a.service")
+    tracemalloc.start()
+    try:
+        deadline = time.monotonic() + 60
+        changes: list[UnitChange] = []
+        while not changes and time.monotonic() < deadline:
+            changes = manager.changes()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert changes == appeared("a.service")
+    assert peak < size * times / 4
 
 
 def test_following_goes_on_after_a_reexec(systemd: FakeSystemd1, manager: Manager):

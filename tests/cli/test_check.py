@@ -206,3 +206,27 @@ def test_a_start_limit_that_restarts_exceed(run, fake, file):
         in (ended.err)
     )
     assert run("check", file(GOOD + "    budget: {actions: 3, per: 1h}\n")).err == ""
+
+
+def test_a_file_that_others_may_change_is_a_warning_that_no_comment_silences(run, file, tmp_path):
+    """`watch` refuses it; a draft may be checked all the same."""
+    path = file(GOOD.replace("web\n", "web  # unitmem: ignore=no-hold,unsafe-file\n", 1))
+    (tmp_path / path).chmod(0o666)
+    ended = run("check", path)
+    assert ended.status == 0
+    assert "a.yaml:1:1: warning: `unitmem watch` does not obey this file: others may write " in ended.err
+    assert ended.err.splitlines()[0].endswith("[unsafe-file]")
+    assert run("check", "--strict", path).status == 1
+    (warning, *_) = json.loads(run("check", "--json", path).out)["problems"]
+    assert (warning["severity"], warning["code"]) == ("warning", "unsafe-file")
+    (tmp_path / path).chmod(0o644)
+    assert "unsafe-file]" not in run("check", path).err
+
+
+def test_what_the_service_would_not_obey_is_a_mistake(run, file, tmp_path, monkeypatch):
+    monkeypatch.setattr("unitmem.cli.check.SERVICE_DIRECTORY", tmp_path)
+    path = file(GOOD)
+    (tmp_path / path).chmod(0o646)
+    ended = run("check", path)
+    assert (ended.status, ended.out) == (78, "")
+    assert ended.err.startswith("a.yaml is not obeyed: others may write ")

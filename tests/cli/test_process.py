@@ -29,6 +29,19 @@ def test_a_full_disk_is_told():
     assert (done.returncode, done.stderr) == (1, b"unitmem: the output: No space left on device\n")
 
 
+@pytest.mark.parametrize("words", ["list", "watch a.yaml", "guard --pss 1G -- true"])
+def test_too_few_descriptors_to_start_with_are_told_in_a_sentence(words):
+    program = (
+        "import resource, signal, sys; from unitmem.__main__ import main; sys.argv[0] = 'unitmem';"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words.split()], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "unitmem: can't be started: Too many open files\n"
+
+
 WATCHES = (
     "watch a.yaml",
     "watch --user a.yaml",

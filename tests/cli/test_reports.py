@@ -242,6 +242,32 @@ def test_what_a_process_calls_itself_can_not_reach_the_terminal(render):
     assert r"a) b\n\x1b[31m" in text
 
 
+ODD = "we\u202eb\u200b\x9b1m\u2028.service"
+"""It turns a line around, hides a character, gives a terminal a command and breaks the line."""
+
+
+def test_what_others_have_named_can_not_reach_the_terminal(render):
+    sample = replace(
+        WEB,
+        unit=replace(WEB.unit, name=ODD, slice=ODD, control_group=f"/{ODD}"),
+        levels=tuple(replace(level, path=f"/{ODD}") for level in WEB.levels),
+    )
+    for is_terminal in (True, False):
+        pages = (
+            render(print_units, 200, MACHINE, [sample], terminal=is_terminal),
+            render(print_unit, 200, MACHINE, sample, terminal=is_terminal),
+        )
+        for page in pages:
+            assert "\\u202eb\\u200b\\x9b1m\\u2028.service" in page
+            assert all(c.isprintable() or c in "\n\x1b" for c in page)
+
+
+def test_what_was_given_can_not_reach_the_terminal_by_a_message(run):
+    ended = run("check", "a\u202eb.yaml", "show", "\x1b[2J")
+    assert ended.err.startswith("a\\u202eb.yaml: No such file or directory\n")
+    assert "\x1b" not in ended.err
+
+
 def test_status_names_the_level_that_is_filled_most(render):
     text = "{policies: [{name: p, units: [web.service], steps: [{when: fill > 90%, do: log}]}]}"
     watch = WatchStatus("web", "/etc/unitmem/web.yaml", 1.0, True, {}, [])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitmem.errors import UnsupportedSystemError
-from unitmem.kernel import cgroup as cgroup_module
+from unitmem.kernel import members
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError, parse_self_cgroup, require_memory_controller
 from unitmem.kernel.files import PROC_ROOT, parse_counter, parse_flat_keyed, parse_pressure
 from unitmem.kernel.host import Host, parse_meminfo, read_host
@@ -553,7 +553,7 @@ def test_processes_that_are_nested_too_deep_to_look_for_are_not_left_out_silentl
 
 
 def test_more_cgroups_than_are_looked_into_are_not_left_out_silently(tree, monkeypatch):
-    monkeypatch.setattr(cgroup_module, "_MOST_CGROUPS", 50)
+    monkeypatch.setattr(members, "_MOST_CGROUPS", 50)
     tree.add(WEB, pids=[5])
     for number in range(49):
         tree.add(f"{WEB}/{number}")
@@ -561,6 +561,26 @@ def test_more_cgroups_than_are_looked_into_are_not_left_out_silently(tree, monke
     tree.add(f"{WEB}/one-more", pids=[6])
     with pytest.raises(OSError, match="there are more than 50 cgroups in it"):
         list_pids(tree)
+
+
+def test_too_many_cgroups_are_counted_by_the_kernel_and_not_walked_through(tree, monkeypatch):
+    monkeypatch.setattr(members, "_MOST_CGROUPS", 50)
+    tree.add(WEB, {"cgroup.stat": "nr_descendants 49\nnr_dying_descendants 9000"}, pids=[5])
+    tree.add(f"{WEB}/one", pids=[6])
+    assert list_pids(tree) == [5, 6]
+    tree.add(WEB, {"cgroup.stat": "nr_descendants 50\nnr_dying_descendants 0"}, pids=[5])
+    with pytest.raises(OSError, match="there are more than 50 cgroups in it"):
+        list_pids(tree)
+
+
+@pytest.mark.parametrize(
+    ("events", "found"), [("populated 0\nfrozen 0", [5]), ("populated 1", [5, 6, 7]), ("garbage", [5, 6, 7])]
+)
+def test_below_a_cgroup_without_processes_none_are_looked_for(tree, events, found):
+    tree.add(WEB, pids=[5])
+    tree.add(f"{WEB}/one", {"cgroup.events": events}, pids=[6])  # as it would not be
+    tree.add(f"{WEB}/one/deep", pids=[7])
+    assert list_pids(tree) == found
 
 
 def test_without_descriptors_to_look_deeper_not_all_processes_are_known(tree):

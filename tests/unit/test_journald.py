@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 
 import pytest
 
+from unitmem.tell.journal import Journal, Priority
 from unitmem.tell.journald import MAX_KEPT, Journald
 
 
@@ -72,3 +75,20 @@ def test_where_there_is_no_journald_nothing_is_kept_for_it(tmp_path):
     journald.send({"MESSAGE": "lost"})
     assert not journald._kept
     journald.close()
+
+
+def test_a_reader_of_stderr_that_does_not_read_is_not_waited_for(tmp_path):
+    reader, writer = os.pipe()
+    stream = os.fdopen(writer, "w")
+    journal = Journal(stream, tmp_path / "none")
+    thread = threading.Thread(
+        target=lambda: [journal.say(Priority.INFO, "x" * 1000) for _ in range(1000)], daemon=True
+    )
+    thread.start()
+    thread.join(timeout=60)
+    is_waiting = thread.is_alive()
+    os.close(reader)
+    if not is_waiting:
+        journal.close()
+        stream.close()
+    assert not is_waiting

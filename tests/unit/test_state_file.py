@@ -13,7 +13,7 @@ from hypothesis import given
 from test_engine_properties import budgets, play, policy_files, timelines
 
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.actions import END_WAIT, Log, Signal, Stop
+from unitmem.policy.actions import END_WAIT, Log, SetProperties, Signal, Stop
 from unitmem.policy.decision import Obstacle, Override
 from unitmem.policy.engine import evaluate
 from unitmem.policy.fingerprint import fingerprint
@@ -581,3 +581,67 @@ def test_a_cooldown_of_every_unit_withholds_each_of_them():
     for at, fires in ((1030.0, False), (1059.0, False), (1060.0, True)):
         state, made = evaluate([COOLED], Sample(at, {RUN.unit: unit}), state, at)
         assert any(decision.refusal is None for decision in made) is fires
+
+
+def test_a_state_that_others_may_write_is_not_used_and_makes_it_act_less(tmp_path):
+    """They could have ended a cooldown, or have it set any property of any unit."""
+    tmp_path.chmod(0o755)
+    store = Store(tmp_path)
+    policy = replace(POLICY, cooldown=60.0)
+    override = Override("p", "a.service", {"MemoryHigh": 1})
+    store.save(Remembered(State(), (override,)), (policy,), NOW)
+    assert store.load((policy,), NOW).overrides == (override,)
+    for path, mode in ((tmp_path / FILE_NAME, 0o666), (tmp_path, 0o777)):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        loaded = store.load((policy,), NOW)
+        path.chmod(before)
+        assert loaded.overrides == ()
+        assert loaded.state.cooling == {("p", EVERY_UNIT): NOW.monotonic + 60}
+        assert f"run `chmod go-w {path}`" in str(loaded.trouble)
+
+
+ABSURD = {
+    "an integer of 400 digits": lambda text: text.replace("1060", "9" * 400),
+    "an integer of 5,000 digits": lambda text: text.replace("1060", "9" * 5000),
+    "infinity": lambda text: text.replace("1060", "Infinity"),
+    "NaN": lambda text: text.replace("1060", "NaN"),
+    "the year 33,658": lambda text: text.replace("1060", "1000000000000"),
+    "a lone surrogate": lambda text: text.replace("a.service", r"\ud800.service"),
+    "a property below zero": lambda text: text.replace('"MemoryHigh": 1', '"MemoryHigh": -5'),
+    "a property beyond 64 bits": lambda text: text.replace('"MemoryHigh": 1', f'"MemoryHigh": {2**64}'),
+    "another property": lambda text: text.replace("MemoryHigh", "ExecStart"),
+    "brackets": lambda text: "[" * 100_000,
+    "brackets in it": lambda text: text.replace("1060", "[" * 100_000),
+    "a list": lambda text: "[]",
+    "nothing": lambda text: "",
+    "bytes that are no text": lambda text: text.replace("a.service", "\udcff"),
+    "times of a future clock": lambda text: text.replace('"monotonic": 1000.0', '"monotonic": 1e308'),
+    "an infinite clock": lambda text: text.replace('"monotonic": 1000.0', '"monotonic": -Infinity'),
+}
+
+
+@pytest.mark.parametrize("boot_id", ["one", "two"])
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_contents_end_nothing_and_are_not_obeyed(tmp_path, name, boot_id):
+    """What comes of them can be saved again, holds no policy back for longer than a week, and sets no such value."""
+    policy = replace(POLICY, cooldown=60.0)
+    state = State(cooling={("p", "a.service"): 1060})
+    store = Store(tmp_path)
+    store.save(Remembered(state, (Override("p", "a.service", {"MemoryHigh": 1}),)), (policy,), NOW)
+    path = tmp_path / FILE_NAME
+    text = path.read_text()
+    assert '"MemoryHigh": 1' in text
+    path.write_bytes(ABSURD[name](text).encode(errors="surrogateescape"))
+    now = replace(NOW, boot_id=boot_id)
+    try:
+        loaded = store.load((policy,), now)
+    except DamagedStateError:
+        assert store.load((policy,), now) == Remembered()  # it is set aside
+        return
+    assert all(until - now.monotonic <= 7 * 86400 for until in loaded.state.cooling.values())
+    for override in loaded.overrides:
+        assert override.unit.isascii()
+        assert override.former.keys() <= {key.name for key in SetProperties.own_keys()}
+        assert all(size is None or 0 <= size < 2**64 - 1 for size in override.former.values())
+    Store(tmp_path).save(loaded, (policy,), now)

@@ -13,21 +13,39 @@ from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError, Refus
 from unitmem.kernel.cgroup import CgroupGoneError
 from unitmem.policy.actions import END_WAIT, LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
+from unitmem.unit import unit_kind
+
+_OF_PROCESSES = ("service", "scope", "slice")
+"""The kinds of unit that are their processes."""
 
 
-def has_ended(task: Task[Any]) -> bool:
-    """Return whether the invocation is over: its cgroup is removed, or the manager reports its end."""
+def has_ended(task: Task[Any], *, killed: bool) -> bool:
+    """Return whether the invocation is over: its cgroup is removed, or the manager reports its end.
+
+    If it was killed, or if the manager can't be asked, it is enough that no process is left: the cgroup may stay.
+    """
     if not task.cgroup.exists():
         return True
-    if task.reachable is None:
-        return False
+    if task.reachable is not None:
+        try:
+            unit = task.reachable.describe(task.decision.unit)
+        except NoSuchUnitError:
+            return True
+        except BusError:
+            return has_no_process(task)
+        if unit.active_state in OVER or unit.invocation_id != task.invocation_id:
+            return True
+    return (killed or task.reachable is None) and has_no_process(task)
+
+
+def has_no_process(task: Task[Any]) -> bool:
+    """Return whether the run's processes have ended; of a mount, say, they had so before."""
     try:
-        unit = task.reachable.describe(task.decision.unit)
-    except NoSuchUnitError:
+        return unit_kind(task.decision.unit) in _OF_PROCESSES and task.cgroup.is_empty()
+    except CgroupGoneError:
         return True
-    except BusError:
+    except (OSError, ValueError):
         return False
-    return unit.active_state in OVER or unit.invocation_id != task.invocation_id
 
 
 def kill_all(task: Task[Any]) -> None:

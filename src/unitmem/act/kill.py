@@ -14,7 +14,7 @@ def perform(task: Task[Kill]) -> Outcome | Pending:
 
 
 def verify(task: Task[Kill], pending: Pending) -> Outcome | Pending:
-    if has_ended(task):
+    if has_ended(task, killed=True):
         return task.outcome(Result.VERIFIED, f"killed; gone {task.waited} after the decision")
     if task.now < pending.deadline:
         return pending

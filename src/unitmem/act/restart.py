@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unitmem.act.ending import request_end, take_last_resort
+from unitmem.act.ending import has_no_process, request_end, take_last_resort
 from unitmem.act.task import OVER, Pending, Task
 from unitmem.errors import BusError, NoSuchUnitError
 from unitmem.policy.actions import LastResort, Restart
@@ -40,7 +40,7 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             pass
     if task.now < pending.deadline:
         return pending
-    is_there = is_old and task.cgroup.exists()
+    is_there = is_old and task.cgroup.exists() and not has_no_process(task)
     if task.action.otherwise is LastResort.KILL and not pending.killed and is_there:
         after = take_last_resort(task, pending)
         if isinstance(after, Outcome):

@@ -17,7 +17,7 @@ def perform(task: Task[Stop]) -> Outcome | Pending:
 
 
 def verify(task: Task[Stop], pending: Pending) -> Outcome | Pending:
-    if has_ended(task):
+    if has_ended(task, killed=pending.killed):
         why = f"it had not stopped within {format_span(task.action.timeout)}"
         if pending.refusal is not None:
             why = f"the manager refuses to stop it ({pending.refusal})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ import typer
 from unitmem.cli.machine import Machine
 from unitmem.cli.options import Json, User
 from unitmem.errors import BusError, NoSuchUnitError, PolicyFileError, Problem, UnitmemError
+from unitmem.kernel.ownership import distrust, trusted_owners
 from unitmem.measure.sample import Sample
 from unitmem.policy.actions import Restart
 from unitmem.policy.model import PolicyFile
@@ -22,8 +23,13 @@ from unitmem.policyfile.reader import Checked
 from unitmem.report.document import emit
 from unitmem.report.failure import say, tell
 from unitmem.simulate.lint import review
-from unitmem.text import plural
+from unitmem.text import plural, printable
 from unitmem.unit import StartLimit
+
+SERVICE_DIRECTORY = Path("/etc/unitmem")
+"""The directory of the files that the service reads: what it would refuse is a mistake there."""
+UNSAFE = "unsafe-file"
+"""The code of the warning about a file that others may change."""
 
 
 def check_policies(
@@ -46,12 +52,14 @@ def check_policies(
     bad: dict[Path, PolicyFileError] = {}
     for path in policies:
         try:
-            good[path] = config.load(path)
+            good[path] = _load(path)
         except PolicyFileError as error:
             bad[path] = error
     files = [checked.file for checked in good.values()]
     sample, start_limits = _look(Machine.of(context), files, user=user)
-    doubts = {path: review(checked, sample, start_limits) for path, checked in good.items()}
+    doubts = {
+        path: (*_distrusted(path), *review(checked, sample, start_limits)) for path, checked in good.items()
+    }
     if as_json:
         findings = {path: _doubts(path, doubts[path]) for path in good}
         findings |= {path: _mistakes(path, error) for path, error in bad.items()}
@@ -66,6 +74,23 @@ def check_policies(
         raise typer.Exit(PolicyFileError.exit_status)
     if strict and any(doubts.values()):
         raise typer.Exit(UnitmemError.exit_status)
+
+
+def _load(path: Path) -> Checked:
+    """Return the policies in a file; of one that the service reads, others must not be able to change it.
+
+    Raises:
+        PolicyFileError: the file can't be read, has mistakes, or is one that the service doesn't obey.
+    """
+    if path.absolute().parent == SERVICE_DIRECTORY and (why := distrust(path, {0})) is not None:
+        raise PolicyFileError(f"{path} is not obeyed: {why}")
+    return config.load(path)
+
+
+def _distrusted(path: Path) -> Iterator[Problem]:
+    """Yield a warning, which no comment silences, if a watch of this user would not obey the file."""
+    if (why := distrust(path, trusted_owners())) is not None:
+        yield Problem(1, 1, f"`unitmem watch` does not obey this file: {why}", UNSAFE)
 
 
 def _mistakes(path: Path, error: PolicyFileError) -> list[dict[str, Any]]:
@@ -83,7 +108,7 @@ def _doubts(path: Path, warnings: Iterable[Problem]) -> list[dict[str, Any]]:
 def _print(path: Path, file: PolicyFile, warnings: Iterable[Problem]) -> None:
     for warning in warnings:
         say(f"{path}:{warning.line}:{warning.column}: warning: {warning.message} [{warning.code}]")
-    typer.echo(f"{path}: ok, {_summary(file)}")
+    typer.echo(f"{printable(str(path))}: ok, {_summary(file)}")
 
 
 def _look(

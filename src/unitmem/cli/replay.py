@@ -19,7 +19,7 @@ from unitmem.report.document import emit
 from unitmem.report.failure import say
 from unitmem.simulate.replay import Coverage, Replayed, decisions
 from unitmem.tell.wording import decision_entry
-from unitmem.text import format_span, listed, plural
+from unitmem.text import format_span, listed, plural, printable
 
 _MOST = 3
 """Reasons that are printed for a step; `--json` has all."""
@@ -66,7 +66,7 @@ def replay_policy(
 def _print(made: Iterable[Decision], replayed: Replayed) -> None:
     counts: Counter[str] = Counter()
     for decision in made:
-        typer.echo(f"{_time(decision, replayed):>12}  {decision_entry(decision).message}")
+        typer.echo(printable(f"{_time(decision, replayed):>12}  {decision_entry(decision).message}"))
         counts["withheld" if decision.refusal is not None else decision.action.name] += 1
     say(_summary(replayed, counts))
     for step, coverage in replayed.steps.items():

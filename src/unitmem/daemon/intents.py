@@ -13,7 +13,7 @@ from unitmem.daemon.saved_state import SavedState
 from unitmem.policy.decision import Decision, DecisionKey, Intent, Outcome, Override
 from unitmem.record.history import FILE_NAME, EventKind, History, HistoryError
 from unitmem.record.intents import changes_document
-from unitmem.record.state_file import override_document
+from unitmem.record.overrides import override_document
 
 _MOMENT = 0.001
 """Seconds within which two times of a decision are the same."""

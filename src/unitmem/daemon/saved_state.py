@@ -7,7 +7,7 @@ from typing import Any
 
 from unitmem.policy.model import Budget, Policy
 from unitmem.record.clock import Instant
-from unitmem.record.state_file import DamagedStateError, Remembered, Store
+from unitmem.record.state_file import DamagedStateError, Remembered, Store, decode
 from unitmem.tell.journal import Priority
 from unitmem.tell.reporter import Reporter
 
@@ -31,7 +31,8 @@ class SavedState:
             if remembered.trouble is not None:
                 self._reporter.say(Priority.WARNING, remembered.trouble)
             return remembered
-        return Remembered()
+        # what it would have withheld is unknown: so nothing is done sooner than a cooldown allows
+        return decode({}, policies, Instant.now().monotonic, budget=budget)
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Note a change to what was saved ahead; see `Store.note`."""

@@ -25,6 +25,7 @@ from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError, reason_of
 from unitmem.kernel.cgroup import Cgroup
+from unitmem.kernel.ownership import distrust, trusted_owners
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
@@ -444,8 +445,11 @@ def load_checked(path: Path, *, observe: bool) -> Checked:
     """Return the policies in the file `path`; with `observe`, all of them in observe mode.
 
     Raises:
-        PolicyFileError: the file can't be read, or has mistakes.
+        PolicyFileError: the file can't be read, has mistakes, or others may change it.
     """
+    # before it is opened: what nobody may change now is what is opened then
+    if (why := distrust(path, trusted_owners())) is not None:
+        raise PolicyFileError(f"{path} is not obeyed: {why}")
     checked = reader.load(path)
     return replace(checked, file=observing(checked.file)) if observe else checked
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -37,7 +37,7 @@ class World:
     own_cgroup: Callable[[], str | None] = own_cgroup
     cgroup_root: Path = CGROUP_ROOT
     connect: Callable[[ManagerKind], Manager] = Manager
-    notify: Callable[..., None] = service.notify
+    notify: Callable[..., None] = field(default_factory=service.Notifier)
     watchdog_interval: Callable[[], float | None] = service.watchdog_interval
     open_journal: Callable[[], Journal] = Journal
 

@@ -63,6 +63,8 @@ _CALL_TIMEOUT = "5s"
 _QUIET_ANSWERS = 3
 # whoever floods the bus must not keep `changes` from returning; what is left over is for the next call
 _MOST_AT_ONCE = 10_000
+# of a signal's body: the job's number, its path, its unit and its result; of the longest name, each byte escaped
+_MOST_PARTS, _LONGEST_PART = 4, 1024
 # What a program is apt to handle. libsystemd gives up a call that a handler interrupts, and whether
 # the manager has acted is unknown then: a signal to a unit could neither be trusted nor sent again
 _DEFERRED = frozenset(
@@ -287,9 +289,12 @@ class Manager:
         """
 
         def receive(message: Any, error: Any = None, userdata: Any = None) -> None:  # noqa: ARG001
-            # an exception in here would surface as SystemError from somewhere else: only append
-            message.process_reply(False)
-            self._signals.append((message.get_sender(), message.get_member(), message.body))
+            # an exception in here would surface as SystemError from somewhere else. Who sent it is judged by `changes`,
+            # as the manager may have a new name; until then nothing large is kept, as anyone may send it
+            with suppress(Exception):
+                message.process_reply(False)
+                if _is_terse(message.body):
+                    self._signals.append((message.get_sender(), message.get_member(), message.body))
 
         self._callbacks.append(receive)  # libsystemd keeps no reference
         for change in (each for each in Change if each is not Change.RESULT):
@@ -309,6 +314,8 @@ class Manager:
         """
 
         def receive(message: Any, error: Any = None, userdata: Any = None) -> None:  # noqa: ARG001
+            if message.get_sender() != self._owner:
+                return  # not even parsed: what pystemd parses of it is freed late
             path = message.get_path()
             name = text_of(path_decode(path, _UNIT_PATH)) if path.startswith(_UNIT_PATH) else ""
             if name and is_wanted(name):
@@ -659,6 +666,15 @@ def _unit_of(change: Change, body: Any) -> str | None:
             return text_of(body[2])
         case Change.RELOADED | Change.RESULT:
             return None
+
+
+def _is_terse(body: Any) -> bool:
+    """Return whether `body` has no more than a signal of the manager: a few numbers, and names and paths of units."""
+    parts = body if isinstance(body, list | tuple) else [body]
+    return len(parts) <= _MOST_PARTS and all(
+        isinstance(part, int) or (isinstance(part, bytes | str) and len(part) <= _LONGEST_PART)
+        for part in parts
+    )
 
 
 def _unreachable_hint(kind: ManagerKind) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unitmem.record.numbers import load
+
 _LARGEST = 8 << 20
 """The size in bytes from which the file is begun anew with the next state, where the state can't be saved."""
 
@@ -21,7 +23,7 @@ class Ahead:
     """The file at `path`, which is opened once and kept open."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._fd = -1
 
     def open(self) -> None:
@@ -32,7 +34,7 @@ class Ahead:
         """
         if self._fd < 0:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self._path, flags, 0o600)
+            self._fd = os.open(self.path, flags, 0o600)
 
     def read(self, boot_id: str) -> Iterator[Mapping[str, Any] | None]:
         """Yield the records of this boot, oldest first; None for a whole line that is no record.
@@ -41,14 +43,14 @@ class Ahead:
             OSError: it can't be read.
         """
         try:
-            *lines, torn = self._path.read_bytes().split(b"\n")
+            *lines, torn = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return
         if torn:  # the next record must not be added to it
-            os.truncate(self._path, sum(len(line) + 1 for line in lines))
+            os.truncate(self.path, sum(len(line) + 1 for line in lines))
         for line in lines:
             try:
-                record = json.loads(line)
+                record = load(line)
             except (ValueError, RecursionError):
                 yield None
                 continue
@@ -71,7 +73,7 @@ class Ahead:
             os.ftruncate(self._fd, 0)
         if os.write(self._fd, data) < len(data):
             os.ftruncate(self._fd, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def clear(self) -> None:
         """Remove all records, as the state on disk has them.

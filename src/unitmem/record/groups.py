@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unitmem.policy.groups import Group, GroupKey, Picked
-from unitmem.record.intents import finite
+from unitmem.record.numbers import finite
 from unitmem.unit import Invocation
 
 

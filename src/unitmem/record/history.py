@@ -25,8 +25,9 @@ from unitmem.errors import UnitmemError, reason_of
 from unitmem.measure.sample import Sample
 from unitmem.record.chunk import HOST, Chunk, Range, decode
 from unitmem.record.clock import Instant
+from unitmem.record.numbers import finite
 from unitmem.record.playback import Playback, clock_of
-from unitmem.record.sample_document import NOT_A_SAMPLE, finite, read_sample
+from unitmem.record.sample_document import NOT_A_SAMPLE, read_sample
 
 FILE_NAME = "history.sqlite"
 VERSION = 2

@@ -28,6 +28,7 @@ from unitmem.policy.decision import (
     Refusal,
     Result,
 )
+from unitmem.record.numbers import finite
 from unitmem.unit import Invocation
 
 _LONGEST = 10 * 365.25 * 86400
@@ -249,17 +250,6 @@ def _text(value: object) -> str:
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{value!r:.40} is neither true nor false")
-    return value
-
-
-def finite(value: object) -> float:
-    """Return `value` if it is a number.
-
-    Raises:
-        ValueError: it is none, not even by its type, or it is infinite.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r:.40} is not a number")
     return value
 
 

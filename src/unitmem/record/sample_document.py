@@ -12,7 +12,6 @@ A key `host` beside `units` has the `values` and `unknown` of the machine.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from unitmem.kernel.limits import Level
 from unitmem.kernel.oom_preference import OomPreference
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.record.chunk import HOST
+from unitmem.record.numbers import finite
 from unitmem.unit import Invocation, Unit
 
 LEVEL_KEYS = ("path", "max", "high", "current", "file", "slab_reclaimable")
@@ -80,10 +80,3 @@ def _values(document: Mapping[str, Any]) -> dict[str, float]:
 
 def _checked(value: object) -> float | None:
     return None if value is None else finite(value)
-
-
-def finite(value: object) -> float:
-    """Return `value` if it is a number; NaN, infinity and what no float can hold (1e999) are none."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
-        return value
-    raise ValueError(f"{value!r:.40} is not a number")

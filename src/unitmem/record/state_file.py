@@ -33,6 +33,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from unitmem.kernel.ownership import distrust, trusted_owners
 from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Intent, Override
 from unitmem.policy.fingerprint import fingerprint
@@ -43,7 +44,9 @@ from unitmem.record.clock import Instant
 from unitmem.record.files import replace_file
 from unitmem.record.former_fingerprint import former_fingerprint
 from unitmem.record.groups import group_document, parse_group
-from unitmem.record.intents import end_by_reboot, finite, intent_document, parse_intent
+from unitmem.record.intents import end_by_reboot, intent_document, parse_intent
+from unitmem.record.numbers import finite, load
+from unitmem.record.overrides import override_document, parse_override
 from unitmem.unit import Invocation
 
 FILE_NAME = "state.json"
@@ -66,7 +69,9 @@ _KNOWN = frozenset(
         "boot_id",
     ]
 )
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_LONGEST = 7 * 86400.0
+"""Seconds for which a cooldown from before an edit that shortened it is kept at most."""
 _T = TypeVar("_T")
 
 
@@ -138,11 +143,6 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
     }
 
 
-def override_document(override: Override) -> dict[str, Any]:
-    """Return `override` as an entry of the document."""
-    return {"policy": override.policy, "unit": override.unit, "former": dict(override.former)}
-
-
 def decode(
     document: Mapping[str, Any],
     policies: Sequence[Policy],
@@ -197,7 +197,7 @@ def decode(
         if "groups" in document
         else {},
     )
-    overrides = tuple(sections.read("holds", _override))
+    overrides = tuple(sections.read("holds", parse_override))
     state = resume(state, former, policies, now)
     doubts = [
         (section, key)
@@ -205,7 +205,9 @@ def decode(
         # without a refusal the manager is asked once more
         if section != "refused" and (key is None or key[0] in by_name)
     ]
-    cooling = dict(state.cooling)
+    # whatever the file says: no longer than the policy's own reasons last, or those of its last edition may have lasted
+    latest = {name: now + max(_LONGEST, _longest(policy, budget)) for name, policy in by_name.items()}
+    cooling = {key: min(until, latest.get(key[0], until)) for key, until in state.cooling.items()}
     for section, key in doubts:
         for policy in policies if key is None else [by_name[key[0]]]:
             until = now + _restraint(section, policy, budget)
@@ -263,6 +265,11 @@ def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
             return policy.cooldown
 
 
+def _longest(policy: Policy, budget: Budget | None) -> float:
+    """Return the most seconds for which episodes of `policy` may be withheld."""
+    return max(_restraint(section, policy, budget) for section in ("cooling", "spent", "spent_in_all"))
+
+
 def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, LadderKey | None]]) -> str | None:
     if not doubts:
         return None
@@ -312,13 +319,6 @@ def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]
     return (_invocation(entry), str(entry["action"])), Refused(str(entry["reason"]))
 
 
-def _override(entry: Mapping[str, Any]) -> Override:
-    former = {
-        str(name): None if size is None else int(finite(size)) for name, size in entry["former"].items()
-    }
-    return Override(*_key(entry["policy"], entry["unit"]), former)
-
-
 def _moved(times: Iterable[float], shift: float) -> tuple[float, ...]:
     return tuple(finite(at) + shift for at in times)
 
@@ -351,6 +351,10 @@ class Store:
         if self._path is None or self._ahead is None:
             return Remembered()
         self._boot_id = now.boot_id
+        owners = trusted_owners()
+        if (why := distrust(self._path, owners) or distrust(self._ahead.path, owners)) is not None:
+            trouble = f"the saved state is not used, so cooldowns and budgets start again, in full: {why}"
+            return replace(decode({}, policies, now.monotonic, budget=budget), trouble=trouble)
         # now, as nothing is to be done yet; if that fails, the first save reports it
         with suppress(OSError):
             if self._is_apart:
@@ -429,6 +433,6 @@ class Store:
 
 
 def _read(path: Path) -> tuple[Instant, dict[str, Any]]:
-    document = json.loads(path.read_bytes())
+    document = load(path.read_bytes())
     then = Instant(finite(document["monotonic"]), finite(document["realtime"]), str(document["boot_id"]))
     return then, document

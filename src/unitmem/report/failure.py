@@ -5,6 +5,7 @@ This module imports neither rich nor Typer, since the daemon's errors are printe
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from unitmem.errors import PolicyFileError, UnitmemError
+from unitmem.text import printable
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
@@ -31,7 +33,10 @@ def run(command: Callable[[], int]) -> int:
     except OSError as error:
         _trace()
         _let_go_of_stdout()
-        tell(UnitmemError(f"{error.filename or 'the output'}: {error.strerror or error}"))
+        tell(
+            _too_many_files(error)
+            or UnitmemError(f"{error.filename or 'the output'}: {error.strerror or error}")
+        )
         return UnitmemError.exit_status
     except Exception as error:  # noqa: BLE001 - a person gets a sentence, whatever it is
         _trace()
@@ -49,11 +54,21 @@ def tell(error: UnitmemError) -> None:
 
 
 def say(line: str) -> None:
-    """Print one line on stderr, ignoring that it can't be written."""
+    """Print one line, or the lines of a message, on stderr, escaped; ignore that they can't be written."""
+    line = "\n".join(map(printable, line.split("\n")))
     with suppress(
         OSError, AttributeError
     ):  # of a descriptor that was closed before we began there is no file
         sys.stderr.write(f"{line}\n")
+
+
+def _too_many_files(error: OSError) -> UnitmemError | None:
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    return UnitmemError(
+        "too many open files",
+        hint="raise the limit: `ulimit -n` shows that of a shell, `LimitNOFILE=` sets that of a service",
+    )
 
 
 def _unexpected(error: Exception) -> UnitmemError:

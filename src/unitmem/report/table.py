@@ -10,6 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from unitmem.text import printable
+
 GAP = 2
 ELLIPSIS = "…"
 
@@ -51,7 +53,7 @@ def table_lines(
     columns: Sequence[Column], rows: Iterable[Sequence[Text]], available: int, indent: int = 0
 ) -> list[Text]:
     """Return the lines of a table, the header first, for a terminal of `available` columns."""
-    cells = [[Text(column.header, "bold") for column in columns], *rows]
+    cells = [[Text(column.header, "bold") for column in columns], *(list(map(_safe, row)) for row in rows)]
     widths = [
         max(column.steady, *(cell_len(row[index].plain) for row in cells))
         for index, column in enumerate(columns)
@@ -70,7 +72,12 @@ def table_lines(
 
 def print_line(console: Console, line: Text | str = "") -> None:
     """Print `line` as it is: neither wrapped nor cropped."""
-    console.print(line, soft_wrap=True)
+    console.print(_safe(Text(line) if isinstance(line, str) else line), soft_wrap=True)
+
+
+def _safe(line: Text) -> Text:
+    """Return `line` with unprintable characters escaped: names that others gave may turn a line around, or hide it."""
+    return line if line.plain.isprintable() else Text(printable(line.plain), line.style)
 
 
 def fit(columns: Sequence[Column], widths: Sequence[int], available: int) -> dict[int, int]:

@@ -7,6 +7,7 @@ Each entry carries a MESSAGE_ID, and the unit's name in OBJECT_SYSTEMD_UNIT=, by
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,10 @@ class Entry:
 
 
 class Journal:
-    """Writes entries to journald, and their messages to `stream` unless that is connected to journald."""
+    """Writes entries to journald, and their messages to `stream` unless that is connected to journald.
+
+    Nobody is waited for: a message that a full pipe or a stopped terminal has no room for is in the journal alone.
+    """
 
     def __init__(self, stream: TextIO | None = None, socket: Path = JOURNALD_SOCKET) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -52,7 +56,7 @@ class Journal:
                 **entry.fields,
             }
         )
-        if self._echoes:
+        if self._echoes and _has_room(self._stream):
             print(entry.message, file=self._stream, flush=True)
 
     def say(self, priority: Priority, message: str) -> None:
@@ -65,6 +69,14 @@ class Journal:
 
     def close(self) -> None:
         self._journald.close()
+
+
+def _has_room(stream: TextIO) -> bool:
+    """Return whether `stream` takes a line at once, which what has no descriptor does."""
+    try:
+        return bool(select.select([], [stream], [], 0)[1])
+    except (OSError, ValueError):
+        return True
 
 
 def _is_journal(stream: TextIO) -> bool:
