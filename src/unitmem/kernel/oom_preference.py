@@ -1,4 +1,4 @@
-"""What the administrator prefers of a unit when memory is short: ManagedOOMPreference= of systemd.resource-control(5)."""
+"""What is preferred of a unit when memory is short: ManagedOOMPreference= of systemd.resource-control(5)."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ class _Tick:
         )
 
     def advance_ladders(self, policy: Policy) -> None:
-        """Advance the ladders of all units that `policy` governs: their phases, and the decisions of steps that are due."""
+        """Advance the ladders of all units that `policy` governs: phases, and the decisions of steps that are due."""
         judged = [
             each
             for unit in self.sample.units.values()
@@ -242,7 +242,7 @@ class _Tick:
                 self._end_episode(key, ladder)
 
     def _judge(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> _Judged | None:
-        """Return the ladder of one invocation, judged; None if no step of it can fire: it is being ended, or `clear` holds."""
+        """Return the ladder of one invocation, judged; None if no step can fire: it is being ended, or `clear` holds."""
         key = policy.name, invocation.unit
         ladder = self.before.ladders.get(key)
         if ladder is None or ladder.invocation != invocation:

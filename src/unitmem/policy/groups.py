@@ -44,7 +44,7 @@ class Group:
     """One step's pick among the units that share a level."""
 
     held: float | None = None
-    """Seconds credited to a condition that is about the level alone, for all of its units; None while it doesn't hold."""
+    """Seconds credited to a condition about the level alone, for all of its units; None while it doesn't hold."""
     looked_at: float | None = None
     """The time of the last look at which it held."""
     picked: Picked | None = None

@@ -36,7 +36,7 @@ class Obstacles:
         return step not in refused.reported
 
     def refusal(self, policy: Policy, action: Action, unit: UnitSample) -> Refusal | None:
-        """Return the obstacle to `action` on `unit`, if there is one; a cooldown, which withholds whole episodes, comes first."""
+        """Return the obstacle to `action` on `unit`; a cooldown, which withholds whole episodes, comes first."""
         key = policy.name, unit.unit.name
         logs = not action.acts
         # before protection: a refusal fires, and so would begin an episode within the cooldown.

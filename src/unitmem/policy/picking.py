@@ -56,7 +56,7 @@ def chosen(
     Args:
         pick: the step's.
         candidates: the units for which it is due.
-        holding: the units for which its condition holds, or which are being ended: of nested ones, the innermost is picked.
+        holding: the units for which its condition holds, or which are being ended: one around these is not picked.
         groups: the groups of the step; the caller takes one for each unit that is picked, before it goes on.
         refusal_of: the obstacle to the step's action on a unit.
     """

@@ -10,7 +10,7 @@ from unitmem.unit import is_glob
 
 
 def hits_all(policy: Policy, step: Step) -> Condition | None:
-    """Return the part of the step's condition that is true of many units at once, all of which it ends; None if there is none."""
+    """Return the part of the step's condition that is true of many units at once, all of which it ends; else None."""
     if step.pick is not None or not step.action.ends_the_unit:
         return None
     if len(policy.units) == 1 and not is_glob(policy.units[0]):
@@ -33,5 +33,5 @@ def _about_all(condition: Condition) -> Condition | None:
 
 
 def _is_fixed(term: Condition) -> bool:
-    """Return whether `term` is about what doesn't depend on a unit's use, such as its age: that tells few of them apart."""
+    """Return whether `term` is about what doesn't depend on a unit's use, such as its age: few differ by that."""
     return isinstance(term, Comparison) and Trait.FIXED in OPERANDS[term.measure].traits
