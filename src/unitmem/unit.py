@@ -100,6 +100,12 @@ def unit_kind(name: str) -> str:
     return name.rpartition(".")[2] if "." in name else ""
 
 
+def parent_slice(name: str) -> str:
+    """Return the slice around the slice `name`, as the dashes of its name say: `a.slice` around `a-b.slice`."""
+    outer, _, _ = name.removesuffix(".slice").rpartition("-")
+    return f"{outer}.slice" if outer else ROOT_SLICE
+
+
 def is_unit_name(name: str) -> bool:
     """Return whether `name` is a valid unit name, which has to end in a known kind."""
     return _NAME.fullmatch(name) is not None and unit_kind(name) in KINDS and not name.startswith((".", "@"))

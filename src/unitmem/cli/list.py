@@ -48,7 +48,11 @@ def list_units(
     """
     pss = pss or sort == "pss"
     sample = Machine.of(context).sample(
-        patterns or [], user=user, wanted={"pss"} if pss else (), include_all=include_all
+        patterns or [],
+        user=user,
+        wanted={"pss"} if pss else (),
+        include_all=include_all,
+        brief=not as_json,
     )
     units = sort_units(sample.units.values(), sort)
     if as_json:

@@ -62,9 +62,10 @@ class Machine:
         wanted: Collection[str] = (),
         include_all: bool = False,
         skip_missing: bool = False,
+        brief: bool = False,
     ) -> Sample:
         """Take one sample; args and errors are those of `System.sample`."""
         with self.system(user=user) as system:
             return system.sample(
-                *patterns, measures=wanted, include_all=include_all, skip_missing=skip_missing
+                *patterns, measures=wanted, include_all=include_all, skip_missing=skip_missing, brief=brief
             )
