@@ -58,7 +58,7 @@ class FakeManager:
     def complete(self, unit: Unit) -> Unit:
         return self.describe(unit.name)
 
-    def describe(self, name: str, *, at_once: bool = False) -> Unit:  # noqa: ARG002
+    def describe(self, name: str, *, at_once: bool = False) -> Unit:
         if name not in self.units or name in self.vanished:
             raise NoSuchUnitError(f"no unit {name} is loaded")
         unit = self.units[name]

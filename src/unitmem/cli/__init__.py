@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import typer.core
 
 from unitmem import __version__
 from unitmem.errors import UsageError
@@ -36,10 +35,6 @@ VERBS = {
 _ClickException: type[Exception] = next(
     parent for parent in typer.BadParameter.__mro__ if parent.__name__ == "ClickException"
 )
-
-# Typer 0.15, which Debian 13 has, escapes its own brackets for rich, which doesn't print them here: `\[required]`
-if "rich" in vars(typer.core):
-    vars(typer.core)["rich"] = None
 
 
 def main(arguments: Sequence[str], machine: Machine | None = None) -> int:

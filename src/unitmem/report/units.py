@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.text import Text
-
 from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.sample import HostSample, Sample, UnitSample
+from unitmem.report.styled import Text
 from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.report.terminal import Console
 from unitmem.text import format_percent, format_size, plural
 
 NEAR, VERY_NEAR = 75.0, 90.0  # percent of the limit
