@@ -6,12 +6,14 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import typer
+from typing import TYPE_CHECKING
 
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
 from unitmem.measure.sample import Sample
 from unitmem.system import Connect, System, connect
+
+if TYPE_CHECKING:
+    import typer
 
 
 @dataclass(frozen=True, slots=True)
