@@ -14,6 +14,8 @@ KINDS = CGROUP_KINDS | {"target", "timer", "path", "device", "automount"}
 ROOT_SLICE = "-.slice"
 
 _NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}", re.ASCII)
+# the ID of a container, and what systemd-run and logind call their units
+_MADE_UP = re.compile(r"[0-9a-f]{12,}|^run-[a-z]?[0-9a-f-]+|^session-")
 _GLOB_CHARACTERS = frozenset("*?[]!")
 
 
@@ -58,6 +60,17 @@ class Unit:
     def kind(self) -> str:
         """The part of the name after the last dot: `service`, `scope`, …"""
         return unit_kind(self.name)
+
+    @property
+    def content(self) -> str:
+        """The description, where a program made the name up and the description says more: `run-u12.service`; else empty.
+
+        Container runtimes describe their scopes by the ID that is in the name (runc), or by `libcrun container`.
+        """
+        made_up = _MADE_UP.search(self.name)
+        if made_up is None or self.description in ("", self.name, "libcrun container"):
+            return ""
+        return "" if made_up[0] in self.description else self.description
 
     @property
     def state(self) -> str:
