@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from types import ModuleType
 from typing import Any
-
-_WATCH_FLAGS = {"--observe", "--once", "--user"}
-_WATCH_OPTIONS = {"--textfile", "--listen"}
 
 
 def main() -> None:
@@ -29,55 +27,45 @@ def main() -> None:
 def _run() -> int:
     """Run the command line and return its exit status.
 
-    A `watch` starts without Typer and rich, which would stay in the daemon's memory as long as it runs.
-    Everything else, help and usage errors included, goes through `cli.main`, whose `watch` calls the
-    same function.
+    What is plain enough passes by Typer, which takes long to import, and would stay in the memory of a `watch` as long
+    as it runs. Everything else, help and usage errors included, goes through `cli.main`, which calls the same functions.
     """
-    _leave_out_lxml()
+    _leave_out()
+    from unitmem.cli import quick  # noqa: PLC0415 - it imports nothing itself
+
     arguments = sys.argv[1:]
-    call = _read_watch(arguments[1:]) if arguments[:1] == ["watch"] else None
-    if call is not None:
+    is_completion = "_UNITMEM_COMPLETE" in os.environ
+    text = quick.complete(os.environ) if is_completion else quick.answer(arguments)
+    if text is not None:
+        with suppress(OSError):  # which is told below
+            print(text, flush=True)  # noqa: T201
+            return 0
+    command = None if is_completion else quick.understand(arguments)
+    if command is None or arguments[0] != "watch":
+        # `unitmem list | head` ends without a word, as other programs do
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # `…`, where the locale lacks it
+    if command is not None:
         _defer_inspect()
-        from unitmem.daemon.main import main as watch  # noqa: PLC0415
-        from unitmem.report import failure  # noqa: PLC0415
-
-        path, options = call
-        return failure.run(lambda: watch(path, **options))
-    # `unitmem list | head` ends without a word, as other programs do
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # `…`, where the locale lacks it
     from unitmem.cli import main as command_line  # noqa: PLC0415
+    from unitmem.report import failure  # noqa: PLC0415
 
-    return command_line(arguments)
-
-
-def _read_watch(words: Iterable[str]) -> tuple[str, dict[str, Any]] | None:
-    """Return the policy file and the options that follow `watch`; None unless `words` are exactly these."""
-    paths = []
-    options: dict[str, Any] = {}
-    rest = iter(words)
-    for word in rest:
-        name, has_value, value = word.partition("=")
-        if word in _WATCH_FLAGS:
-            options[word.removeprefix("--")] = True
-        elif name in _WATCH_OPTIONS:
-            options[name.removeprefix("--")] = value if has_value else next(rest, "")
-        else:
-            paths.append(word)
-    # what looks like an option, or is empty, is for the command line proper to judge
-    is_plain = all(given and not str(given).startswith("-") for given in (*paths, *options.values()))
-    return (paths[0], options) if is_plain and len(paths) == 1 else None
+    return command_line(arguments) if command is None else failure.run(command)
 
 
-def _leave_out_lxml() -> None:
-    """Put an empty module in place of lxml, which pystemd imports for introspection; unitmem doesn't introspect.
+def _leave_out() -> None:
+    """Keep out what libraries import and unitmem has no use for, as if it weren't installed.
 
-    The real one takes 4 MiB, a quarter of the daemon's memory, and delays every command.
+    pystemd imports lxml for introspection, which takes 4 MiB, a quarter of the daemon's memory. Typer imports rich's
+    Markdown and pygments for help in boxes, two thirds of the time that its own import takes; ours is plain text,
+    which a man page can be held against.
     """
     lxml = ModuleType("lxml")
     lxml.etree = sys.modules["lxml.etree"] = ModuleType("lxml.etree")  # type: ignore[attr-defined]
     sys.modules["lxml"] = lxml
+    # as the import system notes what it doesn't find
+    sys.modules["rich"] = None  # type: ignore[assignment]
 
 
 class _Deferred(ModuleType):

@@ -128,6 +128,7 @@ class System:
         measures: Collection[str] | None = None,
         include_all: bool = False,
         skip_missing: bool = False,
+        brief: bool = False,
     ) -> Sample:
         """Sample the machine and every unit that `patterns` mean.
 
@@ -138,6 +139,7 @@ class System:
             measures: as there.
             include_all: also slices where there are no patterns, and loaded units without a cgroup.
             skip_missing: leave out a name of which no unit is loaded.
+            brief: leave out invocations, main and control processes and ages, which take several calls for each unit.
         """
         return take_sample(
             self.manager,
@@ -145,6 +147,7 @@ class System:
             wanted=_checked(measures),
             include_all=include_all,
             skip_missing=skip_missing,
+            brief=brief,
             cgroups=self._cgroups,
             proc=self._proc,
         )

@@ -14,6 +14,8 @@ KINDS = CGROUP_KINDS | {"target", "timer", "path", "device", "automount"}
 ROOT_SLICE = "-.slice"
 
 _NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}", re.ASCII)
+# the ID of a container, and what systemd-run and logind call their units
+_MADE_UP = re.compile(r"[0-9a-f]{12,}|^run-[a-z]?[0-9a-f-]+|^session-")
 _GLOB_CHARACTERS = frozenset("*?[]!")
 
 
@@ -60,6 +62,17 @@ class Unit:
         return unit_kind(self.name)
 
     @property
+    def content(self) -> str:
+        """The description, where a program made the name up and the description says more: `run-u12.service`; else empty.
+
+        Container runtimes describe their scopes by the ID that is in the name (runc), or by `libcrun container`.
+        """
+        made_up = _MADE_UP.search(self.name)
+        if made_up is None or self.description in ("", self.name, "libcrun container"):
+            return ""
+        return "" if made_up[0] in self.description else self.description
+
+    @property
     def state(self) -> str:
         """`active (running)`, as systemctl writes it."""
         return f"{self.active_state} ({self.sub_state})" if self.sub_state else self.active_state
@@ -98,6 +111,12 @@ START_LIMIT_HIT = "start-limit-hit"
 def unit_kind(name: str) -> str:
     """Return `service` of `ssh.service`; an empty string where the name has no dot."""
     return name.rpartition(".")[2] if "." in name else ""
+
+
+def parent_slice(name: str) -> str:
+    """Return the slice around the slice `name`, as the dashes of its name say: `a.slice` around `a-b.slice`."""
+    outer, _, _ = name.removesuffix(".slice").rpartition("-")
+    return f"{outer}.slice" if outer else ROOT_SLICE
 
 
 def is_unit_name(name: str) -> bool:

@@ -130,6 +130,11 @@ class FakeUnit:
     def kind(self) -> str:
         return self.name.rpartition(".")[2]
 
+    @property
+    def interface(self) -> str:
+        """The interface of its kind."""
+        return f"{NAME}.{self.kind.capitalize()}"
+
     def properties(self, interface: str) -> dict[str, Variant]:
         if interface == NAME + ".Unit":
             return {
@@ -147,7 +152,7 @@ class FakeUnit:
                 "InactiveExitTimestampMonotonic": Variant("t", self.inactive_exit),
                 **{name: Variant("as", self.dependents.get(name, [])) for name in _DEPENDENTS},
             }
-        if interface != f"{NAME}.{self.kind.capitalize()}":
+        if interface != self.interface:
             return {}
         every = {
             "ControlGroup": Variant("s", self.control_group),
@@ -189,6 +194,7 @@ class Daemon:
         self.delays: dict[str, float] = {}
         self.refusals: dict[str, tuple[str, str]] = {}
         self.holds_jobs = False
+        self.control_group = ""
         self.interludes: dict[str, list[dict[str, Any]]] = {}
         """Commands to run as a method is called, before it answers."""
 
@@ -243,6 +249,9 @@ class Daemon:
             self.job("JobNew", name)
             self.job("JobRemoved", name)
         return unit.invocation_id
+
+    def do_be_in(self, control_group: str) -> None:
+        self.control_group = control_group
 
     def do_hold_jobs(self) -> None:
         self.holds_jobs = True
@@ -416,6 +425,11 @@ class Daemon:
                 return self.stop(self.addressed(message.path))
             case "org.freedesktop.systemd1.Unit", "Kill", whom, number:
                 return self.kill(self.addressed(message.path), whom, number)
+            case "org.freedesktop.DBus.Properties", "Get", "org.freedesktop.systemd1.Manager", "ControlGroup":
+                return "v", [Variant("s", self.control_group)]
+            case "org.freedesktop.DBus.Properties", "GetAll", "":
+                unit = self.addressed(message.path)
+                return "a{sv}", [unit.properties(NAME + ".Unit") | unit.properties(unit.interface)]
             case "org.freedesktop.DBus.Properties", "Get", interface, name:
                 unit = self.addressed(message.path)
                 try:
@@ -676,6 +690,10 @@ class FakeSystemd1:
     def end(self, name: str, result: str) -> None:
         """Send PropertiesChanged of a unit with that Result, as it ends, or (`success`) as it is started again."""
         self._tell("end", name=name, result=result)
+
+    def be_in(self, control_group: str) -> None:
+        """Have all units below that cgroup, as a user's manager has."""
+        self._tell("be_in", control_group=control_group)
 
     def hold_jobs(self) -> None:
         """Start no transient unit from here on: their jobs stay in the queue."""

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cgroup_tree import CgroupTree
-from fake_systemd1 import FakeSystemd1
+from fake_systemd1 import MANAGER, FakeSystemd1, FakeUnit
 
 from unitmem import NoSuchUnitError, State, System, UnsupportedSystemError, evaluate, load_policies
 from unitmem.errors import BusLostError
@@ -21,14 +22,15 @@ SLICE = "/system.slice"
 
 @pytest.fixture
 def run(systemd: FakeSystemd1, cgroups: CgroupTree) -> Callable[..., None]:
-    """run("web.service", 1, 2, current=4096): have it run, with these processes and memory files."""
+    """run("web.service", 1, 2, current=4096): have it run, with these processes and memory files; what else is said of it."""
 
-    def run(name: str, *pids: int, aliases: tuple[str, ...] = (), **files: int | str) -> None:
-        path = f"{SLICE}/{name}"
+    def run(name: str, *pids: int, at: str = SLICE, **given: Any) -> None:
+        path = f"{at}/{name}"
+        said = {key: given.pop(key) for key in tuple(given) if key in FakeUnit.__dataclass_fields__}
         directory = cgroups.make(path, *pids)
-        for file, value in {"max": "max", "high": "max", **files}.items():
+        for file, value in {"max": "max", "high": "max", **given}.items():
             cgroups.add_file(path, f"memory.{file.replace('_', '.')}", f"{value}\n")
-        systemd.add(name, control_group=path, directory=directory, aliases=aliases)
+        systemd.add(name, control_group=path, directory=directory, **said)
 
     return run
 
@@ -96,6 +98,88 @@ def test_a_machine_without_the_controller_is_told_of(connect, cgroups):
     cgroups.root.joinpath("cgroup.controllers").write_text("cpu\n")
     with pytest.raises(UnsupportedSystemError):
         connect()
+
+
+# --- the calls that it takes -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_two_calls_list_all_units(system, run, systemd, count):
+    """However many there are, and some that run without a cgroup, or in a slice below."""
+    for number in range(count):
+        run(f"u{number}.service", current=number)
+    run("web.service", at="/system.slice/system-web.slice")
+    systemd.add("idle.service", sub_state="exited")
+    sample = system.sample(brief=True, measures={"current"})
+    assert systemd.calls() == [("ListUnits", []), ("ControlGroup", [MANAGER, "ControlGroup"])]
+    assert set(sample.units) == {"web.service", *(f"u{number}.service" for number in range(count))}
+    web = sample.units["web.service"].unit
+    assert (web.control_group, web.slice) == (
+        "/system.slice/system-web.slice/web.service",
+        "system-web.slice",
+    )
+
+
+def test_two_calls_show_a_unit(system, run, systemd):
+    run("web.service", os.getpid(), current=5 << 20, aliases=("nick.service",))
+    for name in ("web", "nick"):
+        web = system.unit(name)
+        assert (web.name, web.current, web.unit.control_group) == (
+            "web.service",
+            5 << 20,
+            f"{SLICE}/web.service",
+        )
+    assert [method for method, _ in systemd.calls()] == ["GetUnit", "GetAll"] * 2
+
+
+def test_a_slice_around_a_core_unit_is_protected_without_a_further_call(system, run, systemd, cgroups):
+    run("dbus.service")
+    systemd.add("system.slice", control_group=SLICE, slice="-.slice")
+    cgroups.make("/web.slice")
+    systemd.add("web.slice", control_group="/web.slice", slice="-.slice")
+    assert system.unit("system.slice").protected == "dbus.service runs in it"
+    assert system.unit("web.slice").protected is None
+    assert [method for method, _ in systemd.calls()] == ["GetUnit", "GetAll"] * 2
+    listed = system.sample("*.slice", brief=True)
+    assert {name: unit.protected for name, unit in listed.units.items()} == {
+        "system.slice": "dbus.service runs in it",
+        "web.slice": None,
+    }
+
+
+def test_a_listed_unit_is_as_complete_as_one_that_is_described(system, run, systemd, manager):
+    run("web@1.service", main_pid=7, active_enter=5_000_000)
+    run("db.service", active_state="activating", inactive_exit=5_000_000, control_pid=8)
+    units = [each.unit for each in system.units("*.service", measures=())]
+    calls = systemd.calls()
+    assert units == [manager.describe(name) for name in ("db.service", "web@1.service")]
+    assert len(calls) == 2 + 4 * len(units)
+
+
+def test_a_name_in_two_slices_is_asked_for(system, run, systemd, cgroups):
+    """What is left of an earlier run in another slice has the same name."""
+    run("web.service", current=7)
+    cgroups.make("/web.slice/web.service")
+    for brief in (False, True):
+        (web,) = system.sample("w*", brief=brief).units.values()
+        assert (web.current, web.unit.control_group) == (7, f"{SLICE}/web.service")
+
+
+def test_cgroups_that_units_have_made_are_none_of_units(system, run, systemd, cgroups):
+    run("web.service", current=7)
+    cgroups.make(f"{SLICE}/web.service/system.slice/db.service")  # a container's own
+    cgroups.make("/other.slice/db.slice/db.service")  # no place for a slice of that name
+    systemd.add("db.service", sub_state="exited")
+    assert set(system.sample(brief=True).units) == {"web.service"}
+
+
+def test_a_users_units_are_below_the_users_manager(system, run, systemd, cgroups):
+    top = "/user.slice/user-1000.slice/user@1000.service"
+    systemd.be_in(top)
+    run("app.service", at=f"{top}/app.slice", slice="app.slice")
+    run("db.service")
+    (app,) = system.sample(brief=True).units.values()
+    assert app.unit.control_group == f"{top}/app.slice/app.service"
 
 
 # --- following ---------------------------------------------------------------------------------

@@ -58,7 +58,13 @@ class FakeManager:
     def list_units(self) -> list[Unit]:
         return list(self.units.values())
 
-    def describe(self, name: str) -> Unit:
+    def control_group(self) -> str:
+        return ""
+
+    def complete(self, unit: Unit) -> Unit:
+        return self.describe(unit.name)
+
+    def describe(self, name: str, *, at_once: bool = False) -> Unit:
         if name not in self.units or name in self.vanished:
             raise NoSuchUnitError(f"no unit {name} is loaded")
         unit = self.units[name]

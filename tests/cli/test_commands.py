@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -182,7 +183,7 @@ def test_user_asks_the_users_own_manager(run, fake):
 
 def test_a_unit_that_vanishes_meanwhile_is_skipped(run, fake):
     """Unloaded after it was listed, and stopped after it was described."""
-    fake.manager.vanished.add("db.service")
+    shutil.rmtree(fake.root / "cgroup/system.slice/db.service")
     fake.unit("gone.service", "/system.slice/gone.service")
     ended = run("list")
     assert (ended.status, ended.err) == (0, "")

@@ -210,6 +210,17 @@ def test_a_terminal_gets_a_legend_and_colour(render, snapshot):
     )
 
 
+def test_what_runs_in_a_unit_is_shown_where_its_name_does_not_say_it(render):
+    """Where there is room: names and numbers come first."""
+    made_up = sample("run-u12.service", description="/usr/bin/backup\n --all " + 40 * "x", current=M)
+    wide = render(print_units, 140, MACHINE, (WEB, made_up))
+    assert re.search(r" +PRESSURE +DESCRIPTION\n", wide)
+    assert re.search(r"\nrun-u12\.service .* /usr/bin/backup\\n --all x+…\n", wide)
+    assert "The web" not in wide
+    assert "DESCRIPTION" not in render(print_units, 80, MACHINE, (WEB, made_up))
+    assert "DESCRIPTION" not in render(print_units, 140, MACHINE, (WEB,))
+
+
 def test_no_color_is_plain(render, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in render(print_units, 80, MACHINE, UNITS, terminal=True)

@@ -7,11 +7,10 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
 
+from unitmem.report.styled import Text, cell_len
 from unitmem.report.table import Column, Cut, print_table, shorten
+from unitmem.report.terminal import Console
 
 COLUMNS = (
     Column("NAME", is_number=False, cut=Cut.MIDDLE, least=20),

@@ -31,6 +31,7 @@ from unitmem.kernel.process import Process
 from unitmem.measure.sample import UnitSample
 from unitmem.policy.condition import Bounds, Comparison, Derivation
 from unitmem.policy.trends import UnitFacts, extend, extend_levels
+from unitmem.report.styled import cell_len
 from unitmem.report.top import (
     SORT_FIELDS,
     GrowthTrend,
@@ -203,7 +204,7 @@ def test_a_screen_is_never_overrun(columns, lines, view):
     look = replace(LOOK, opened=OPENED, phases=PHASES)
     rendered = render(arrange(view, look, at), look, at)
     assert len(rendered) == lines
-    assert max(line.cell_len for line in rendered) <= columns
+    assert max(cell_len(line.plain) for line in rendered) <= columns
 
 
 @pytest.mark.parametrize(
@@ -600,7 +601,13 @@ def units():
         raise BusError("nobody answers") from None
 
 
-manager = SimpleNamespace(list_units=lambda: list(units().values()), describe=lambda name: units()[name], close=lambda: None)
+manager = SimpleNamespace(
+    list_units=lambda: list(units().values()),
+    control_group=lambda: "",
+    complete=lambda unit: units()[unit.name],
+    describe=lambda name, at_once=False: units()[name],
+    close=lambda: None,
+)
 sys.exit(main(["top", *sys.argv[2:]], Machine(root / "cgroup", root / "proc", lambda kind: manager, root / "run")))
 """
 

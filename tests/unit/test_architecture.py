@@ -47,7 +47,6 @@ ONLY_THERE = {
     "sqlite3": {"record"},
     "prometheus_client": {"tell"},
     "typer": {"cli"},
-    "rich": {"report", "cli"},
 }
 PURE = {"policy", "simulate", "unit", "text", "errors"}
 # what would let them know of the time, the machine or the world

@@ -26,6 +26,8 @@ from unitmem.unit import (
 
 # --- names -------------------------------------------------------------------------------------
 
+ID = "0123456789abcdef" * 4
+
 
 @pytest.mark.parametrize(
     ("name", "kind"),
@@ -261,3 +263,24 @@ def test_being_within_is_reflexive_and_transitive(other, more, yet_more):
 )
 def test_a_state_is_written_as_systemctl_writes_it(unit, state):
     assert unit.state == state
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "content"),
+    [
+        ("run-u12.service", "/usr/bin/backup --all", "/usr/bin/backup --all"),
+        ("run-r0123456789abcdef.scope", "make -j8", "make -j8"),
+        ("run-p4711-i4712.service", "[systemd-run] make -j8", "[systemd-run] make -j8"),
+        ("session-3.scope", "Session 3 of User ada", "Session 3 of User ada"),
+        (f"libpod-{ID}.scope", "libcrun container", ""),
+        (f"docker-{ID}.scope", f"libcontainer container {ID}", ""),
+        (f"cri-containerd-{ID}.scope", "web, of shop", "web, of shop"),
+        ("run-u12.service", "run-u12.service", ""),
+        ("run-u12.service", "", ""),
+        ("web.service", "The web", ""),
+        ("machine-web.scope", "Container web", ""),
+    ],
+)
+def test_what_a_made_up_name_does_not_say(name, description, content):
+    """What container runtimes describe their scopes by is in the name already, or says nothing."""
+    assert Unit(name, description).content == content

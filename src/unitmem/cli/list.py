@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from unitmem.cli.completion import Patterns
 from unitmem.cli.machine import Machine
-from unitmem.cli.notes import note_refused
 from unitmem.cli.options import Json, User, sort_option
-from unitmem.report.document import emit, units_document
-from unitmem.report.failure import say
-from unitmem.report.terminal import console_on
-from unitmem.report.units import DEFAULT_SORT, SORT_FIELDS, print_units, sort_units
+from unitmem.cli.units import print_list
+from unitmem.report.units import DEFAULT_SORT, SORT_FIELDS
 
 
 def list_units(
@@ -46,15 +42,12 @@ def list_units(
     of the last 10 s in which some of the unit's tasks waited for memory. A narrow terminal shows
     fewer columns. Largest first; headroom least first; unknown last.
     """
-    pss = pss or sort == "pss"
-    sample = Machine.of(context).sample(
-        patterns or [], user=user, wanted={"pss"} if pss else (), include_all=include_all
+    print_list(
+        Machine.of(context),
+        patterns or [],
+        sort=sort,
+        pss=pss,
+        include_all=include_all,
+        user=user,
+        as_json=as_json,
     )
-    units = sort_units(sample.units.values(), sort)
-    if as_json:
-        emit(units_document(sample, units))
-    elif units:
-        print_units(sample, units, console_on(sys.stdout), with_pss=pss)
-    else:
-        say("unitmem: no matching unit has a cgroup")
-    note_refused(units, "that are null" if as_json else "shown as `-`")

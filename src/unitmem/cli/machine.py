@@ -6,12 +6,14 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import typer
+from typing import TYPE_CHECKING
 
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
 from unitmem.measure.sample import Sample
 from unitmem.system import Connect, System, connect
+
+if TYPE_CHECKING:
+    import typer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,10 @@ class Machine:
         wanted: Collection[str] = (),
         include_all: bool = False,
         skip_missing: bool = False,
+        brief: bool = False,
     ) -> Sample:
         """Take one sample; args and errors are those of `System.sample`."""
         with self.system(user=user) as system:
             return system.sample(
-                *patterns, measures=wanted, include_all=include_all, skip_missing=skip_missing
+                *patterns, measures=wanted, include_all=include_all, skip_missing=skip_missing, brief=brief
             )

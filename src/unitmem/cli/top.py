@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Annotated, TextIO
 
 import typer
-from rich.text import Text
 
 from unitmem.cli.completion import Patterns
 from unitmem.cli.machine import Machine
@@ -28,6 +27,7 @@ from unitmem.cli.watches import ask_statuses
 from unitmem.errors import BusError, NoSuchUnitError
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.measure.snapshot import sample_units
+from unitmem.report.styled import Text
 from unitmem.report.table import print_line
 from unitmem.report.terminal import console_on
 from unitmem.report.top import (
@@ -236,10 +236,7 @@ class _Screen:
         return size if size.columns and size.lines else os.terminal_size((80, 24))
 
     def show(self, lines: Sequence[Text]) -> None:
-        with self._console.capture() as captured:
-            for line in lines:
-                print_line(self._console, line)
-        text = captured.get().removesuffix("\n").replace("\n", "\x1b[K\n")
+        text = "\x1b[K\n".join(map(self._console.render, lines))
         self._write(f"\x1b[H{text}\x1b[K\x1b[J")
 
     def keys(self, seconds: float | None) -> list[str]:

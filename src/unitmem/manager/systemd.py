@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeAlias
 
 from pystemd import daemon as sd_daemon
 from pystemd.dbusexc import DBusBaseError
@@ -92,6 +93,10 @@ class Change(StrEnum):
     """The manager has reloaded its unit files; all that was known about units may be stale."""
     RESULT = "PropertiesChanged"
     """Result= of a unit, which is told only where `Manager.follow_results` asks for it."""
+
+
+_Read: TypeAlias = Callable[[bytes, str, str], Any]
+"""A reader of one unit's properties: interface, name and signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +176,37 @@ class Manager:
             for row in rows
         ]
 
-    def describe(self, name: str) -> Unit:
+    def control_group(self) -> str:
+        """Return the path of the cgroup that all of the manager's units are below; empty for the root of all.
+
+        Raises:
+            BusError: no answer.
+        """
+        return text_of(self._property(_MANAGER_PATH, _MANAGER, "ControlGroup", "s"))
+
+    def complete(self, unit: Unit) -> Unit:
+        """Return a listed `unit` whose cgroup is known with its run: invocation, processes, since when it is up.
+
+        Raises:
+            NoSuchUnitError: it isn't loaded any more.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        path = bytes(path_encode(_UNIT_PATH, unit.name.encode()))
+        try:
+            return _with_run(unit, partial(self._property, path))
+        except _NotFoundError:
+            raise _no_such_unit(unit.name) from None
+
+    def describe(self, name: str, *, at_once: bool = False) -> Unit:
         """Return the unit `name` (or the one that it is an alias of), with its cgroup, processes and invocation.
 
         Only a loaded unit is described; every running one is loaded. Reading a property of another unit would
         make the manager load it, signal that, and unload it again, for each property.
+
+        Args:
+            name: the unit.
+            at_once: ask for all of its hundreds of properties in one call, which takes as long as a dozen calls.
 
         Raises:
             NoSuchUnitError: no unit of that name is loaded.
@@ -183,39 +214,26 @@ class Manager:
             BusError: refused.
         """
         with self._loaded(name) as path:
+            read = self._properties(path) if at_once else partial(self._property, path)
             unit = Unit(
-                name=text_of(self._property(path, _UNIT, "Id", "s")),
-                description=text_of(self._property(path, _UNIT, "Description", "s")),
-                load_state=text_of(self._property(path, _UNIT, "LoadState", "s")),
-                active_state=text_of(self._property(path, _UNIT, "ActiveState", "s")),
-                sub_state=text_of(self._property(path, _UNIT, "SubState", "s")),
-                invocation_id=hex_of(self._property(path, _UNIT, "InvocationID", "ay")),
+                name=text_of(read(_UNIT, "Id", "s")),
+                description=text_of(read(_UNIT, "Description", "s")),
+                load_state=text_of(read(_UNIT, "LoadState", "s")),
+                active_state=text_of(read(_UNIT, "ActiveState", "s")),
+                sub_state=text_of(read(_UNIT, "SubState", "s")),
             )
-            if unit.active_state not in ("inactive", "failed"):
-                unit = replace(unit, up_since=self._up_since(path, unit.active_state))
-        if unit.name != name:
-            unit = replace(unit, aliases=(name,))
+            unit = _with_run(unit, read)
+            if unit.kind in CGROUP_KINDS:
+                interface = _interface_of(unit.name)
+                unit = replace(
+                    unit,
+                    control_group=text_of(read(interface, "ControlGroup", "s")) or None,
+                    slice=text_of(read(interface, "Slice", "s")) or None,
+                )
         # one whose file was deleted runs on, and is not found either
         if unit.load_state == "not-found" and unit.active_state == "inactive":
             raise _no_such_unit(name)
-        if unit.kind not in CGROUP_KINDS:
-            return unit
-        interface = _interface_of(unit.name)
-        is_service = unit.kind == "service"
-        has_control = unit.kind in ("service", "socket", "mount", "swap")
-        return replace(
-            unit,
-            control_group=text_of(self._property(path, interface, "ControlGroup", "s")) or None,
-            slice=text_of(self._property(path, interface, "Slice", "s")) or None,
-            main_pid=(self._property(path, interface, "MainPID", "u") or None) if is_service else None,
-            control_pid=(self._property(path, interface, "ControlPID", "u") or None) if has_control else None,
-        )
-
-    def _up_since(self, path: bytes, state: str) -> float | None:
-        # while it starts, it last became active in another run, if ever
-        entered = "InactiveExit" if state == "activating" else "ActiveEnter"
-        microseconds = self._property(path, _UNIT, f"{entered}TimestampMonotonic", "t")
-        return microseconds / 1_000_000 if microseconds else None
+        return unit if unit.name == name else replace(unit, aliases=(name,))
 
     def dependents(self, name: str) -> dict[str, tuple[str, ...]]:
         """Return the units that stop with `name`, and those that start it, by the property of `name` that lists them.
@@ -601,6 +619,11 @@ class Manager:
         with self._asking(name) as bus:
             return bus.get_property(_SERVICE, path, interface, name.encode(), signature.encode())
 
+    def _properties(self, path: bytes) -> _Read:
+        """Return a reader of the properties of an object, which are asked for in one call."""
+        every = self._call(path, _PROPERTIES, "GetAll", "s", "")
+        return lambda _, name, __: every[name.encode()]
+
     def _name_owner(self) -> bytes:
         """Return the unique bus name that the manager has now."""
         arguments = apply_signature(b"s", [_SERVICE])
@@ -650,6 +673,24 @@ class _NotFoundError(BusError):
 def _invocation_path(invocation_id: str) -> bytes:
     """Return an object path that refers to a unit only during that invocation (manager.c of systemd)."""
     return bytes(path_encode(_UNIT_PATH, invocation_id.encode()))
+
+
+def _with_run(unit: Unit, read: _Read) -> Unit:
+    """Return `unit` with its invocation, its main and control process, and since when it is up."""
+    up_since = None
+    if unit.active_state not in ("inactive", "failed"):
+        # while it starts, it last became active in another run, if ever
+        entered = "InactiveExit" if unit.active_state == "activating" else "ActiveEnter"
+        up_since = read(_UNIT, f"{entered}TimestampMonotonic", "t") / 1_000_000 or None
+    interface = _interface_of(unit.name)
+    has_control = unit.kind in ("service", "socket", "mount", "swap")
+    return replace(
+        unit,
+        invocation_id=hex_of(read(_UNIT, "InvocationID", "ay")),
+        up_since=up_since,
+        main_pid=(read(interface, "MainPID", "u") or None) if unit.kind == "service" else None,
+        control_pid=(read(interface, "ControlPID", "u") or None) if has_control else None,
+    )
 
 
 def _interface_of(name: str) -> bytes:

@@ -19,6 +19,7 @@ from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
 from unitmem.kernel.host import read_host
 from unitmem.kernel.limits import Level
 from unitmem.kernel.process import with_command
+from unitmem.kernel.unit_cgroups import Place, find_unit_cgroups
 from unitmem.measure.catalogue import COSTLY_NAMES, UNIT_NAMES
 from unitmem.measure.collect import SliceValues, collect, resolve
 from unitmem.measure.formulas import host_values
@@ -33,7 +34,11 @@ class UnitSource(Protocol):
 
     def list_units(self) -> list[Unit]: ...
 
-    def describe(self, name: str) -> Unit: ...
+    def control_group(self) -> str: ...
+
+    def complete(self, unit: Unit) -> Unit: ...
+
+    def describe(self, name: str, *, at_once: bool = False) -> Unit: ...
 
 
 def take_sample(
@@ -43,10 +48,14 @@ def take_sample(
     wanted: Collection[str] = (),
     include_all: bool = False,
     skip_missing: bool = False,
+    brief: bool = False,
     cgroups: Path = CGROUP_ROOT,
     proc: Path = PROC_ROOT,
 ) -> Sample:
     """Sample every unit that `patterns` mean; one that stops meanwhile is left out.
+
+    The manager lists the units, and their cgroups are found by the names of directories; what it alone knows of each
+    is asked for unit by unit, which takes most of the time.
 
     Args:
         manager: the manager of the units.
@@ -56,6 +65,8 @@ def take_sample(
         wanted: names of measures; those of processes are read only if they are asked for.
         include_all: also slices where there are no patterns, and loaded units without a cgroup.
         skip_missing: leave out a name of which no unit is loaded.
+        brief: leave out the invocation, the main and control process and the age, so that two calls do for all units
+            that are listed.
         cgroups: where cgroup v2 is mounted.
         proc: where /proc is.
 
@@ -65,37 +76,54 @@ def take_sample(
         UnsupportedSystemError: the host can't be read.
     """
     sampler = Sampler(wanted, cgroups, proc)
-    describe = cache(manager.describe)
-    loaded = {unit.name: unit for unit in manager.list_units() if is_present(unit)}
     names = [complete_name(pattern) for pattern in patterns]
     exact = [name for name in names if not is_glob(name)]
-    named = list(_described(exact, describe)) if skip_missing else [describe(name) for name in exact]
-    exact_names = {unit.name for unit in named}
     globs = [name for name in names if is_glob(name)] if names else ["*"]
+    loaded: dict[str, Unit] = {}
+    places: dict[str, Place | None] = {}
+    if globs or (brief and len(exact) > 1):
+        loaded = {unit.name: unit for unit in manager.list_units() if is_present(unit)}
+        places = find_unit_cgroups(manager.control_group(), cgroups)
+
+    @cache
+    def look_up(name: str) -> Unit:
+        unit, place = loaded.get(name), places.get(name)
+        if unit is not None and brief and name not in places:
+            return unit
+        if unit is None or place is None:  # an alias, say, or a name that is in two slices
+            return manager.describe(name, at_once=True)
+        unit = replace(unit, control_group=place.path, slice=place.slice)
+        return unit if brief else manager.complete(unit)
+
+    named = list(_described(exact, look_up)) if skip_missing else [look_up(name) for name in exact]
+    exact_names = {unit.name for unit in named}
     matching = {
         name: unit
         for name, unit in loaded.items()
         if unit.kind in CGROUP_KINDS
         and matches(name, globs)
         and (include_all or unit.active_state != "inactive")
+        and (include_all or name in places)
         and (include_all or names or unit.kind != "slice")
     }
-    described = {unit.name: unit for unit in _described(matching, describe)}
+    described = {unit.name: unit for unit in _described(matching, look_up)}
     if not include_all:
         described = {name: unit for name, unit in described.items() if unit.control_group is not None}
     for unit in named:
         known = described.get(unit.name, unit)
         described[unit.name] = replace(unit, aliases=tuple(sorted({*known.aliases, *unit.aliases})))
+    if not places:
+        places = _places_in_slices(described.values(), cgroups)
     core = [
-        (unit.name, unit.control_group)
-        for unit in _described([name for name in loaded if matches(name, CORE_UNITS)], describe)
-        if unit.control_group is not None
+        (name, place.path)
+        for name, place in places.items()
+        if place is not None and matches(name, CORE_UNITS)
     ]
     units = {}
     for name, unit in sorted(described.items()):
         sample = sampler.at(unit)
         if sample is None and (include_all or name in exact_names):
-            sample = _without_cgroup(unit, manager)
+            sample = _unknown(unit, _NO_CGROUP) if brief else _without_cgroup(unit, manager)
         if sample is not None:
             # what a policy's service may not touch; this process and its session are no part of it
             units[name] = replace(sample, protected=protection(unit, None, core))
@@ -179,6 +207,15 @@ class Sampler:
         return replace(
             sample, processes=tuple(with_command(process, self._proc) for process in sample.processes)
         )
+
+
+def _places_in_slices(units: Iterable[Unit], cgroups: Path) -> dict[str, Place | None]:
+    """Return the places of all units in those of `units` that are slices."""
+    places: dict[str, Place | None] = {}
+    for unit in units:
+        if unit.kind == "slice" and unit.control_group is not None:
+            places |= find_unit_cgroups(unit.control_group, cgroups, unit.name)
+    return places
 
 
 def _described(names: Collection[str], describe: Callable[[str], Unit]) -> Iterator[Unit]:

@@ -10,16 +10,15 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from unitmem.explain.attribution import Cause, Ending
 from unitmem.measure.catalogue import OPERANDS
 from unitmem.policy.actions import Log
 from unitmem.policy.condition import format_value
 from unitmem.record.history import Event, EventKind
 from unitmem.report.picture import draw
+from unitmem.report.styled import Text
 from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.report.terminal import Console
 from unitmem.text import format_size
 
 Series = Callable[[str, str, float, float], Sequence[tuple[float, float]]]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from unitmem.policy.condition import Finding, format_value
 from unitmem.policy.model import Mode, Pick, Step, step_number
+from unitmem.report.styled import Text
 from unitmem.report.table import GAP, print_line
+from unitmem.report.terminal import Console
 from unitmem.simulate.plan import Dependent, PolicyPlan, UnitPlan, pick_order
 from unitmem.text import format_span, listed
 
@@ -42,11 +41,11 @@ def plan_document(plans: Sequence[PolicyPlan]) -> dict[str, Any]:
 def _print_policy(plan: PolicyPlan, console: Console) -> None:
     policy = plan.policy
     title = Text(policy.name, "bold")
-    title.append(f": {', '.join(policy.units)}", "default not bold")
+    title.append(f": {', '.join(policy.units)}")
     if policy.excluded:
-        title.append(f", except {', '.join(policy.excluded)}", "default not bold")
+        title.append(f", except {', '.join(policy.excluded)}")
     if policy.mode is Mode.OBSERVE:
-        title.append(" (only observes)", "default not bold")
+        title.append(" (only observes)")
     print_line(console, title)
     idle = {each.step: each.reasons for each in plan.idle}
     for reason in idle.get(None, ()):
@@ -70,8 +69,8 @@ def _spelled(step: Step) -> str:
 def _print_unit(unit: UnitPlan, console: Console) -> None:
     title = Text(f"{_INDENT}{unit.sample.unit.name}", "bold")
     if unit.sample.unit.aliases:
-        title.append(f" (alias {', '.join(unit.sample.unit.aliases)})", "default not bold")
-    title.append(f"  {unit.sample.unit.state}", "default not bold")
+        title.append(f" (alias {', '.join(unit.sample.unit.aliases)})")
+    title.append(f"  {unit.sample.unit.state}")
     print_line(console, title)
     for index, verdict in enumerate(unit.verdicts):
         line = Text(f"{_INDENT * 2}step {step_number(index)} ")

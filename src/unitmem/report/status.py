@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from unitmem.measure.catalogue import OPERANDS
 from unitmem.policy.condition import format_level, format_value
+from unitmem.report.styled import Text
 from unitmem.report.table import Column, Cut, print_line, print_table
+from unitmem.report.terminal import Console
 from unitmem.text import format_span
 
 _COLUMNS = (
@@ -36,7 +35,7 @@ def print_statuses(documents: Sequence[Mapping[str, Any]], now: float, console: 
 def _print_watch(document: Mapping[str, Any], now: float, console: Console) -> None:
     age = max(0.0, now - document["at"])
     title = Text(document["instance"], "bold")
-    title.append(f" - {document['file']}, every {format_span(document['interval'])}", "default not bold")
+    title.append(f" - {document['file']}, every {format_span(document['interval'])}")
     print_line(console, title)
     last = format_span(age) if age >= 1 else "less than 1s"
     print_line(console, f"  last tick {last} ago, pid {document['pid']}")
@@ -62,7 +61,7 @@ def _print_unit(unit: Mapping[str, Any], console: Console) -> None:
     print_line(console)
     title = Text(unit["unit"], "bold")
     observing = ", which only observes" if unit["mode"] == "observe" else ""
-    title.append(f" by policy {unit['policy']}{observing}", "default not bold")
+    title.append(f" by policy {unit['policy']}{observing}")
     print_line(console, title)
     for line in _facts(unit):
         print_line(console, f"  {line}")

@@ -6,14 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
-
+from unitmem.report.styled import ELLIPSIS, Text, cell_len, take
+from unitmem.report.terminal import Console
 from unitmem.text import printable
 
 GAP = 2
-ELLIPSIS = "…"
 
 
 class Cut(Enum):
@@ -72,7 +69,7 @@ def table_lines(
 
 def print_line(console: Console, line: Text | str = "") -> None:
     """Print `line` as it is: neither wrapped nor cropped."""
-    console.print(_safe(Text(line) if isinstance(line, str) else line), soft_wrap=True)
+    console.print(_safe(Text(line) if isinstance(line, str) else line))
 
 
 def _safe(line: Text) -> Text:
@@ -108,19 +105,9 @@ def shorten(text: str, width: int, cut: Cut) -> str:
         return text
     room = width - cell_len(ELLIPSIS)
     if cut is Cut.END:
-        return _take(text, room) + ELLIPSIS
-    tail = _take(text[::-1], room // 2)[::-1]
-    return _take(text, room - cell_len(tail)) + ELLIPSIS + tail
-
-
-def _take(text: str, width: int) -> str:
-    """Return the beginning of `text` that fits into `width` cells; some characters take two."""
-    taken = 0
-    for position, character in enumerate(text):
-        taken += cell_len(character)
-        if taken > width:
-            return text[:position]
-    return text
+        return take(text, room) + ELLIPSIS
+    tail = take(text[::-1], room // 2)[::-1]
+    return take(text, room - cell_len(tail)) + ELLIPSIS + tail
 
 
 def _pad(cell: Text, column: Column, width: int) -> Text:

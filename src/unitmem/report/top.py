@@ -13,15 +13,14 @@ from dataclasses import dataclass, field, replace
 from math import isinf
 from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, Comparison, Derivation
 from unitmem.policy.levels import time_left
 from unitmem.policy.slopes import MIN_POINTS
 from unitmem.policy.trends import NO_LEVELS, LevelTrends, Trend, UnitFacts, extend, extend_levels
+from unitmem.report.styled import Text, cell_len
 from unitmem.report.table import Column, Cut, print_table, table_lines
+from unitmem.report.terminal import Console
 from unitmem.report.unit import process_table
 from unitmem.report.units import DEFAULT_SORT, FIELDS, Field, format_host, sort_units, style, used
 from unitmem.text import format_percent, format_size, format_span, plural, printable
@@ -439,7 +438,7 @@ def render(view: View, look: Look, size: os.terminal_size) -> list[Text]:
     lines += [Text()] * (size.lines - 1 - len(lines))
     lines.append(Text(bottom, "yellow" if bottom == look.notice else "dim"))
     for line in lines:
-        line.truncate(size.columns, overflow="ellipsis")
+        line.truncate(size.columns)
     return lines
 
 
@@ -469,10 +468,10 @@ def _list(view: View, look: Look, size: os.terminal_size) -> tuple[list[Text], s
 
 
 def _marked(line: Text, width: int) -> Text:
-    marked = Text(">") + line[1:]
-    marked.pad_right(max(0, width - marked.cell_len))
-    marked.stylize("reverse")
-    return marked
+    (indent, _), *pieces = line.pieces
+    padding = " " * (width - cell_len(line.plain))
+    pieces = [(f">{indent[1:]}", ""), *pieces, (padding, "")]
+    return Text.assemble(*((plain, f"{style} reverse") for plain, style in pieces))
 
 
 def _machine(look: Look) -> Text:

@@ -7,17 +7,15 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
-
 from unitmem.kernel.files import CGROUP_ROOT
 from unitmem.kernel.limits import HOST_LEVEL, Level
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES, Dimension, Measure, Scope, Trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import format_level, format_value
+from unitmem.report.styled import Text, cell_len
 from unitmem.report.table import GAP, Column, Cut, print_line, print_table
+from unitmem.report.terminal import Console
 from unitmem.text import format_size, printable
 from unitmem.unit import Unit
 
@@ -82,7 +80,7 @@ def _print_identity(sample: UnitSample, console: Console) -> None:
     unit = sample.unit
     title = Text(unit.name, "bold")
     if unit.description and unit.description != unit.name:
-        title.append(f" - {printable(unit.description)}", "default not bold")
+        title.append(f" - {printable(unit.description)}")
     print_line(console, title)
     facts = dict(_facts(unit, sample.protected, has_cgroup=sample.invocation is not None))
     width = max(map(len, facts))

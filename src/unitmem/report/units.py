@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.text import Text
-
 from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.report.table import Column, Cut, print_line, print_table
-from unitmem.text import format_percent, format_size, plural
+from unitmem.report.styled import Text
+from unitmem.report.table import Column, Cut, print_line, print_table, shorten
+from unitmem.report.terminal import Console
+from unitmem.text import format_percent, format_size, plural, printable
 
 NEAR, VERY_NEAR = 75.0, 90.0  # percent of the limit
+_CONTENT = 40
+"""The most columns for what runs in a unit."""
 PRESSED, VERY_PRESSED = 10.0, 40.0  # percent of time that tasks waited for memory
 
 
@@ -78,7 +79,10 @@ def sort_units(
 def print_units(
     machine: Sample, units: Sequence[UnitSample], console: Console, *, with_pss: bool = False
 ) -> None:
-    """Print `units` of `machine` in their order; on a terminal a legend follows."""
+    """Print `units` of `machine` in their order; on a terminal a legend follows.
+
+    What runs in a unit is shown where its name doesn't say it, and where there is room.
+    """
     fields = {name: field for name, field in FIELDS.items() if with_pss or name != "pss"}
     columns = [
         Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=30),
@@ -88,6 +92,11 @@ def print_units(
         [Text(sample.unit.name), *(_cell(name, field, machine, sample) for name, field in fields.items())]
         for sample in units
     ]
+    contents = [shorten(printable(sample.unit.content), _CONTENT, Cut.END) for sample in units]
+    if any(contents):
+        columns.append(Column("DESCRIPTION", is_number=False, rank=5))
+        for row, content in zip(rows, contents, strict=True):
+            row.append(Text(content))
     print_table(console, columns, rows)
     if console.is_terminal:
         print_line(console)
