@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Restart, Stop
 from unitmem.policy.condition import Verdict, comparisons, judge
 from unitmem.policy.model import Policy, PolicyFile, Step
 from unitmem.policy.trends import NOT_YET_WATCHED, UnitFacts, extend
@@ -18,6 +20,16 @@ from unitmem.unit import STARTED_BY, STOPPED_WITH, matches
 
 Dependents = Callable[[str], Mapping[str, tuple[str, ...]]]
 """A function from a unit to the units that depend on it, by property; empty for a unit that isn't loaded."""
+
+
+class Answers(NamedTuple):
+    """The manager's answers about units, by name."""
+
+    active: Callable[[str], bool]
+    """Whether the unit is active."""
+    dependents: Dependents
+    refuses_stops: Callable[[str], bool]
+    """Whether nobody can have the unit stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,8 @@ class UnitPlan:
     """The active units that a stop would stop as well."""
     started_by: tuple[Dependent, ...] = ()
     """The active units that would start it again."""
+    refuses_stops: bool = False
+    """Whether a step would stop or restart it, which the manager refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +81,15 @@ class PolicyPlan:
     idle: tuple[Idle, ...]
 
 
-def plan(
-    file: PolicyFile, machine: Sample, active: Callable[[str], bool], dependents: Dependents
-) -> tuple[PolicyPlan, ...]:
+def plan(file: PolicyFile, machine: Sample, answers: Answers) -> tuple[PolicyPlan, ...]:
     """Return what each policy of `file` would do.
 
     Args:
         file: the policies.
         machine: every loaded unit that a pattern of the file matches, with the measures that the file needs.
-        active: whether the unit of that name is active.
-        dependents: the units that depend on a unit.
+        answers: what the manager says of units.
     """
-    return tuple(_plan_policy(policy, machine, active, dependents) for policy in file.policies)
+    return tuple(_plan_policy(policy, machine, answers) for policy in file.policies)
 
 
 def stopped_with(unit: str, dependents: Dependents) -> Iterator[Dependent]:
@@ -107,20 +118,16 @@ def started_by(unit: str, dependents: Dependents) -> Iterator[Dependent]:
             yield Dependent(other, setting, unit)
 
 
-def _plan_policy(
-    policy: Policy, machine: Sample, active: Callable[[str], bool], dependents: Dependents
-) -> PolicyPlan:
+def _plan_policy(policy: Policy, machine: Sample, answers: Answers) -> PolicyPlan:
     units = tuple(
-        _plan_unit(policy, machine, sample, active, dependents)
+        _plan_unit(policy, machine, sample, answers)
         for sample in machine.units.values()
         if policy.governs(sample.unit)
     )
     return PolicyPlan(policy, units, tuple(_idle(policy, machine, units)))
 
 
-def _plan_unit(
-    policy: Policy, machine: Sample, sample: UnitSample, active: Callable[[str], bool], dependents: Dependents
-) -> UnitPlan:
+def _plan_unit(policy: Policy, machine: Sample, sample: UnitSample, answers: Answers) -> UnitPlan:
     name = sample.unit.name
     protected = None if policy.unprotects(sample.unit) else sample.protected
     if sample.invocation is None:
@@ -129,17 +136,16 @@ def _plan_unit(
     verdicts = tuple(judge(step.when, facts) for step in policy.steps)
     if protected is not None:
         return UnitPlan(sample, protected, verdicts)
+    active, dependents = answers.active, answers.dependents
     taken = tuple(each for each in stopped_with(name, dependents) if active(each.unit))
     stopping = {each.unit for each in taken}
+    # what stops with it starts nothing
+    starting = (
+        each for each in started_by(name, dependents) if active(each.unit) and each.unit not in stopping
+    )
+    would_stop = any(isinstance(step.action, Stop | Restart) for step in policy.steps)
     return UnitPlan(
-        sample,
-        protected,
-        verdicts,
-        taken,
-        # what stops with it starts nothing
-        tuple(
-            each for each in started_by(name, dependents) if active(each.unit) and each.unit not in stopping
-        ),
+        sample, protected, verdicts, taken, tuple(starting), would_stop and answers.refuses_stops(name)
     )
 
 
