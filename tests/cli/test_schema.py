@@ -20,7 +20,7 @@ from unitmem.policy.actions import ACTIONS
 from unitmem.policy.keys import names
 from unitmem.policyfile import nodes
 from unitmem.policyfile import reader as config
-from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
+from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, PICK_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.schema import CONDITION, SIZE, SPAN, UNIT_PATTERN, policy_file_schema
 from unitmem.text import QuantityError, parse_size, parse_span
 
@@ -85,6 +85,7 @@ def test_it_is_a_schema(run):
         (SCHEMA, names(FILE_KEYS)),
         (POLICY, names(POLICY_KEYS)),
         (STEP, names(STEP_KEYS)),
+        (STEP["properties"]["pick"]["anyOf"][1], names(PICK_KEYS)),
         (SCHEMA["properties"]["budget"], names(BUDGET_KEYS)),
         (POLICY["properties"]["budget"], names(BUDGET_KEYS)),
         (ACTION["signal"], ("signal", "to", "timeout", "else")),

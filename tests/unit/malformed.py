@@ -32,6 +32,7 @@ policies:
       - {when: "events.oom > 0 in 1h", do: {run: {command: ["/bin/dump", "--all"], timeout: 1min}}}
       - {when: "anon > 80% of limit", do: {restart: {timeout: 2min, else: kill}}}
       - when: "anon > 90% of limit"
+        pick: {by: footprint, avoid: ["web@9.service"], settle: 45s}
         do: {stop: {timeout: 30s, else: kill}}
       - {when: "headroom < 64M", do: kill}
 """
@@ -492,4 +493,30 @@ ACTIONS = [
     ),
     alone("a restart of a scope", "a.scope", "restart", "write `stop`"),
 ]
-MALFORMED = [*FILES, *YAML, *TEXT, *KEYS, *VALUES, *CONDITIONS, *ACTIONS]
+
+
+def pick(what: str, written: str, says: str, schema: bool) -> Malformed:
+    """The good file with another pick."""
+    return change(what, '{by: footprint, avoid: ["web@9.service"], settle: 45s}', written, says, schema)
+
+
+PICKS = [
+    pick("a pick of nothing", "", "give it a value", SEEN),
+    pick("a pick that is a list", "[footprint]", "with the keys `by`", SEEN),
+    pick("a pick without a rank", "{settle: 45s}", "needs `by`: add it", SEEN),
+    pick("a pick with a threshold", '"footprint > 1G"', "take off the rest", SEEN),
+    pick("a pick by a misspelt measure", "footprnt", "did you mean 'footprint'?", SEEN),
+    pick("a pick by the machine's", "host.available", "the same for every unit", SEEN),
+    pick("a pick by a slice's", "{by: slice.anon}", "the same for all units in a slice", SEEN),
+    pick("a pick by processes", "pss", "a measure of processes", SEEN),
+    pick("a pick by the growth of processes", '"growth(pss, 10min)"', "such as `footprint`", SEEN),
+    pick("a pick by events", "events.oom", "counts events", SEEN),
+    pick("a pick by a limit", "limit", "doesn't say what a unit uses", SEEN),
+    pick("a pick by the time left", '"eta(limit)"', "write `growth(footprint, 10min)`", SEEN),
+    pick("a pick by too short a slope", '"growth(footprint, 2s)"', "write a span of 8s", UNSEEN),
+    pick("a pick that avoids none", "{by: anon, avoid: []}", "give it an entry", SEEN),
+    pick("a pick that avoids a template", "{by: anon, avoid: [web@.service]}", 'write "web@*.service"', SEEN),
+    pick("a pick that settles by number", "{by: anon, settle: 45}", "45s", SEEN),
+    change("a pick to log", "repeat: 5min, do: log", "pick: anon, do: log", "leave `pick` out", UNSEEN),
+]
+MALFORMED = [*FILES, *YAML, *TEXT, *KEYS, *VALUES, *CONDITIONS, *ACTIONS, *PICKS]

@@ -26,8 +26,9 @@ from unitmem.policy.actions import (
     Thaw,
 )
 from unitmem.policy.fingerprint import fingerprint
-from unitmem.policy.model import Budget, Mode, Policy, Step
+from unitmem.policy.model import Budget, Mode, Pick, Policy, Step
 from unitmem.policyfile.expression import parse_condition
+from unitmem.policyfile.rank import parse_rank
 
 ANON = parse_condition("anon > 1M")
 POLICY = Policy("p", ("*.service",), (Step(ANON, Log()),))
@@ -86,6 +87,16 @@ def test_it_is_what_is_not_the_default():
     assert fingerprint(bare) == {"name": "bare", "units": ["*.service"], "steps": [step]}
 
 
+def test_a_pick_is_what_it_ranks_by_and_what_is_not_the_default():
+    by = parse_rank("growth(footprint, 10min)")
+    picks = (Pick(by), Pick(by, avoid=("ci-*.service",), settle=60.0))
+    steps = fingerprint(replace(POLICY, steps=tuple(Step(ANON, Stop(), pick=pick) for pick in picks)))[
+        "steps"
+    ]
+    said = {"by": "growth(footprint, 10min) > 0B/min"}
+    assert [step["pick"] for step in steps] == [said, said | {"avoid": ["ci-*.service"], "settle": 60.0}]
+
+
 @pytest.mark.parametrize(("action", "said"), ON_DISK.items(), ids=str)
 def test_an_action_is_its_name_and_what_is_not_the_default(action, said):
     assert fingerprint(replace(POLICY, steps=(Step(ANON, action),)))["steps"][0]["action"] == said
@@ -95,12 +106,13 @@ def test_every_action_is_among_them():
     assert {type(action) for action in ON_DISK} == set(ACTIONS.values())
 
 
-FULL = replace(POLICY, budget=Budget(1, 60.0), steps=(Step(ANON, Stop()),))
+FULL = replace(POLICY, budget=Budget(1, 60.0), steps=(Step(ANON, Stop(), pick=Pick(parse_rank("anon"))),))
 PLACES = {
     "policy": lambda add: add(FULL),
     "step": lambda add: replace(FULL, steps=(add(FULL.steps[0]),)),
     "budget": lambda add: replace(FULL, budget=add(FULL.budget)),
-    "action": lambda add: replace(FULL, steps=(Step(ANON, add(Stop())),)),
+    "action": lambda add: replace(FULL, steps=(replace(FULL.steps[0], action=add(Stop())),)),
+    "pick": lambda add: replace(FULL, steps=(replace(FULL.steps[0], pick=add(FULL.steps[0].pick)),)),
 }
 
 

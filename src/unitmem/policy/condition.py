@@ -14,7 +14,7 @@ from math import isinf
 from typing import NamedTuple, Protocol
 
 from unitmem.kernel.limits import HOST_LEVEL
-from unitmem.measure.catalogue import OPERANDS, Dimension, Trait
+from unitmem.measure.catalogue import CGROUP_MEASURES, OPERANDS, Dimension, Trait
 from unitmem.text import format_percent, format_rate, format_size, format_span, spell_rate, spell_size
 
 # --- what a condition is -----------------------------------------------------------------------
@@ -85,6 +85,19 @@ FUNCTIONS: Mapping[Derivation, Function] = {
         least_ticks=16,
     ),
 }
+
+
+SLOPES = (Derivation.GROWTH, Derivation.LEAK)
+"""The functions by whose values units can be ranked."""
+RANKS = tuple(
+    measure.name
+    for measure in CGROUP_MEASURES
+    if measure.dimension in (Dimension.SIZE, Dimension.PERCENT)
+    and not measure.traits & (Trait.FIXED | Trait.LIMIT)
+)
+"""The measures by which units can be ranked: those of a unit's own use."""
+GROWING_RANKS = tuple(name for name in RANKS if Trait.GROWS in OPERANDS[name].traits)
+"""Those that have a slope."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from unitmem.policy.action import Action
 from unitmem.policy.condition import Condition
-from unitmem.policy.model import Budget, Policy, Step
+from unitmem.policy.model import Budget, Pick, Policy, Step
 
 Fingerprint = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ def fingerprint(policy: Policy) -> Fingerprint:
     return _differences(policy)
 
 
-def _differences(value: Policy | Step | Budget | Action) -> dict[str, Any]:
+def _differences(value: Policy | Step | Budget | Pick | Action) -> dict[str, Any]:
     return {
         field.name: _plain(found)
         for field in fields(value)  # type: ignore[arg-type] # every action is a dataclass
@@ -45,7 +45,7 @@ def _plain(value: Any) -> Any:
             return [_plain(each) for each in value]
         case frozenset():
             return sorted(value)
-        case Step() | Budget():
+        case Step() | Budget() | Pick():
             return _differences(value)
         case _ if isinstance(value, Condition):
             return str(value)

@@ -62,6 +62,8 @@ class Syntax(Enum):
     """A signal's name, in any case, with SIG or without."""
     COMMAND = auto()
     """A program by its absolute path; alone, or in a list with its arguments."""
+    RANK = auto()
+    """What units are ranked by: a measure, or a function of one."""
 
 
 class Part(Enum):
@@ -71,6 +73,7 @@ class Part(Enum):
     STEP = auto()
     ACTION = auto()
     BUDGET = auto()
+    PICK = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from unitmem.policy.action import Action
-from unitmem.policy.condition import Condition, measures_of
+from unitmem.policy.condition import Comparison, Condition, measures_of
 from unitmem.text import format_span, plural
 from unitmem.unit import Unit, is_glob, matches
 
 DEFAULT_INTERVAL = 2.0
+DEFAULT_SETTLE = 30.0
 
 
 class Mode(StrEnum):
@@ -34,6 +35,21 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Pick:
+    """How a step picks one of all the units for which it is due: the one with the greatest value first."""
+
+    by: Comparison
+    """What they are ranked by: the left side of this comparison, which is with 0."""
+    avoid: tuple[str, ...] = ()
+    """Units that match one of these patterns come last."""
+    settle: float = DEFAULT_SETTLE
+    """Seconds after an action was verified until its `for` starts over for the others."""
+
+    def __str__(self) -> str:
+        return self.by.subject
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """A condition, how long it has to hold, and the action; it fires once an episode, or repeatedly."""
 
@@ -45,6 +61,8 @@ class Step:
     """Seconds after which it fires again in the same episode while the condition holds; None is never."""
     line: int | None = field(default=None, compare=False)
     """Its line in the file, from 1; not compared, since a step that was moved is still the same."""
+    pick: Pick | None = None
+    """How it picks one unit of all for which it is due; None: it fires for each of them."""
 
 
 def step_number(index: int) -> int:
@@ -67,7 +85,7 @@ class Policy:
     cooldown: float = 0.0
     """Seconds after an episode in which no new one begins."""
     budget: Budget | None = None
-    """The budget of each unit."""
+    """The budget of each unit; of all together if a step picks."""
     line: int | None = field(default=None, compare=False)
     """Its line in the file, from 1; not compared, since a policy that was moved is still the same."""
 
@@ -95,10 +113,16 @@ class Policy:
         return None if reserved is None or action.severity >= reserved.severity else reserved
 
     @property
+    def picks(self) -> bool:
+        """Whether a step picks one of the units for which it is due."""
+        return any(step.pick is not None for step in self.steps)
+
+    @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Its conditions: those of the steps, then `clear`."""
+        """Its conditions: those of the steps, then `clear`, then what its steps rank units by."""
         steps = tuple(step.when for step in self.steps)
-        return steps if self.clear is None else (*steps, self.clear)
+        ranks = tuple(step.pick.by for step in self.steps if step.pick is not None)
+        return (*steps, *ranks) if self.clear is None else (*steps, self.clear, *ranks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,19 @@ def parse_condition(text: str) -> Condition:
     return condition
 
 
+def parse_subject(text: str) -> Comparison:
+    """Parse the left side of a comparison alone; return it compared with 0.
+
+    Raises:
+        ConditionError: `text` is none.
+    """
+    parser = _Parser(text)
+    subject = parser.subject()
+    if parser.token.kind != "end":
+        parser.fail(f"a measure alone is expected here, such as `{subject}`: take off the rest")
+    return Comparison(subject.measure, ">", 0.0, None, subject.span, subject.derivation)
+
+
 def _tokens(text: str) -> Iterator[_Token]:
     position = 0
     end = len(text.rstrip())

@@ -9,7 +9,7 @@ import re
 
 from unitmem.measure.catalogue import MEASURES
 from unitmem.policy.keys import MORE_THAN_NONE, Choice, Count, Items, Key, Part, Span, Syntax
-from unitmem.policy.model import DEFAULT_INTERVAL, Mode
+from unitmem.policy.model import DEFAULT_INTERVAL, DEFAULT_SETTLE, Mode
 from unitmem.text import format_span
 
 MIN_INTERVAL, MAX_INTERVAL = 0.1, 3600.0
@@ -77,7 +77,11 @@ POLICY_KEYS = (
         examples=("workingset < 60% of limit",),
     ),
     Key("cooldown", Span(), "After an episode, how long no new one begins for that unit.", 0.0),
-    Key("budget", Part.BUDGET, f"{_BUDGET} For each unit on its own."),
+    Key(
+        "budget",
+        Part.BUDGET,
+        f"{_BUDGET} For each unit on its own, or for all together if a step has `pick`.",
+    ),
 )
 STEP_KEYS = (
     Key(
@@ -100,10 +104,35 @@ STEP_KEYS = (
         "How long after it fired it fires again, while the condition holds.",
     ),
     Key(
+        "pick",
+        Part.PICK,
+        "Act on one of all the units for which the step is due: the one with the most of this measure.",
+    ),
+    Key(
         "do",
         Part.ACTION,
         "What is then done, to the run of the unit that breached and to no other.",
         is_required=True,
+    ),
+)
+PICK_KEYS = (
+    Key(
+        "by",
+        Syntax.RANK,
+        "The measure of the unit's cgroup, or the growth or leak of one, of which the greatest is picked.",
+        is_required=True,
+        examples=("footprint", "growth(footprint, 10min)"),
+    ),
+    Key(
+        "avoid",
+        Items(Syntax.UNIT_PATTERN, "A name or a glob."),
+        "Units that match here are picked only when no other is left.",
+    ),
+    Key(
+        "settle",
+        Span(),
+        "After an action has worked, how long to wait until `for` starts over for the others.",
+        DEFAULT_SETTLE,
     ),
 )
 BUDGET_KEYS = (

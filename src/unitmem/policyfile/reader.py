@@ -11,10 +11,10 @@ import yaml
 
 from unitmem.errors import PolicyFileError, Problem
 from unitmem.policy.action import Action
-from unitmem.policy.keys import Part, required
-from unitmem.policy.model import Budget, Policy, PolicyFile, Step
+from unitmem.policy.keys import Part, Syntax, required
+from unitmem.policy.model import Budget, Pick, Policy, PolicyFile, Step
 from unitmem.policyfile.actions import ActionReader
-from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, POLICY_KEYS, STEP_KEYS
+from unitmem.policyfile.language import BUDGET_KEYS, FILE_KEYS, PICK_KEYS, POLICY_KEYS, STEP_KEYS
 from unitmem.policyfile.nodes import (
     LOADER,
     NOT_UTF8,
@@ -137,7 +137,7 @@ def _places(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, tuple[int, int]
 class _Reader(ActionReader):
     """A reader of policies. A method returns None where it has reported a problem, and reading goes on."""
 
-    def part(self, node: yaml.Node, part: Part) -> Policy | Step | Action | Budget | None:
+    def part(self, node: yaml.Node, part: Part) -> Policy | Step | Action | Budget | Pick | None:
         match part:
             case Part.POLICY:
                 return self.policy(node)
@@ -147,6 +147,8 @@ class _Reader(ActionReader):
                 return self.action(node)
             case Part.BUDGET:
                 return self.budget(node)
+            case Part.PICK:
+                return self.pick(node)
 
     def file(self, node: yaml.Node | None) -> PolicyFile | None:
         if node is None or node.tag == NULL_TAG:
@@ -210,9 +212,25 @@ class _Reader(ActionReader):
                 block.nodes["repeat"],
                 f"to {action.name} again in one episode has no effect: leave `repeat` out",
             )
+        pick = block.values["pick"]
+        if action is not None and pick is not None and not action.acts:
+            self.problem(
+                block.nodes["pick"], f"`{action.name}` does nothing to the unit it picks: leave `pick` out"
+            )
         if block.failed:
             return None
-        return Step(block.values["when"], action, block.values["for"], repeat, node.start_mark.line + 1)
+        line = node.start_mark.line + 1
+        return Step(block.values["when"], action, block.values["for"], repeat, line, pick)
+
+    def pick(self, node: yaml.Node) -> Pick | None:
+        """Read a pick: a measure alone, or a mapping."""
+        if isinstance(node, yaml.ScalarNode):
+            by = self.value(node, Syntax.RANK, "pick")
+            return None if by is None else Pick(by)
+        block = self.block(node, PICK_KEYS, "a pick")
+        if block is None or block.failed:
+            return None
+        return Pick(block.values["by"], tuple(block.values["avoid"] or ()), block.values["settle"])
 
     def budget(self, node: yaml.Node) -> Budget | None:
         block = self.block(node, BUDGET_KEYS, "a budget")

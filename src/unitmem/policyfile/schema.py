@@ -13,11 +13,12 @@ from typing import Any
 from unitmem.measure.catalogue import OPERANDS
 from unitmem.policy.action import Action
 from unitmem.policy.actions import ACTIONS, DEFAULT_STOP_TIMEOUT
-from unitmem.policy.condition import FUNCTIONS, Function
+from unitmem.policy.condition import FUNCTIONS, GROWING_RANKS, RANKS, SLOPES
 from unitmem.policy.keys import Choice, Count, Items, Key, Part, Size, Span, Syntax, Value, required
 from unitmem.policyfile.language import (
     BUDGET_KEYS,
     FILE_KEYS,
+    PICK_KEYS,
     POLICY_KEYS,
     POLICY_NAME,
     STEP_KEYS,
@@ -48,14 +49,24 @@ SIZE = rf"^\s*{_SIZE_TERM}(\s*{_SIZE_TERM})*\s*$"
 _MEASURE = "|".join(map(re.escape, OPERANDS))
 
 
-def _function(name: str, function: Function) -> str:
-    span = ",[^)]+" if function.default_span is None else "(,[^)]+)?"
-    return rf"{name}\s*\(\s*({'|'.join(map(re.escape, function.operands))})\s*{span}\)"
+def _function(name: str, operands: Iterable[str], *, takes_span: bool) -> str:
+    span = ",[^)]+" if takes_span else "(,[^)]+)?"
+    return rf"{name}\s*\(\s*({'|'.join(map(re.escape, operands))})\s*{span}\)"
 
 
-_SUBJECT = "|".join([_MEASURE, *(_function(name, function) for name, function in FUNCTIONS.items())])
+_SUBJECT = "|".join(
+    [
+        _MEASURE,
+        *(
+            _function(name, function.operands, takes_span=function.default_span is None)
+            for name, function in FUNCTIONS.items()
+        ),
+    ]
+)
 CONDITION = rf"(^|[\s(])({_SUBJECT})\s*[<>]=?\s*[0-9]"
 """A pattern that finds any comparison of a measure; it is not the grammar."""
+RANK = rf"^\s*({'|'.join([*map(re.escape, RANKS), *(_function(name, GROWING_RANKS, takes_span=True) for name in SLOPES)])})\s*$"
+"""A pattern for what units can be ranked by."""
 
 
 def policy_file_schema() -> Schema:
@@ -111,6 +122,8 @@ def _value(value: Value, meaning: str) -> Schema:
             return _object(STEP_KEYS)
         case Part.BUDGET:
             return _object(BUDGET_KEYS) | {"description": meaning}
+        case Part.PICK:
+            return {"anyOf": [_text(meaning, RANK), _object(PICK_KEYS)]}
         case Part.ACTION:
             bare = [action.keyword for action in ACTIONS.values() if not action.question]
             description = f"`stop` waits {format_span(DEFAULT_STOP_TIMEOUT)} and does not kill."
@@ -128,6 +141,8 @@ def _syntax(syntax: Syntax, meaning: str) -> Schema:
             return _text(meaning, UNIT_NAME)
         case Syntax.CONDITION:
             return _text(meaning, CONDITION)
+        case Syntax.RANK:
+            return _text(meaning, RANK)
         case Syntax.SIGNAL:
             signals = [number.name for number in signal.Signals]
             # the first is what editors offer; case and SIG don't matter to the reader

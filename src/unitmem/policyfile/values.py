@@ -17,6 +17,7 @@ from unitmem.policy.keys import Choice, Count, Items, Key, Part, Size, Span, Syn
 from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.policyfile.language import POLICY_NAME, UNIT_GLOB
 from unitmem.policyfile.nodes import NodeReader, column_within, has_escape, is_plain
+from unitmem.policyfile.rank import parse_rank
 from unitmem.policyfile.warnings import Code
 from unitmem.text import format_span, quoted
 from unitmem.unit import CGROUP_KINDS, is_glob, is_unit_name, unit_kind
@@ -111,6 +112,8 @@ class ValueReader(NodeReader):
                 return self.signal(node, label)
             case Syntax.COMMAND:
                 return self.command(node, label)
+            case Syntax.RANK:
+                return self.rank(node, label)
 
     # --- numbers ---
 
@@ -241,6 +244,19 @@ class ValueReader(NodeReader):
                 code, reason = doubt
                 self.warning(node, code, f"`{comparison}` can never be true: {reason}")
         return condition
+
+    def rank(self, node: yaml.Node, key: str) -> Comparison | None:
+        text = self.text(node, key)
+        if text is None:
+            return None
+        try:
+            by = parse_rank(text)
+        except ConditionError as error:
+            self.problem(node, str(error), column_within(node, error.column))
+            return None
+        if by.function is not None:
+            self.slopes.append((node, by))
+        return by
 
     def command(self, node: yaml.Node, label: str) -> tuple[str, ...] | None:
         if isinstance(node, yaml.SequenceNode):
