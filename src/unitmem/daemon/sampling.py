@@ -8,11 +8,12 @@ from dataclasses import replace
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
+from unitmem.kernel.oom_preference import read_oom_preference
 from unitmem.manager.tracker import Tracked, Tracker
 from unitmem.measure.collect import SliceValues, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.engine import is_undecided
+from unitmem.policy.engine import is_candidate, is_undecided
 from unitmem.policy.model import Policy, wanted_measures
 from unitmem.policy.state import State
 from unitmem.unit import Invocation
@@ -55,6 +56,8 @@ def take_sample(
             )
             if is_undecided(governing, unit, state, now, machine):
                 unit = resolve(unit)
+            if is_candidate(governing, unit, state, now, machine):
+                unit = replace(unit, oom_preference=read_oom_preference(cgroup))
         except CgroupGoneError:
             tracker.mark_gone(name)
             continue

@@ -28,8 +28,8 @@ from unitmem.kernel.files import (
 from unitmem.kernel.limits import ROOT_LEVEL, Level, impossible_parts, level_of
 
 # How far the listing of a subtree goes. It takes some 100 µs a cgroup; a machine with a thousand containers has fewer.
-_DEEPEST = 64
-_MOST_CGROUPS = 5_000
+_DEEPEST, _MOST_CGROUPS = 64, 5_000
+_DIRECTORY = os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _REMOVED = (errno.ENOENT, errno.ENODEV)
 
 EVENT_KINDS = ("high", "max", "oom", "oom_kill")
@@ -107,13 +107,15 @@ class Cgroup:
         self.path = path
         self.root = root
         try:
-            self._fd = os.open(
-                root / path.lstrip("/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-            )
+            self._fd = os.open(root / path.lstrip("/"), os.O_PATH | _DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             raise CgroupGoneError(path) from None
         status = os.fstat(self._fd)
         self.inode, self.changed_at = status.st_ino, status.st_ctime
+
+    def fileno(self) -> int:
+        """Return the descriptor of its directory, by which nothing can be read but paths below it."""
+        return self._fd
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -380,9 +382,7 @@ class _Listing:
         if depth > _DEEPEST:
             raise OSError(f"cgroups in it are nested deeper than {_DEEPEST} levels")
         try:
-            directory = os.open(
-                name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent
-            )
+            directory = os.open(name, os.O_RDONLY | _DIRECTORY, dir_fd=parent)
             try:
                 self._add_processes(directory, depth)
                 for child in _children(directory):

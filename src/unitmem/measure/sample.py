@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import overload
 
 from unitmem.kernel.limits import HOST_LEVEL, Level, fullest, why_unknown
+from unitmem.kernel.oom_preference import OomPreference
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import MEASURES, OPERANDS, Dimension, Scope
 from unitmem.unit import Invocation, Unit
@@ -83,6 +84,8 @@ class UnitSample:
     cgroup_made: float | None = None
     """When its cgroup was made, by the clock of the sample: before the run, if an earlier one has left it. It may have been
     earlier still."""
+    oom_preference: OomPreference = OomPreference.NONE
+    """Its ManagedOOMPreference=, read only where a step picks one of the units for which its condition holds."""
 
     current = _Size()
     peak = _Size()

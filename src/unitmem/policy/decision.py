@@ -40,9 +40,11 @@ class Obstacle(StrEnum):
     REFUSED_BY_MANAGER = "refused by the manager"
     """The manager has refused that action for good, for this invocation."""
     OUT_OF_BUDGET = "out of budget"
-    """The policy's budget for this unit is spent."""
+    """The policy's budget is spent: that for this unit, or for all together if the policy picks."""
     OUT_OF_FILE_BUDGET = "out of the file's budget"
     """The budget for all policies and units together is spent."""
+    NOT_PICKED = "not picked"
+    """The step picks one unit at a time, and another one was picked; or it never picks this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,17 @@ class Refusal:
     """The reason, a clause that follows `since`."""
     until: float | None = None
     """The earliest end of the obstacle, by the clock of the sample; None if it doesn't end by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The units among which one was picked."""
+
+    by: str
+    """What they are ranked by: `footprint`."""
+    dimension: Dimension
+    candidates: tuple[tuple[str, float], ...]
+    """Each unit with its value, in the order in which they are picked; the first one was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,8 @@ class Decision:
     """The obstacle; None if it may be performed."""
     victim: Process | None = None
     """The largest process, where a finding is about a measure of processes."""
+    ranking: Ranking | None = None
+    """The units among which it was picked; None where the step doesn't pick."""
 
     @property
     def unit(self) -> str:

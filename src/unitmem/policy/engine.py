@@ -20,14 +20,21 @@ step's condition holds), or with the invocation: another run of the unit has a n
 unseen, as the manager doesn't answer or its cgroup can't be opened, may go on, and so does its episode. What is
 unknown neither fires a step, nor ends an episode, nor counts as held. While `clear` holds, no step does.
 
+A step that has a `pick` fires for one of the units for which it is due at a time: the one that ranks first among those
+that may be acted on. They are those that share a level, the slice or machine that the condition is about; if it is about
+nothing else, they share the credit for `for` as well. What comes of the action decides what follows: see `groups`.
+
 A step that is due may be withheld by an obstacle: its phase stays, and a decision with a refusal is made once
 for each obstacle:
 
     cooling down    no episode begins within `cooldown` of the last one's end
     refused by the manager
                     the manager refuses that action for good to this invocation; a decision is made once for each step
-    out of budget   `actions` were decided within `per`: the policy's for this unit, or the file's for all. Of two or
-                    more, a policy keeps its last one for its harshest step
+    out of budget   `actions` were decided within `per`: the policy's for this unit, or the file's for all; the policy's
+                    for all its units if a step of it picks. Of two or more, a policy keeps its last one for its
+                    harshest step
+    not picked      another unit was picked. That is no decision of its own; as under the other obstacles where a step
+                    picks, it is made only about the unit that ranks first
 
 Cooldowns and budgets belong to the unit's name, and outlive its runs. A step that would touch a
 protected unit fires with a refusal instead of an action. Logging is no action: it costs no budget and
@@ -46,7 +53,8 @@ No clock, no files, no bus: time is an argument, and performing a decision is an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import COSTLY_NAMES, OOM_KILLS, OPERANDS, Scope
@@ -55,27 +63,14 @@ from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
 from unitmem.policy.condition import Verdict, comparisons, judge
 from unitmem.policy.decision import Decision, Obstacle, Refusal
-from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Policy, PolicyFile, Step
-from unitmem.policy.state import (
-    Ladder,
-    LadderKey,
-    Phase,
-    State,
-    StepState,
-    budget_left,
-    cools_until,
-    counted,
-    unjudged,
-)
+from unitmem.policy.groups import Group, GroupKey, level_of
+from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile
+from unitmem.policy.obstacles import Obstacles
+from unitmem.policy.picking import Candidate, StepGroups, chosen, not_picked
+from unitmem.policy.state import Ladder, LadderKey, Phase, State, StepState, counted, unjudged
+from unitmem.policy.timers import advance
 from unitmem.policy.trends import UnitFacts, extend, extend_levels
-from unitmem.text import format_span
 from unitmem.unit import Invocation
-
-_LONGEST_GAP = 60.0
-"""Seconds without a look after which the credit of a shorter `for` starts over."""
-
-INTERVALS_CREDITED = 2
-"""The most intervals with which one look credits a `for`."""
 
 
 def evaluate(
@@ -105,9 +100,7 @@ def evaluate(
         policies = policies.policies
     tick = _Tick(policies, sample, state, now, budget, DEFAULT_INTERVAL if interval is None else interval)
     for policy in policies:
-        for unit in sample.units.values():
-            if unit.invocation is not None and policy.governs(unit.unit):
-                tick.advance_ladder(policy, unit, unit.invocation)
+        tick.advance_ladders(policy)
     tick.end_missing()
     return tick.state(), tuple(tick.decisions)
 
@@ -134,12 +127,38 @@ def is_undecided(
     return False
 
 
+def is_candidate(
+    policies: Sequence[Policy], unit: UnitSample, state: State, now: float, host: HostSample = NO_HOST
+) -> bool:
+    """Return whether the condition of a step that picks one of the units for which it is due holds for `unit`."""
+    return any(
+        judge(step.when, facts_about(unit, policy, state, now, host)).truth is True
+        for policy in policies
+        if policy.governs(unit.unit)
+        for step in policy.steps
+        if step.pick is not None
+    )
+
+
 def facts_about(
     unit: UnitSample, policy: Policy, watched: State | _Tick, now: float, host: HostSample
 ) -> UnitFacts:
     """Return the facts by which the conditions of `policy` are judged of `unit`, given what was watched so far."""
     relevant = _without_answered(policy, unit, watched.last_ended)
     return UnitFacts(relevant, watched.trends.get(unit.name), now, host, watched.levels)
+
+
+@dataclass(slots=True)
+class _Judged:
+    """One policy's ladder for one invocation, judged at this tick, as its steps are advanced."""
+
+    key: LadderKey
+    invocation: Invocation
+    unit: UnitSample
+    facts: UnitFacts
+    verdicts: Sequence[Verdict]
+    states: list[StepState]
+    since: float | None
 
 
 # --- one tick ----------------------------------------------------------------------------------
@@ -163,19 +182,11 @@ class _Tick:
         self.budget = budget
         self.before = state
         self.decisions: list[Decision] = []
-        present = {unit.invocation for unit in sample.units.values() if unit.invocation is not None}
-        self.ending = frozenset(
-            run for run in state.ending if run in present or self.sample.is_unseen(run.unit)
-        )
-        self.refused = {
-            key: refused
-            for key, refused in state.refused.items()
-            if key[0] in present or self.sample.is_unseen(key[0].unit)
-        }
+        self.present = {unit.invocation for unit in sample.units.values() if unit.invocation is not None}
+        self.ending = frozenset(filter(self._may_run, state.ending))
+        self.obstacles = Obstacles(state, budget, now)
         self.ladders: dict[LadderKey, Ladder] = {}
-        self.cooling = {key: until for key, until in state.cooling.items() if until > now}
-        self.spent = dict(state.spent)
-        self.spent_in_all = dict(state.spent_in_all)
+        self.groups: dict[GroupKey, Group] = {}
         # until it is gone: a kill while it is being ended is no reason to end the next run
         self.last_ended = {
             key: (run, now if run in state.ending else at) for key, (run, at) in state.last_ended.items()
@@ -198,8 +209,13 @@ class _Tick:
         self.levels = extend_levels(state.levels, sample, wanted, now)
 
     def state(self) -> State:
-        spent = {key: counted(self.budgets.get(key[0]), times, self.now) for key, times in self.spent.items()}
-        in_all = {mode: counted(self.budget, times, self.now) for mode, times in self.spent_in_all.items()}
+        spent = {
+            key: counted(self.budgets.get(key[0]), times, self.now)
+            for key, times in self.obstacles.spent.items()
+        }
+        in_all = {
+            mode: counted(self.budget, times, self.now) for mode, times in self.obstacles.spent_in_all.items()
+        }
         spans = {policy.name: _kill_span(policy) for policy in self.policies} if self.last_ended else {}
         last_ended = {
             key: (run, at)
@@ -208,28 +224,40 @@ class _Tick:
         }
         return State(
             self.ladders,
-            self.cooling,
+            self.obstacles.cooling,
             {key: times for key, times in spent.items() if times},
             {mode: times for mode, times in in_all.items() if times},
             self.trends,
             self.ending,
             self.levels,
-            refused=self.refused,
+            refused={
+                key: refused for key, refused in self.obstacles.refused.items() if self._may_run(key[0])
+            },
             last_ended=last_ended,
+            groups=self.groups,
         )
 
-    def advance_ladder(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> None:
-        """Advance one policy's ladder for one invocation: its phases, and the decisions of steps that are due."""
-        key = policy.name, invocation.unit
-        ladder = self.before.ladders.get(key)
-        if ladder is None or ladder.invocation != invocation:
-            if ladder is not None:
-                self._end_episode(key, ladder)
-            ladder = Ladder(invocation, (StepState(),) * len(policy.steps))
-        # one that another policy ends in this very tick is still judged: that may fail at once
-        if invocation not in self.before.ending:
-            ladder = self._judge(policy, key, ladder, unit)
-        self.ladders[key] = ladder
+    def advance_ladders(self, policy: Policy) -> None:
+        """Advance the ladders of all units that `policy` governs: their phases, and the decisions of steps that are due."""
+        judged = [
+            each
+            for unit in self.sample.units.values()
+            if unit.invocation is not None and policy.governs(unit.unit)
+            if (each := self._judge(policy, unit, unit.invocation)) is not None
+        ]
+        if policy.picks:  # step by step, as such a step looks at all units
+            for index, step in enumerate(policy.steps):
+                if step.pick is not None:
+                    self._advance_picking(policy, index, step.pick, judged)
+                    continue
+                for each in judged:
+                    self._advance(policy, index, each)
+        else:
+            for each in judged:
+                for index in range(len(policy.steps)):
+                    self._advance(policy, index, each)
+        for each in judged:
+            self.ladders[each.key] = Ladder(each.invocation, tuple(each.states), each.since)
 
     def end_missing(self) -> None:
         """End the episodes of units that are missing in the sample; keep those of unseen units, with timers reset."""
@@ -241,7 +269,18 @@ class _Tick:
             else:
                 self._end_episode(key, ladder)
 
-    def _judge(self, policy: Policy, key: LadderKey, ladder: Ladder, unit: UnitSample) -> Ladder:
+    def _judge(self, policy: Policy, unit: UnitSample, invocation: Invocation) -> _Judged | None:
+        """Return the ladder of one invocation, judged; None if no step of it can fire: it is being ended, or `clear` holds."""
+        key = policy.name, invocation.unit
+        ladder = self.before.ladders.get(key)
+        if ladder is None or ladder.invocation != invocation:
+            if ladder is not None:
+                self._end_episode(key, ladder)
+            ladder = Ladder(invocation, (StepState(),) * len(policy.steps))
+        # one that another policy ends in this very tick is still judged: that may fail at once
+        if invocation in self.before.ending:
+            self.ladders[key] = ladder
+            return None
         facts = facts_about(unit, policy, self, self.now, self.sample.host)
         verdicts = [judge(step.when, facts) for step in policy.steps]
         if policy.clear is None:
@@ -250,147 +289,109 @@ class _Tick:
             is_clear = judge(policy.clear, facts).truth is True
         if is_clear:
             self._end_episode(key, ladder)
-            return Ladder(ladder.invocation, (StepState(),) * len(policy.steps))
-        states = []
-        since = ladder.episode_since
-        for index, (step, before, verdict) in enumerate(
-            zip(policy.steps, ladder.steps, verdicts, strict=True)
-        ):
-            after, is_due = _advance(step, before, verdict, self.now, self.interval)
-            if is_due and ladder.invocation not in self.ending:
-                decision = self._decide(policy, index, unit, ladder.invocation, after, verdict)
-                obstacle = None if decision.refusal is None else decision.refusal.obstacle
-                if obstacle in (None, Obstacle.PROTECTED):
-                    since = self.now if since is None else since
-                    after = StepState(Phase.FIRED, after.held, after.looked_at, self.now)
-                    self._fire(key, decision)
-                else:
-                    if self._is_news(decision, obstacle, before.withheld):
-                        self.decisions.append(decision)
-                    after = replace(after, withheld=decision.refusal)
-            states.append(after)
-        return Ladder(ladder.invocation, tuple(states), since)
+            self.ladders[key] = Ladder(invocation, (StepState(),) * len(policy.steps))
+            return None
+        return _Judged(key, invocation, unit, facts, verdicts, list(ladder.steps), ladder.episode_since)
 
-    def _decide(
-        self,
-        policy: Policy,
-        index: int,
-        unit: UnitSample,
-        invocation: Invocation,
-        state: StepState,
-        verdict: Verdict,
-    ) -> Decision:
+    def _advance(self, policy: Policy, index: int, each: _Judged) -> None:
+        """Advance a step of one ladder, and fire it if it is due."""
+        before = each.states[index]
+        after, is_due = advance(policy.steps[index], before, each.verdicts[index], self.now, self.interval)
+        each.states[index] = after
+        if not is_due or each.invocation in self.ending:
+            return
+        refusal = self.obstacles.refusal(policy, policy.steps[index].action, each.unit)
+        decision = self._decide(policy, index, each, refusal)
+        if refusal is None or refusal.obstacle is Obstacle.PROTECTED:
+            self._fire(each, decision)
+        else:
+            self._withhold(each, decision, before.withheld)
+
+    def _advance_picking(self, policy: Policy, index: int, pick: Pick, judged: Sequence[_Judged]) -> None:
+        """Advance a step of all ladders, and fire it for one of those of each group for which it is due."""
         step = policy.steps[index]
+        before = {
+            key[2]: group for key, group in self.before.groups.items() if key[:2] == (policy.name, index)
+        }
+        groups = StepGroups(step, before, self.present, self.now)
+        withheld = [each.states[index].withheld for each in judged]
+        candidates = []
+        for position, each in enumerate(judged):
+            verdict, state = each.verdicts[index], each.states[index]
+            level = level_of(verdict, each.unit) if verdict.truth else None
+            state = state if level is None else groups.before(state, level)
+            after, is_due = advance(step, state, verdict, self.now, self.interval)
+            each.states[index] = after
+            if level is None:
+                continue
+            groups.look(level, after)
+            if (settling := groups.settling(level)) is not None:
+                each.states[index] = replace(after, withheld=not_picked(settling, settles=True))
+            elif is_due and each.invocation not in self.ending:
+                rank = judge(pick.by, each.facts).findings[0]
+                if rank.value is None:
+                    each.states[index] = replace(after, unknown=rank.unknown)
+                else:
+                    candidates.append(Candidate(each.unit, level, rank.value, position))
+        holding = [each.unit for each in judged if each.verdicts[index].truth]
+        holding += [self.sample.units[run.unit] for run in self.ending & self.present]
+        for choice in chosen(
+            pick, candidates, holding, groups, partial(self.obstacles.refusal, policy, step.action)
+        ):
+            each = judged[choice.candidate.position]
+            decision = replace(self._decide(policy, index, each, choice.refusal), ranking=choice.ranking)
+            if choice.refusal is None:
+                groups.take(choice.candidate.level, decision, pick.settle)
+                self._fire(each, decision)
+            else:
+                self._withhold(
+                    each, decision, withheld[choice.candidate.position], is_reported=choice.is_first
+                )
+        self.groups |= groups.after(policy.name, index)
+
+    def _decide(self, policy: Policy, index: int, each: _Judged, refusal: Refusal | None) -> Decision:
+        step, verdict = policy.steps[index], each.verdicts[index]
         return Decision(
             at=self.now,
             policy=policy.name,
             step=index,
             action=step.action,
-            invocation=invocation,
-            held=state.held or 0.0,
+            invocation=each.invocation,
+            held=each.states[index].held or 0.0,
             hold=step.hold,
             findings=verdict.findings,
             observe=policy.mode is Mode.OBSERVE,
-            refusal=self._refusal(policy, step.action, unit, invocation),
-            victim=_victim(step.action, unit, verdict),
+            refusal=refusal,
+            victim=_victim(step.action, each.unit, verdict),
         )
 
-    def _is_news(self, decision: Decision, obstacle: Obstacle, withheld: Refusal | None) -> bool:
-        if obstacle is not Obstacle.REFUSED_BY_MANAGER:
-            return withheld is None or withheld.obstacle is not obstacle
-        key, step = (decision.invocation, str(decision.action)), (decision.policy, decision.step)
-        refused = self.refused[key]
-        self.refused[key] = replace(refused, reported=refused.reported | {step})
-        return step not in refused.reported
-
-    def _refusal(
-        self, policy: Policy, action: Action, unit: UnitSample, invocation: Invocation
-    ) -> Refusal | None:
-        """Return the obstacle to `action`, if there is one; a cooldown, which withholds whole episodes, comes first."""
-        key = policy.name, unit.unit.name
-        logs = not action.acts
-        # before protection: a refusal fires, and so would begin an episode within the cooldown.
-        # What is left of a cooldown can't concern an open episode: it ended the one before
-        if (until := cools_until(self.cooling, key)) is not None:
-            left = format_span(until - self.now)
-            return Refusal(Obstacle.COOLING_DOWN, f"it is cooling down for another {left}", until)
-        if not logs and unit.protected is not None and not policy.unprotects(unit.unit):
-            return Refusal(Obstacle.PROTECTED, unit.protected)
-        if logs:
-            return None
-        if (refused := self.refused.get((invocation, str(action)))) is not None:
-            return Refusal(Obstacle.REFUSED_BY_MANAGER, refused.reason)
-        if policy.budget is not None:
-            times, kept = self.spent.get(key, ()), policy.kept_from(action)
-            if budget_left(policy.budget, times, self.now) <= (kept is not None):
-                return self._spent(Obstacle.OUT_OF_BUDGET, policy.budget, times, "its budget", kept)
-        if self.budget is not None:
-            times = self.spent_in_all.get(policy.mode, ())
-            if budget_left(self.budget, times, self.now) == 0:
-                return self._spent(Obstacle.OUT_OF_FILE_BUDGET, self.budget, times, "the file's budget")
-        return None
-
-    def _spent(
-        self,
-        obstacle: Obstacle,
-        budget: Budget,
-        times: Sequence[float],
-        whose: str,
-        kept: Action | None = None,
-    ) -> Refusal:
-        until = sorted(times)[-budget.actions + (kept is not None)] + budget.per
-        left = format_span(until - self.now)
-        but = "" if kept is None else f", except the last action, which is kept for `{kept.name}`"
-        return Refusal(obstacle, f"{whose} of {budget} is spent for another {left}{but}", until)
-
-    def _fire(self, key: LadderKey, decision: Decision) -> None:
+    def _fire(self, each: _Judged, decision: Decision) -> None:
+        each.since = self.now if each.since is None else each.since
+        state = each.states[decision.step]
+        each.states[decision.step] = StepState(Phase.FIRED, state.held, state.looked_at, self.now)
         self.decisions.append(decision)
         if decision.refusal is not None or not decision.action.acts:
             return
-        mode = Mode.OBSERVE if decision.observe else Mode.ACT
-        self.spent[key] = (*self.spent.get(key, ()), self.now)
-        self.spent_in_all[mode] = (*self.spent_in_all.get(mode, ()), self.now)
+        self.obstacles.spend(each.key, Mode.OBSERVE if decision.observe else Mode.ACT)
         if decision.action.ends_the_unit:
-            self.last_ended[key] = (decision.invocation, self.now)
+            self.last_ended[each.key] = (decision.invocation, self.now)
             if decision.acts:
                 self.ending |= {decision.invocation}
 
+    def _withhold(
+        self, each: _Judged, decision: Decision, before: Refusal | None, *, is_reported: bool = True
+    ) -> None:
+        state = each.states[decision.step]
+        each.states[decision.step] = replace(state, withheld=decision.refusal)
+        if is_reported and self.obstacles.is_news(decision, before):
+            self.decisions.append(decision)
+
     def _end_episode(self, key: LadderKey, ladder: Ladder) -> None:
-        cooldown = self.cooldowns.get(key[0], 0.0)
-        if ladder.episode_since is not None and cooldown > 0:
-            self.cooling[key] = max(self.now + cooldown, self.cooling.get(key, self.now))
+        if ladder.episode_since is not None:
+            self.obstacles.cool(key, self.cooldowns.get(key[0], 0.0))
 
-
-def _advance(
-    step: Step, before: StepState, verdict: Verdict, now: float, interval: float
-) -> tuple[StepState, bool]:
-    """Return the step's state after `verdict`, and whether it is due to fire."""
-    if verdict.truth is not True:
-        # a fired step stays fired to the episode's end; its own clock starts over
-        phase = Phase.FIRED if before.phase is Phase.FIRED else Phase.IDLE
-        unknown = {name: why for finding in verdict.findings for name, why in finding.unknown.items()}
-        unknown = unknown if verdict.truth is None else {}
-        after = StepState(phase, fired_at=before.fired_at, not_before=before.not_before, unknown=unknown)
-        return after, False
-    held = _credited(step, before, now, interval)
-    # two looks, however far apart, may have met a spike each: it takes a third one, unless `for` asks for two
-    is_proven = step.hold <= interval or bool(before.held)
-    is_due = held >= step.hold and is_proven and (before.not_before is None or now >= before.not_before)
-    if before.phase is Phase.FIRED:
-        is_again = step.repeat is not None and (
-            before.fired_at is None or now - before.fired_at >= step.repeat
-        )
-        return replace(before, held=held, looked_at=now, withheld=None, unknown={}), is_due and is_again
-    return StepState(Phase.HOLDING, held, now, before.fired_at, before.not_before), is_due
-
-
-def _credited(step: Step, before: StepState, now: float, interval: float) -> float:
-    """Return the seconds credited to a condition that holds now: only time in which somebody looked counts."""
-    if before.held is None or before.looked_at is None:
-        return 0.0
-    most = INTERVALS_CREDITED * interval
-    gap = now - before.looked_at
-    return 0.0 if gap > max(step.hold, _LONGEST_GAP, most) else before.held + min(gap, most)
+    def _may_run(self, invocation: Invocation) -> bool:
+        return invocation in self.present or self.sample.is_unseen(invocation.unit)
 
 
 def _kill_span(policy: Policy) -> float:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from unitmem.policy.decision import Decision, Outcome, Refusal, Result
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
+from unitmem.policy.groups import Groups, concluded, unlooked
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
 from unitmem.policy.trends import NO_LEVELS, LevelTrends, Trend
 from unitmem.unit import Invocation
@@ -96,14 +97,18 @@ class State:
     last_ended: Mapping[LadderKey, tuple[Invocation, float]] = field(default_factory=dict)
     """The last run that each policy decided to end, and until when it was there, for as long as the policy may count OOM
     kills from before."""
+    groups: Groups = field(default_factory=dict)
+    """The units among which a step picks one at a time."""
 
 
 def conclude(state: State, outcome: Outcome, now: float) -> State:
     """Return `state` after `outcome`: what was not attempted costs nothing, and a step may fire again where that may help.
 
     What was not attempted and won't help again is refused for good. An invocation that was taken for gone, and is
-    still in a later sample, is judged again.
+    still in a later sample, is judged again. Where a step has picked the unit, the outcome decides what comes next.
     """
+    if (groups := concluded(state.groups, outcome, now)) is not state.groups:
+        state = replace(state, groups=groups)
     if not (outcome.again or outcome.untried or outcome.result is Result.GONE):
         return state
     if outcome.untried and not outcome.again:
@@ -172,6 +177,7 @@ def restart_timers(state: State) -> State:
             key: replace(ladder, steps=tuple(map(unjudged, ladder.steps)))
             for key, ladder in state.ladders.items()
         },
+        groups=unlooked(state.groups),
     )
 
 
@@ -233,6 +239,7 @@ def resume(
         cooling=cooling,
         spent={key: times for key, times in state.spent.items() if key[0] in same_mode},
         last_ended={key: last for key, last in state.last_ended.items() if key[0] in same_mode},
+        groups={key: group for key, group in state.groups.items() if key[0] in kept},
     )
 
 
@@ -264,9 +271,18 @@ def budget_left(budget: Budget, spent: Sequence[float], now: float) -> int:
     return max(0, budget.actions - len(counted(budget, spent, now)))
 
 
+def actions_spent(
+    spent: Mapping[LadderKey, tuple[float, ...]], policy: Policy, unit: str
+) -> tuple[float, ...]:
+    """Return the times of the actions that the budget of `policy` counts for `unit`: those on all units if it picks."""
+    if not policy.picks:
+        return spent.get((policy.name, unit), ())
+    return tuple(sorted(at for key, times in spent.items() if key[0] == policy.name for at in times))
+
+
 def unit_budget_left(policy: Policy, state: State, unit: str, now: float) -> int | None:
     """Return how many actions the budget of `policy` leaves for `unit`; None without a budget."""
-    spent = state.spent.get((policy.name, unit), ())
+    spent = actions_spent(state.spent, policy, unit)
     return None if policy.budget is None else budget_left(policy.budget, spent, now)
 
 

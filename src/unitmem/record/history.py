@@ -10,7 +10,8 @@ Samples from other sources are read from JSON lines, an object for each sample:
 `at` is in seconds and never falls; `run` changes when the unit is started anew; `values` are by the
 measures' names, in bytes, percent, counts and seconds; `protected` may say why no policy may touch the unit;
 `oom_ends` may list how many seconds ago OOM kills ended earlier runs of it; `levels` have the limits of its cgroup
-and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by, and under `unknown` why a `max` or `high` is missing.
+and of those around it, as in `LEVEL_KEYS`, which `eta` is judged by, and under `unknown` why a `max` or `high` is missing;
+`cgroup` has its path, and `oom_preference` its ManagedOOMPreference=, which a `pick` goes by.
 A key `host` beside `units` has the `values` and `unknown` of the machine.
 """
 
@@ -30,6 +31,7 @@ from typing import Any, Self
 
 from unitmem.errors import UnitmemError, reason_of
 from unitmem.kernel.limits import Level
+from unitmem.kernel.oom_preference import OomPreference
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.record.clock import Instant
 from unitmem.unit import Invocation, Unit
@@ -272,10 +274,12 @@ def _sample(at: float, document: Mapping[str, Any], host: Mapping[str, Any] | No
             Unit(
                 str(name),
                 invocation_id=None if run is None else str(run),
+                control_group=None if (path := entry.get("cgroup")) is None else str(path),
                 aliases=tuple(map(str, entry.get("aliases", ()))),
             ),
             Invocation(str(name), None if run is None else str(run), int(_finite(entry.get("inode") or 0))),
             protected=entry.get("protected"),
+            oom_preference=OomPreference(entry.get("oom_preference", "none")),
             values={measure: value for measure, value in own.items() if not measure.startswith(_OF_HOST)},
             unknown={measure: why for measure, why in reasons.items() if not measure.startswith(_OF_HOST)},
             levels=tuple(_level(level) for level in entry.get("levels", ())),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unitmem.kernel.limits import Level
+from unitmem.kernel.oom_preference import OomPreference
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import Trait, with_trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
@@ -27,6 +28,8 @@ _PRUNE_EVERY = 0.02
 """The share of the size limit that may be written until the size is checked again."""
 _REOPEN_AFTER = 60.0
 """Seconds until writing is retried after it failed."""
+
+_MOST_RANKED = 10
 
 _ALWAYS = with_trait(Trait.RECORDED)
 _SCHEMA = """
@@ -170,6 +173,7 @@ def decision_event(
                 }
                 for finding in decision.findings
             ],
+            **_picked_from(decision),
             "processes": [
                 {
                     "pid": process.pid,
@@ -182,6 +186,15 @@ def decision_event(
             ],
         },
     )
+
+
+def _picked_from(decision: Decision) -> dict[str, Any]:
+    """Return the units among which it was picked, the first of them with their values; nothing where it wasn't."""
+    ranking = decision.ranking
+    if ranking is None:
+        return {}
+    first = [{"unit": unit, "value": value} for unit, value in ranking.candidates[:_MOST_RANKED]]
+    return {"pick": {"by": ranking.by, "of": len(ranking.candidates), "first": first}}
 
 
 def outcome_event(outcome: Outcome, message: str, realtime: float) -> Event:
@@ -259,6 +272,10 @@ def _unit_document(
         document["oom_ends"] = [round(at - end, 3) for end in unit.oom_ends]
     if unit.unit.aliases:
         document["aliases"] = list(unit.unit.aliases)
+    if unit.unit.control_group is not None:
+        document["cgroup"] = unit.unit.control_group
+    if unit.oom_preference is not OomPreference.NONE:
+        document["oom_preference"] = unit.oom_preference.value
     if unit.protected is not None:
         document["protected"] = unit.protected
     return document

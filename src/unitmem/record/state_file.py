@@ -19,7 +19,7 @@ The file may be of another version, older or newer; this never makes the reader 
 - Actions in an unknown mode count as performed.
 - So keys may be added, and older readers ignore them. Only a new section that restrains actions needs a higher
   `version`: in such a document, an unknown section restrains every policy for its cooldown. `refused` needed none:
-  what it withholds, the manager refuses anyway.
+  what it withholds, the manager refuses anyway; nor did `groups`, as older readers refuse a policy that picks.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Override
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
+from unitmem.policy.groups import Group, GroupKey, Picked
 from unitmem.policy.model import Budget, Mode, Policy
 from unitmem.policy.state import EVERY_UNIT, Ladder, LadderKey, Phase, Refused, State, StepState, resume
 from unitmem.record.clock import Instant
@@ -53,6 +54,7 @@ _KNOWN = frozenset(
         "spent_in_all",
         "holds",
         "refused",
+        "groups",
         "monotonic",
         "realtime",
         "boot_id",
@@ -122,6 +124,22 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
             }
             for (run, action), refused in state.refused.items()
         ],
+        "groups": [
+            {
+                "policy": policy,
+                "step": step,
+                "level": level,
+                "unit": picked.invocation.unit,
+                "invocation_id": picked.invocation.invocation_id,
+                "inode": picked.invocation.cgroup_inode,
+                "at": picked.at,
+                "settle": picked.settle,
+                "due_by": picked.due_by,
+                "counts_from": group.counts_from,
+            }
+            for (policy, step, level), group in sorted(state.groups.items())
+            if (picked := group.picked) is not None
+        ],
     }
 
 
@@ -161,6 +179,9 @@ def decode(
         spent_in_all=in_all,
         # older files have none
         refused=dict(sections.read("refused", _refused)) if "refused" in document else {},
+        groups=dict(sections.read("groups", lambda entry: _group(entry, shift)))
+        if "groups" in document
+        else {},
     )
     overrides = tuple(sections.read("holds", _override))
     state = resume(state, former, policies, now)
@@ -174,7 +195,7 @@ def decode(
     for section, key in doubts:
         for policy in policies if key is None else [by_name[key[0]]]:
             until = now + _restraint(section, policy, budget)
-            each = (policy.name, EVERY_UNIT) if key is None else key
+            each = (policy.name, EVERY_UNIT) if key is None or section == "groups" else key
             if until > max(now, cooling.get(each, now)):
                 cooling[each] = until
     return Remembered(replace(state, cooling=cooling), overrides, _trouble(document, doubts))
@@ -221,6 +242,9 @@ def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
             return 0.0 if policy.budget is None else policy.budget.per
         case "spent_in_all":
             return 0.0 if budget is None else budget.per
+        case "groups":
+            settles = [step.pick.settle for step in policy.steps if step.pick is not None]
+            return max(policy.cooldown, *settles) if settles else 0.0
         case _:
             return policy.cooldown
 
@@ -269,6 +293,17 @@ def _invocation(entry: Mapping[str, Any]) -> Invocation:
 
 def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]:
     return (_invocation(entry), str(entry["action"])), Refused(str(entry["reason"]))
+
+
+def _group(entry: Mapping[str, Any], shift: float) -> tuple[GroupKey, Group]:
+    def moved(at: float | None) -> float | None:
+        return None if at is None else float(at) + shift
+
+    picked = Picked(
+        _invocation(entry), float(entry["at"]) + shift, float(entry["settle"]), moved(entry["due_by"])
+    )
+    key = str(entry["policy"]), int(entry["step"]), str(entry["level"])
+    return key, Group(picked=picked, counts_from=moved(entry["counts_from"]))
 
 
 def _override(entry: Mapping[str, Any]) -> Override:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import Verdict, judge
 from unitmem.policy.decision import Decision
-from unitmem.policy.engine import INTERVALS_CREDITED, evaluate, facts_about
+from unitmem.policy.engine import evaluate, facts_about
 from unitmem.policy.model import PolicyFile, observing
 from unitmem.policy.state import State
+from unitmem.policy.timers import INTERVALS_CREDITED
 
 NOT_RECORDED = "not in this history"
 _NO_UNIT = "no unit that matches"

@@ -466,6 +466,8 @@ def _obstacles(policy: Policy, step: Step, file: PolicyFile, unit: UnitSample) -
         yield Obstacle.OUT_OF_BUDGET
     if file.budget is not None:
         yield Obstacle.OUT_OF_FILE_BUDGET
+    if step.pick is not None:
+        yield Obstacle.NOT_PICKED
 
 
 # --- the text of a page ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unitmem.policy.condition import format_value
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Result, environment_of
 from unitmem.policy.journal_fields import (
     ACTION_FIELD,
@@ -16,7 +17,7 @@ from unitmem.policy.journal_fields import (
     UNIT_FIELD,
 )
 from unitmem.tell.journal import Entry, Priority
-from unitmem.text import format_span
+from unitmem.text import format_span, plural
 from unitmem.unit import ManagerKind
 
 _PRIORITY_OF_RESULT = {
@@ -33,6 +34,7 @@ _PRIORITY_OF_OBSTACLE = {
     # a loop was cut short, and whatever is wrong goes on: somebody has to know
     Obstacle.OUT_OF_BUDGET: Priority.ERROR,
     Obstacle.OUT_OF_FILE_BUDGET: Priority.ERROR,
+    Obstacle.NOT_PICKED: Priority.INFO,
 }
 
 
@@ -113,8 +115,10 @@ def _intent(decision: Decision) -> str | None:
     what = action.object + ("" if decision.victim is None else f", {decision.victim.label}")
     if refusal is None:
         if decision.observe:
-            return f"would {action.verb} {what}{action.terms}, but the policy only observes"
-        return f"{action.gerund} {what}{action.terms}"
+            return (
+                f"would {action.verb} {what}{action.terms}{_ranking(decision)}, but the policy only observes"
+            )
+        return f"{action.gerund} {what}{action.terms}{_ranking(decision)}"
     if not action.acts:
         return f"no new episode begins, since {refusal.reason}"
     remedy = (
@@ -123,6 +127,18 @@ def _intent(decision: Decision) -> str | None:
         else ""
     )
     return f"not {action.gerund} {what}, since {refusal.reason}{remedy}"
+
+
+def _ranking(decision: Decision) -> str:
+    """Return the clause on why this unit was picked, and who is next; empty where the step doesn't pick."""
+    if decision.ranking is None:
+        return ""
+    ranking = decision.ranking
+    values = [f"{name} {format_value(value, ranking.dimension)}" for name, value in ranking.candidates[:2]]
+    count = plural(len(ranking.candidates), "candidate")
+    own = values[0].partition(" ")[2]
+    after = f", next {values[1]}" if values[1:] else ""
+    return f", picked by {ranking.by} {own} of {count}{after}"
 
 
 def _origin(decision: Decision) -> str:
