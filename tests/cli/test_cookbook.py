@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import pytest
 from documents import CHECKOUT, PAGES, blocks
@@ -120,28 +121,33 @@ def holds(
 
 
 def machine(
-    total: float, available: float, rate: float, swap_total: float = 0, swap_free: float = 0
+    total: float,
+    available: float,
+    rate: float,
+    until: float = inf,
+    swap_total: float = 0,
+    swap_free: float = 0,
 ) -> dict[str, Callable[[float], float]]:
-    """A machine on which `available` falls by `rate` bytes a minute."""
+    """A machine on which `available` falls by `rate` bytes a minute, until what takes it is ended at the minute `until`."""
     return {
         "host__total": lambda _: total,
-        "host__available": lambda minute: max(0.0, available - rate * minute),
+        "host__available": lambda minute: available - (rate * minute if minute < until else 0),
         "host__swap_total": lambda _: swap_total,
         "host__swap_free": lambda _: swap_free,
         "host__pressure__some__avg10": lambda _: 0.0,
     }
 
 
-SPACIOUS = machine(64 * G, 40 * G, 0, 8 * G, 8 * G)
+def stalled(begin: float, until: float) -> dict[str, Callable[[float], float]]:
+    """A machine with room, and a slice in which nothing can run for some minutes."""
+    pressure = {"slice__pressure__full__avg10": lambda minute: 75.0 if begin <= minute < until else 0.3}
+    return machine(64 * G, 40 * G, 0, swap_total=8 * G, swap_free=8 * G) | pressure
 
 
-def stalled_from(begin: float) -> dict[str, Callable[[float], float]]:
-    """A machine with room, and a slice in which nothing can run from the minute `begin` on."""
-    return SPACIOUS | {"slice__pressure__full__avg10": lambda minute: 0.3 if minute < begin else 75.0}
-
-
-FULL_SWAP = machine(16 * G, 7 * G, 500 * M, 2 * G, 64 * M)
-NO_SWAP = machine(16 * G, 8 * G, 800 * M)
+STALLED_SLICE = stalled(20, 20.6)
+STALLED_BUILD = stalled(10, 10.7)
+FULL_SWAP = machine(16 * G, 7 * G, 500 * M, 11.2, 2 * G, 64 * M)
+NO_SWAP = machine(16 * G, 8 * G, 800 * M, 9.3)
 STORIES = {
     "A first look at any machine": Story("mail.service", 5400, leak(300 * M, M / 2, 4 * G), every=60),
     "A leaky service": Story("api@1.service", 135, leak(300 * M, 12 * M, 2 * G)),
@@ -157,16 +163,16 @@ STORIES = {
     "As systemd-oomd does": Story(
         "batch.service",
         25,
-        holds(6 * G, **stalled_from(20)),
+        holds(6 * G, **STALLED_SLICE),
         1,
-        {"web.service": holds(2 * G, **stalled_from(20))},
+        {"web.service": holds(2 * G, **STALLED_SLICE)},
     ),
     "As Meta's oomd does": Story(
         "cache.service",
         13,
-        holds(6 * G, **stalled_from(10)),
+        holds(6 * G, **STALLED_BUILD),
         5,
-        {"build.service": holds(G, 400 * M, **stalled_from(10))},
+        {"build.service": holds(G, 400 * M, **STALLED_BUILD)},
     ),
     "As earlyoom does": Story(
         "postgresql@17-main.service",
