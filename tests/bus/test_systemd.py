@@ -221,6 +221,15 @@ def test_dependents(systemd: FakeSystemd1, manager: Manager):
     assert manager.dependents("alone.service") == {}
 
 
+def test_a_unit_that_refuses_stops(systemd: FakeSystemd1, manager: Manager):
+    systemd.add("web.service", refuses_manual_stop=True)
+    systemd.add("db.service")
+    assert manager.refuses_stops("web.service")
+    assert not manager.refuses_stops("db.service")
+    with pytest.raises(NoSuchUnitError):
+        manager.refuses_stops("nginx.service")
+
+
 @pytest.mark.parametrize("name", ["gone.service", "", "a b.service"])
 def test_dependents_of_no_unit(systemd: FakeSystemd1, manager: Manager, name: str):
     """A unit that isn't loaded is left so, and is asked nothing."""

@@ -39,6 +39,8 @@ class FakeManager:
     """Described once as they are, and then inactive."""
 
     dependencies: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    refusing: set[str] = field(default_factory=set)
+    """Those with RefuseManualStop=."""
 
     start_limits: dict[str, StartLimit] = field(default_factory=dict)
 
@@ -71,6 +73,9 @@ class FakeManager:
         if name in self.ending:
             self.units[name] = replace(unit, active_state="inactive", control_group=None)
         return unit
+
+    def refuses_stops(self, name: str) -> bool:
+        return name in self.refusing
 
     def dependents(self, name: str) -> dict[str, tuple[str, ...]]:
         self.describe(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
 
 import pytest
 from documents import CHECKOUT, PAGES, blocks
@@ -25,18 +26,25 @@ EXPECTED = {block.section: block.text for block in blocks(PAGE) if block.languag
 
 @dataclass(frozen=True)
 class Story:
-    """What one unit measured, minute by minute."""
+    """What a unit measured, minute by minute, and others beside it."""
 
     unit: str
     minutes: int
     values: Callable[[float], dict[str, float]]
     every: int = 10
     """Seconds between two samples."""
+    others: Mapping[str, Callable[[float], dict[str, float]]] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         for at in range(0, self.minutes * 60 + 1, self.every):
-            values = {name: round(value, 1) for name, value in self.values(at / 60).items()}
-            yield json.dumps({"at": at, "units": {self.unit: {"run": "1", "values": values}}}) + "\n"
+            units = {
+                unit: {
+                    "run": "1",
+                    "values": {name: round(value, 1) for name, value in values(at / 60).items()},
+                }
+                for unit, values in {self.unit: self.values, **self.others}.items()
+            }
+            yield json.dumps({"at": at, "units": units}) + "\n"
 
 
 def leak(start: float, rate: float, limit: float) -> Callable[[float], dict[str, float]]:
@@ -101,6 +109,45 @@ def others_take_the_machine(minute: float) -> dict[str, float]:
     }
 
 
+def holds(
+    size: float, rate: float = 0, **more: Callable[[float], float]
+) -> Callable[[float], dict[str, float]]:
+    """`size` bytes and `rate` more a minute; `more` are other measures, with `__` for dots."""
+    return lambda minute: {
+        "footprint": size + rate * minute,
+        "swap": 0.0,
+        **{name.replace("__", "."): value(minute) for name, value in more.items()},
+    }
+
+
+def machine(
+    total: float,
+    available: float,
+    rate: float,
+    until: float = inf,
+    swap_total: float = 0,
+    swap_free: float = 0,
+) -> dict[str, Callable[[float], float]]:
+    """A machine on which `available` falls by `rate` bytes a minute, until what takes it is ended at the minute `until`."""
+    return {
+        "host__total": lambda _: total,
+        "host__available": lambda minute: available - (rate * minute if minute < until else 0),
+        "host__swap_total": lambda _: swap_total,
+        "host__swap_free": lambda _: swap_free,
+        "host__pressure__some__avg10": lambda _: 0.0,
+    }
+
+
+def stalled(begin: float, until: float) -> dict[str, Callable[[float], float]]:
+    """A machine with room, and a slice in which nothing can run for some minutes."""
+    pressure = {"slice__pressure__full__avg10": lambda minute: 75.0 if begin <= minute < until else 0.3}
+    return machine(64 * G, 40 * G, 0, swap_total=8 * G, swap_free=8 * G) | pressure
+
+
+STALLED_SLICE = stalled(20, 20.6)
+STALLED_BUILD = stalled(10, 10.7)
+FULL_SWAP = machine(16 * G, 7 * G, 500 * M, 11.2, 2 * G, 64 * M)
+NO_SWAP = machine(16 * G, 8 * G, 800 * M, 9.3)
 STORIES = {
     "A first look at any machine": Story("mail.service", 5400, leak(300 * M, M / 2, 4 * G), every=60),
     "A leaky service": Story("api@1.service", 135, leak(300 * M, 12 * M, 2 * G)),
@@ -113,6 +160,34 @@ STORIES = {
     ),
     "A service that is throttled to a standstill": Story("worker@1.service", 40, throttled_at_its_high),
     "Batch work that can wait": Story("batch.slice", 60, others_take_the_machine),
+    "As systemd-oomd does": Story(
+        "batch.service",
+        25,
+        holds(6 * G, **STALLED_SLICE),
+        1,
+        {"web.service": holds(2 * G, **STALLED_SLICE)},
+    ),
+    "As Meta's oomd does": Story(
+        "cache.service",
+        13,
+        holds(6 * G, **STALLED_BUILD),
+        5,
+        {"build.service": holds(G, 400 * M, **STALLED_BUILD)},
+    ),
+    "As earlyoom does": Story(
+        "postgresql@17-main.service",
+        14,
+        holds(5 * G, **FULL_SWAP),
+        1,
+        {"indexer.service": holds(2 * G, 500 * M, **FULL_SWAP)},
+    ),
+    "As nohang does": Story(
+        "web.service",
+        11,
+        holds(3 * G, **NO_SWAP),
+        1,
+        {"worker.service": holds(2 * G, 800 * M, **NO_SWAP), "-.slice": holds(5 * G, **NO_SWAP)},
+    ),
 }
 FILES = {
     "A first look at any machine": "first-look",
@@ -124,6 +199,10 @@ FILES = {
     "A database that lives on page cache": "database",
     "A service that is throttled to a standstill": "throttled",
     "Batch work that can wait": "batch",
+    "As systemd-oomd does": "as-systemd-oomd",
+    "As Meta's oomd does": "as-oomd",
+    "As earlyoom does": "as-earlyoom",
+    "As nohang does": "as-nohang",
 }
 """Where the package has them: examples/….yaml."""
 

@@ -40,6 +40,7 @@ def file(tmp_path, monkeypatch, fake):
     fake.unit("web.socket", sub_state="running")
     fake.unit("worker.service", sub_state="running")
     fake.unit("stopped.service", active_state="inactive")
+    fake.manager.refusing = {"db.service"}
     fake.manager.dependencies = {
         "web.service": {
             "RequiredBy": ("stopped.service", "gone.service"),

@@ -383,6 +383,10 @@ FINE = {
         steps('when: "host.available < 1G", do: log', units="web@*.service"),
         HERE,
     ),
+    "every service, of which one is picked": (
+        steps('when: "host.available < 1G", for: 10s, pick: anon, do: stop', units="*.service"),
+        None,
+    ),
     "a restart for kills with a budget": (
         steps(
             'when: "events.oom_kill > 0 in 1h", do: restart', more="    budget: {actions: 3, per: 1h}\n"

@@ -421,6 +421,7 @@ def service(machine):
         ("cg/b.service/memory.stat", None, {"headroom"}),
         ("cg/b.service/memory.swap.current", None, {"swap"}),
         ("cg/b.service/memory.max", "lots", {"cgroup_limit", "headroom"}),
+        ("cg/b.service/memory.max", str(2**64 - 4096), {"cgroup_limit", "headroom"}),
         ("cg/b.service/memory.max", None, set()),
     ],
 )

@@ -16,7 +16,7 @@ from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.reader import parse
 from unitmem.report.plan import plan_document, print_plan
 from unitmem.report.terminal import console_on
-from unitmem.simulate.plan import PolicyPlan, plan, started_by, stopped_with
+from unitmem.simulate.plan import Answers, PolicyPlan, plan, started_by, stopped_with
 from unitmem.unit import Invocation, Unit
 
 M, G = 1 << 20, 1 << 30
@@ -41,13 +41,13 @@ def planned(
     more: str = "",
     active: tuple[str, ...] = (),
     dependents: dict[str, dict[str, tuple[str, ...]]] | None = None,
+    refusing: tuple[str, ...] = (),
 ) -> PolicyPlan:
     """The plan of a file of one policy."""
     text = f"policies:\n  - name: a\n    units: {patterns}\n    steps: {steps}\n    {more}\n"
     tied = dependents or {}
-    (only,) = plan(
-        parse(text).file, sample_of(*units, host=HOST), active.__contains__, lambda name: tied.get(name, {})
-    )
+    answers = Answers(active.__contains__, lambda name: tied.get(name, {}), refusing.__contains__)
+    (only,) = plan(parse(text).file, sample_of(*units, host=HOST), answers)
     return only
 
 
@@ -125,6 +125,25 @@ def test_only_what_is_active_is_stopped_and_starts():
         "idle.target <- deep.service (BindsTo)",
     ]
     assert [each.unit for each in unit.started_by] == ["web@1.timer"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_told"),
+    [
+        ('[{when: "anon > 400M", for: 1min, do: stop}]', True),
+        ('[{when: "anon > 400M", for: 1min, do: restart}]', True),
+        ('[{when: "anon > 400M", for: 1min, do: kill}]', False),
+        ('[{when: "anon > 400M", do: log}]', False),
+    ],
+)
+def test_a_unit_that_refuses_to_be_stopped_is_told_where_a_step_would(steps, is_told):
+    planning = planned(
+        running("web@1.service"), running("web@2.service"), steps=steps, refusing=("web@1.service",)
+    )
+    assert [unit.refuses_stops for unit in planning.units] == [is_told, False]
+    printed = StringIO()
+    print_plan([planning], console_on(printed))
+    assert printed.getvalue().count("RefuseManualStop=yes") == is_told
 
 
 # --- what holds --------------------------------------------------------------------------------
@@ -264,7 +283,8 @@ def test_a_unit_that_is_named_by_an_alias_is_shown_with_it():
     unit = running("real.service")
     unit = replace(unit, unit=replace(unit.unit, aliases=("nick.service",)))
     text = 'policies: [{name: a, units: ["nick.service"], steps: [{when: "anon > 1M", do: log}]}]'
-    plans = plan(parse(text).file, sample_of(unit, host=HOST), lambda _: True, lambda _: {})
+    answers = Answers(lambda _: True, lambda _: {}, lambda _: False)
+    plans = plan(parse(text).file, sample_of(unit, host=HOST), answers)
     (only,) = plan_document(plans)["policies"][0]["units"]
     assert (only["unit"], only["aliases"], only["steps"][0]["holds"]) == (
         "real.service",

@@ -18,7 +18,7 @@ from unitmem.policyfile import reader as config
 from unitmem.report.document import emit
 from unitmem.report.plan import plan_document, print_plan
 from unitmem.report.terminal import console_on
-from unitmem.simulate.plan import plan
+from unitmem.simulate.plan import Answers, plan
 
 
 def plan_policies(
@@ -51,7 +51,13 @@ def plan_policies(
             except NoSuchUnitError:  # unloaded since another unit named it
                 return {}
 
-        plans = plan(file, sample, active.__contains__, dependents)
+        def refuses_stops(name: str) -> bool:
+            try:
+                return manager.refuses_stops(name)
+            except NoSuchUnitError:
+                return False
+
+        plans = plan(file, sample, Answers(active.__contains__, dependents, refuses_stops))
     if as_json:
         emit(plan_document(plans))
     else:

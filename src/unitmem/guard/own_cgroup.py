@@ -144,7 +144,7 @@ class CgroupV2:
 
     def _counter(self, name: str) -> int:
         try:
-            value = _usage(self.top.joinpath(*self.names, name))
+            value = _size(self.top.joinpath(*self.names, name))
         except FileNotFoundError:
             raise ValueError(f"its cgroup has no {name}: that isn't counted there") from None
         return known(value, f"{name} is not a number")
@@ -158,7 +158,7 @@ class CgroupV1:
     names: tuple[str, ...]
 
     def current(self, _host: Callable[[], Host]) -> int:
-        usage = _usage(self._directory / "memory.usage_in_bytes")
+        usage = _size(self._directory / "memory.usage_in_bytes")
         return known(usage, "memory.usage_in_bytes is not a number")
 
     def swap(self, _host: Callable[[], Host]) -> int:
@@ -233,7 +233,7 @@ def _upwards(top: Path, names: tuple[str, ...]) -> Iterator[Path]:
 
 def _limit(directory: Path, name: str, parse: Callable[[str], int | None]) -> int | None:
     try:
-        return parse(read_file(directory / name))
+        return _size(directory / name, parse)
     except FileNotFoundError:
         # the root has no such file, nor has a cgroup without the controller: nothing is limited there
         if not (directory / "cgroup.procs").exists():
@@ -241,17 +241,17 @@ def _limit(directory: Path, name: str, parse: Callable[[str], int | None]) -> in
         return None
 
 
-def _usage(file: Path) -> int | None:
-    """Return the bytes in a counter's file.
+def _size(file: Path, parse: Callable[[str], int | None] = parse_counter) -> int | None:
+    """Return the bytes in a counter's or a limit's file; None if it says that there is no limit.
 
     Raises:
         OSError: it can't be read.
         ValueError: not a number, or one that can't be true.
     """
-    usage = parse_counter(read_file(file))
-    if why := impossible({file.name: usage or 0}):
+    size = parse(read_file(file))
+    if why := impossible({file.name: size or 0}):
         raise ValueError(why[file.name])
-    return usage
+    return size
 
 
 def _level(directory: Path, limit: int | None, current: str, inactive: str) -> Level:
@@ -260,7 +260,7 @@ def _level(directory: Path, limit: int | None, current: str, inactive: str) -> L
         return Level(str(directory))
     usage = inactive_file = None
     with suppress(OSError, ValueError):
-        usage = _usage(directory / current)
+        usage = _size(directory / current)
         inactive_file = parse_flat_keyed(read_file(directory / "memory.stat")).get(inactive)
     return Level(str(directory), max=limit, current=usage, inactive_file=inactive_file)
 

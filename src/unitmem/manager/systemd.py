@@ -258,6 +258,17 @@ class Manager:
         with self._loaded(name) as path:
             return text_of(self._property(path, _interface_of(name), "Result", "s"))
 
+    def refuses_stops(self, name: str) -> bool:
+        """Return whether the unit has RefuseManualStop=: nobody can have it stopped or restarted.
+
+        Raises:
+            NoSuchUnitError: no unit of that name is loaded.
+            BusLostError: no answer.
+            BusError: refused.
+        """
+        with self._loaded(name) as path:
+            return bool(self._property(path, _UNIT, "RefuseManualStop", "b"))
+
     def refuses_only_stops(self, name: str) -> bool:
         """Return whether the unit has RefuseManualStop=, and nothing that forbids its start.
 

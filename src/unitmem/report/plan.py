@@ -86,6 +86,8 @@ def _notes(unit: UnitPlan) -> Iterator[str]:
         yield "nothing to measure: it has no cgroup now"
     if unit.protected is not None:
         yield f"protected, so only `log` is performed on it: {unit.protected}"
+    if unit.refuses_stops:
+        yield "systemd refuses to stop it (RefuseManualStop=yes), so `stop` and `restart` fail unless they have `else: kill`"
     for each in unit.stopped_with:
         yield f"stopping it also stops: {each}"
     for each in unit.started_by:
@@ -137,6 +139,7 @@ def _unit(unit: UnitPlan) -> dict[str, Any]:
         ],
         "stopped_with": [_dependent(each) for each in unit.stopped_with],
         "started_by": [_dependent(each) for each in unit.started_by],
+        "refuses_stops": unit.refuses_stops,
     }
 
 

@@ -139,10 +139,13 @@ class _Review:
                     f"{pattern} is an alias of {sample.name}, which is the unit that is governed: write {sample.name}",
                     *("units", index),
                 )
-        if not any(step.action.acts for step in self.policy.steps):
+        acting = [step for step in self.policy.steps if step.action.acts]
+        if not acting:
             return  # what is only told is told of protected units too
         core = self._core(pattern)
         if core and is_glob(pattern):
+            if all(step.pick is not None for step in acting):
+                return  # what is protected isn't picked
             yield self.doubt(
                 LintCode.CORE_UNIT,
                 f"{pattern} also matches protected units ({listed(core, _MOST_NAMED)}), on which only `log` is "

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.sample import Sample, UnitSample
+from unitmem.policy.actions import Restart, Stop
 from unitmem.policy.condition import Verdict, comparisons, judge
 from unitmem.policy.model import Pick, Policy, PolicyFile, Step
 from unitmem.policy.picking import Candidate, ranked
@@ -20,6 +22,16 @@ from unitmem.unit import STARTED_BY, STOPPED_WITH, matches
 
 Dependents = Callable[[str], Mapping[str, tuple[str, ...]]]
 """A function from a unit to the units that depend on it, by property; empty for a unit that isn't loaded."""
+
+
+class Answers(NamedTuple):
+    """The manager's answers about units, by name."""
+
+    active: Callable[[str], bool]
+    """Whether the unit is active."""
+    dependents: Dependents
+    refuses_stops: Callable[[str], bool]
+    """Whether nobody can have the unit stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,8 @@ class UnitPlan:
     """The active units that a stop would stop as well."""
     started_by: tuple[Dependent, ...] = ()
     """The active units that would start it again."""
+    refuses_stops: bool = False
+    """Whether a step would stop or restart it, which the manager refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +83,15 @@ class PolicyPlan:
     idle: tuple[Idle, ...]
 
 
-def plan(
-    file: PolicyFile, machine: Sample, active: Callable[[str], bool], dependents: Dependents
-) -> tuple[PolicyPlan, ...]:
+def plan(file: PolicyFile, machine: Sample, answers: Answers) -> tuple[PolicyPlan, ...]:
     """Return what each policy of `file` would do.
 
     Args:
         file: the policies.
         machine: every loaded unit that a pattern of the file matches, with the measures that the file needs.
-        active: whether the unit of that name is active.
-        dependents: the units that depend on a unit.
+        answers: what the manager says of units.
     """
-    return tuple(_plan_policy(policy, machine, active, dependents) for policy in file.policies)
+    return tuple(_plan_policy(policy, machine, answers) for policy in file.policies)
 
 
 def stopped_with(unit: str, dependents: Dependents) -> Iterator[Dependent]:
@@ -124,20 +135,16 @@ def pick_order(pick: Pick, units: Iterable[UnitPlan]) -> tuple[tuple[str, float]
     return tuple((each.unit.name, each.value) for each in ranked(pick, able))
 
 
-def _plan_policy(
-    policy: Policy, machine: Sample, active: Callable[[str], bool], dependents: Dependents
-) -> PolicyPlan:
+def _plan_policy(policy: Policy, machine: Sample, answers: Answers) -> PolicyPlan:
     units = tuple(
-        _plan_unit(policy, machine, sample, active, dependents)
+        _plan_unit(policy, machine, sample, answers)
         for sample in machine.units.values()
         if policy.governs(sample.unit)
     )
     return PolicyPlan(policy, units, tuple(_idle(policy, machine, units)))
 
 
-def _plan_unit(
-    policy: Policy, machine: Sample, sample: UnitSample, active: Callable[[str], bool], dependents: Dependents
-) -> UnitPlan:
+def _plan_unit(policy: Policy, machine: Sample, sample: UnitSample, answers: Answers) -> UnitPlan:
     name = sample.unit.name
     protected = None if policy.unprotects(sample.unit) else sample.protected
     if sample.invocation is None:
@@ -146,17 +153,16 @@ def _plan_unit(
     verdicts = tuple(judge(step.when, facts) for step in policy.steps)
     if protected is not None:
         return UnitPlan(sample, protected, verdicts)
+    active, dependents = answers.active, answers.dependents
     taken = tuple(each for each in stopped_with(name, dependents) if active(each.unit))
     stopping = {each.unit for each in taken}
+    # what stops with it starts nothing
+    starting = (
+        each for each in started_by(name, dependents) if active(each.unit) and each.unit not in stopping
+    )
+    would_stop = any(isinstance(step.action, Stop | Restart) for step in policy.steps)
     return UnitPlan(
-        sample,
-        protected,
-        verdicts,
-        taken,
-        # what stops with it starts nothing
-        tuple(
-            each for each in started_by(name, dependents) if active(each.unit) and each.unit not in stopping
-        ),
+        sample, protected, verdicts, taken, tuple(starting), would_stop and answers.refuses_stops(name)
     )
 
 
