@@ -9,7 +9,6 @@ from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from types import ModuleType
-from typing import Any
 
 
 def main() -> None:
@@ -71,7 +70,7 @@ def _leave_out() -> None:
 class _Deferred(ModuleType):
     """A module that is imported when something of it is used that it doesn't have itself."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
             vars(self).update(vars(import_module(self.__name__)))

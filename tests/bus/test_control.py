@@ -18,7 +18,7 @@ from unitmem.daemon.world import World
 from unitmem.errors import NoSuchUnitError
 from unitmem.manager.systemd import Manager
 from unitmem.policyfile import reader as config
-from unitmem.record.history import FILE_NAME as HISTORY
+from unitmem.record.event import FILE_NAME as HISTORY
 from unitmem.record.history import History
 from unitmem.record.state_file import FILE_NAME as STATE
 from unitmem.tell.journal import Journal

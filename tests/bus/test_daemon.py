@@ -21,8 +21,9 @@ from unitmem.kernel.cgroup import Cgroup
 from unitmem.manager.systemd import Manager
 from unitmem.measure.collect import measure_largest
 from unitmem.policyfile import reader as config
-from unitmem.record.history import FILE_NAME, History, read_samples
-from unitmem.record.history import FILE_NAME as HISTORY
+from unitmem.record.event import FILE_NAME
+from unitmem.record.event import FILE_NAME as HISTORY
+from unitmem.record.history import History, read_samples
 from unitmem.simulate.replay import Replayed, decisions
 from unitmem.tell.exporter import Exporter
 from unitmem.tell.journal import Journal

@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import pytest
 from asking import answered
 
-from unitmem.daemon.watch import Watch, load_checked
+from unitmem.daemon.policy_file import load_checked
+from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
 from unitmem.manager.systemd import Manager
-from unitmem.record.history import FILE_NAME as HISTORY
-from unitmem.record.history import EventKind, History
+from unitmem.record.event import FILE_NAME as HISTORY
+from unitmem.record.event import EventKind
+from unitmem.record.history import History
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Store
 from unitmem.tell.journal import Journal

@@ -25,7 +25,7 @@ from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Policy, PolicyFile, Step
 from unitmem.policy.state import State
 from unitmem.policyfile.expression import parse_condition
-from unitmem.record.history import FILE_NAME, Event, EventKind
+from unitmem.record.event import FILE_NAME, Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.interface import address_of
 from unitmem.tell.status import WatchStatus, status_document

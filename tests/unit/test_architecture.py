@@ -214,7 +214,8 @@ def test_a_module_answers_one_question():
 
 def loaded_by(*statements: str) -> list[set[str]]:
     """The top-level modules that each statement adds to those in memory, one after the other in a new interpreter."""
-    report = "print(*{name.split('.')[0] for name in sys.modules})"
+    # what is kept out on purpose is None there
+    report = "print(*{name.split('.')[0] for name, module in sys.modules.items() if module is not None})"
     script = "\n".join(("import sys", report, *(f"{each}\n{report}" for each in statements)))
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     loaded = [set(line.split()) for line in done.stdout.splitlines()]
@@ -268,8 +269,8 @@ def private_memory(statement: str, cache: Path) -> int:
     return int(sizes["Private_Dirty"]) + int(sizes["Private_Clean"])
 
 
-def test_a_watch_starts_with_little_more_than_four_times_a_bare_interpreter(tmp_path):
-    assert private_memory(A_WATCH, tmp_path) < 4.3 * private_memory("", tmp_path)
+def test_a_watch_starts_with_four_and_a_half_times_a_bare_interpreter(tmp_path):
+    assert private_memory(A_WATCH, tmp_path) < 4.7 * private_memory("", tmp_path)
 
 
 def test_what_only_tells_or_records_needs_no_bus():

@@ -17,7 +17,8 @@ from unitmem.policy.actions import Signal
 from unitmem.policy.condition import Finding
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
 from unitmem.policyfile.expression import parse_condition
-from unitmem.record.history import FILE_NAME, EventKind, History, HistoryError, find_histories, read_samples
+from unitmem.record.event import FILE_NAME, EventKind
+from unitmem.record.history import History, HistoryError, find_histories, read_samples
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.unit import Invocation, Unit
 

@@ -22,7 +22,8 @@ from unitmem.policy.condition import Finding
 from unitmem.policy.decision import Decision
 from unitmem.policy.model import Policy, PolicyFile, Step
 from unitmem.policyfile.expression import parse_condition
-from unitmem.record.history import FILE_NAME, History, HistoryError, read_samples
+from unitmem.record.event import FILE_NAME
+from unitmem.record.history import History, HistoryError, read_samples
 from unitmem.record.recorder import Recorder, decision_event
 from unitmem.simulate.replay import Replayed, decisions
 from unitmem.unit import Invocation, Unit

@@ -20,7 +20,8 @@ from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED, UnitFacts
 from unitmem.policyfile.expression import ConditionError, parse_condition
 from unitmem.policyfile.reader import parse
-from unitmem.record.history import FILE_NAME, read_samples
+from unitmem.record.event import FILE_NAME
+from unitmem.record.history import read_samples
 from unitmem.record.recorder import Recorder
 from unitmem.simulate.replay import Replayed, decisions
 from unitmem.unit import Invocation, Unit, slice_path

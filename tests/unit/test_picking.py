@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from samples import sample_of
 
 from unitmem.kernel.limits import HOST_LEVEL, Level
@@ -34,6 +33,7 @@ from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.rank import parse_rank
 from unitmem.record.state_file import Remembered, decode, encode
 from unitmem.report.status import print_statuses
+from unitmem.report.terminal import Console
 from unitmem.tell.status import WatchStatus, status_document
 from unitmem.tell.wording import decision_entry
 from unitmem.unit import Invocation, Unit
@@ -203,7 +203,7 @@ def test_the_status_says_who_was_picked_instead():
     withheld = {one["unit"]: one["steps"][0]["withheld"] for one in document["units"]}
     assert withheld == {HOG: None} | dict.fromkeys((SECOND, THIRD), f"it is not picked: {HOG} is")
     output = io.StringIO()
-    print_statuses([document], 0.0, Console(file=output, width=200))
+    print_statuses([document], 0.0, Console(output, width=200))
     assert f"step 1: due, but it is not picked: {HOG} is\n" in output.getvalue()
     assert "stop within 20s, else kill, picked by footprint" in output.getvalue()
 

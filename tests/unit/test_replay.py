@@ -15,7 +15,8 @@ from unitmem.policy.model import Budget, Pick, Policy, PolicyFile, Step, observi
 from unitmem.policy.state import State
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.rank import parse_rank
-from unitmem.record.history import FILE_NAME, read_samples
+from unitmem.record.event import FILE_NAME
+from unitmem.record.history import read_samples
 from unitmem.record.recorder import Recorder
 from unitmem.simulate.replay import Replayed, decisions
 from unitmem.unit import Invocation, Unit

@@ -18,7 +18,8 @@ from unitmem.cli.options import Json, User, span
 from unitmem.errors import NoSuchUnitError, UnitmemError, UsageError
 from unitmem.explain.attribution import attribute
 from unitmem.explain.journalctl import read_entries
-from unitmem.record.history import Event, History, HistoryError, find_histories
+from unitmem.record.event import Event
+from unitmem.record.history import History, HistoryError, find_histories
 from unitmem.report.document import emit
 from unitmem.report.explain import Explanation, explanation_document, print_explanation, print_overview
 from unitmem.report.failure import say, tell

@@ -11,7 +11,7 @@ from unitmem.act.resume import progress_of
 from unitmem.act.task import Pending
 from unitmem.daemon.saved_state import SavedState
 from unitmem.policy.decision import Decision, DecisionKey, Intent, Outcome, Override
-from unitmem.record.history import FILE_NAME, EventKind, History, HistoryError
+from unitmem.record.event import FILE_NAME, EventKind
 from unitmem.record.intents import changes_document
 from unitmem.record.overrides import override_document
 
@@ -74,6 +74,8 @@ def recorded(intent: Intent, directory: Path | None) -> set[EventKind]:
     """Return which events of `intent` the history in `directory` has: it may be ahead of what was noted last."""
     if directory is None:
         return set()
+    from unitmem.record.history import History, HistoryError  # noqa: PLC0415 - a watch seldom reads what it records
+
     decision = intent.decision
     try:
         with History(directory / FILE_NAME) as history:

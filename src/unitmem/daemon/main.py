@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from unitmem import __version__
 from unitmem.daemon.loop import Loop
-from unitmem.daemon.watch import Watch, load_checked
+from unitmem.daemon.policy_file import load_checked
+from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
 from unitmem.kernel.cgroup import require_memory_controller
 from unitmem.unit import ManagerKind

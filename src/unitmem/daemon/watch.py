@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import selectors
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -19,13 +18,13 @@ from unitmem.act.task import Pending
 from unitmem.daemon.control import Control
 from unitmem.daemon.intents import Intents, recorded
 from unitmem.daemon.overrides import Overrides
+from unitmem.daemon.policy_file import load_checked
 from unitmem.daemon.requests import Requests
 from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError, reason_of
 from unitmem.kernel.cgroup import Cgroup
-from unitmem.kernel.ownership import distrust, trusted_owners
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
@@ -34,7 +33,7 @@ from unitmem.measure.collect import list_few, measure_largest
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, Result, gravest_first
 from unitmem.policy.engine import evaluate
-from unitmem.policy.model import Policy, PolicyFile, observing
+from unitmem.policy.model import Policy, PolicyFile
 from unitmem.policy.state import (
     State,
     carry_over,
@@ -46,10 +45,9 @@ from unitmem.policy.state import (
     restart_timers,
     retry_all,
 )
-from unitmem.policyfile import reader
 from unitmem.policyfile.reader import Checked
 from unitmem.record.clock import Instant
-from unitmem.record.history import EventKind
+from unitmem.record.event import EventKind
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Remembered, Store
 from unitmem.tell.interface import NO_SUCH_UNIT
@@ -439,19 +437,6 @@ class _Deed(NamedTuple):
     cgroup: Cgroup | None
     """None for a unit that is gone, so that nothing was performed."""
     outcome: Outcome | Pending
-
-
-def load_checked(path: Path, *, observe: bool) -> Checked:
-    """Return the policies in the file `path`; with `observe`, all of them in observe mode.
-
-    Raises:
-        PolicyFileError: the file can't be read, has mistakes, or others may change it.
-    """
-    # before it is opened: what nobody may change now is what is opened then
-    if (why := distrust(path, trusted_owners())) is not None:
-        raise PolicyFileError(f"{path} is not obeyed: {why}")
-    checked = reader.load(path)
-    return replace(checked, file=observing(checked.file)) if observe else checked
 
 
 def _summary(policies: tuple[Policy, ...]) -> str:

@@ -11,9 +11,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BufferedReader
 from math import inf, isinf
@@ -25,13 +23,11 @@ from unitmem.errors import UnitmemError, reason_of
 from unitmem.measure.sample import Sample
 from unitmem.record.chunk import HOST, Chunk, Range, decode
 from unitmem.record.clock import Instant
+from unitmem.record.event import FILE_NAME, VERSION, Event, EventKind
 from unitmem.record.numbers import finite
 from unitmem.record.playback import Playback, clock_of
 from unitmem.record.sample_document import NOT_A_SAMPLE, read_sample
 
-FILE_NAME = "history.sqlite"
-VERSION = 2
-"""The version of the tables; those of 0.1 are 1."""
 _MAGIC = b"SQLite format 3\0"
 _BATCH = 200
 """Rows that are read in one query: a slow reader must not keep the writer's log from being truncated."""
@@ -39,43 +35,6 @@ _LONGEST_LINE = 64 << 20
 """Bytes of a line of JSON; what is longer is no sample."""
 _MOMENT = 1.0
 """The seconds that a reboot counts for at least, even if the wall clock was set back meanwhile."""
-
-
-class EventKind(StrEnum):
-    """The kinds of events in a history."""
-
-    DECISION = "decision"
-    """A decision, which was withheld if it has an obstacle."""
-    OUTCOME = "outcome"
-    """The outcome of a decision."""
-    UNKNOWN = "unknown"
-    """A condition can't be judged."""
-    SET_BACK = "set back"
-    """A property was set back."""
-    RESET = "reset"
-    """Somebody has given budgets back, and ended cooldowns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event about a unit."""
-
-    at: float
-    """Wall clock, in seconds."""
-    kind: EventKind
-    unit: str
-    message: str
-    """The message, as in the journal."""
-    run: str | None = None
-    """The InvocationID."""
-    policy: str | None = None
-    step: int | None = None
-    """The number of the step, from 1."""
-    action: str | None = None
-    result: str | None = None
-    obstacle: str | None = None
-    detail: Mapping[str, Any] = field(default_factory=dict)
-    """`findings`, `held`, `processes`, and others by kind."""
 
 
 class Stretch(NamedTuple):

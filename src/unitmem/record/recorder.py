@@ -23,7 +23,7 @@ from unitmem.policy.condition import FILL
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.record.buffer import Buffer, Written
 from unitmem.record.chunk import encode
-from unitmem.record.history import FILE_NAME, VERSION, Event, EventKind
+from unitmem.record.event import FILE_NAME, VERSION, Event, EventKind
 from unitmem.record.kept import Kept
 
 MAX_BYTES = 64 << 20

@@ -14,7 +14,7 @@ from unitmem.explain.attribution import Cause, Ending
 from unitmem.measure.catalogue import OPERANDS
 from unitmem.policy.actions import Log
 from unitmem.policy.condition import format_value
-from unitmem.record.history import Event, EventKind
+from unitmem.record.event import Event, EventKind
 from unitmem.report.picture import draw
 from unitmem.report.styled import Text
 from unitmem.report.table import Column, Cut, print_line, print_table

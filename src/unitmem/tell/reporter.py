@@ -13,7 +13,7 @@ from unitmem.policy.journal_fields import POLICY_FIELD, SET_BACK_MESSAGE_ID, STE
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
-from unitmem.record.history import Event, EventKind
+from unitmem.record.event import Event, EventKind
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.tell.journal import Entry, Journal, Priority
 from unitmem.tell.once import LONGEST_QUIET, Once
