@@ -23,13 +23,21 @@ EVER = 60.0
 
 GREEDY = "a=(); while :; do a+=(xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx); done"
 # prints the name of each signal it gets, and ends when its input does
+# A read that a signal just precedes would wait on, with Python's handler still to run: hence the pipe.
 LISTENER = """
-import os, signal, sys
+import os, select, signal
 ends = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 for number in signal.valid_signals() - ends:
     signal.signal(number, lambda number, frame: os.write(1, b"%d\\n" % number))
+reader, writer = os.pipe2(os.O_NONBLOCK)
+signal.set_wakeup_fd(writer)
 print("ready", flush=True)
-sys.stdin.read()
+while True:
+    ready = select.select([0, reader], [], [])[0]
+    if reader in ready:
+        os.read(reader, 64)
+    if 0 in ready and not os.read(0, 64):
+        break
 """
 LARGE = "held = bytearray(b'x') * (32 << 20); import time; print('large', flush=True); time.sleep(600)"
 
