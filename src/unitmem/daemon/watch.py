@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from unitmem.act.perform import follow_up, perform
 from unitmem.act.task import Pending
 from unitmem.daemon.overrides import Overrides
-from unitmem.daemon.sampling import take_sample
+from unitmem.daemon.sampling import Sampling
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError
 from unitmem.kernel.cgroup import Cgroup
+from unitmem.kernel.files import OpenFiles
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
-from unitmem.measure.catalogue import OOM_KILLS
+from unitmem.measure.catalogue import CGROUP_NAMES, OOM_KILLS, Trait, with_trait
 from unitmem.measure.collect import list_few, measure_largest
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, gravest_first
@@ -85,13 +86,18 @@ class Watch:
         """The actions that are under way."""
         self.selector = selectors.DefaultSelector()
         """What wakes the loop; the manager's signals are registered."""
+        self._kept = OpenFiles(world.most_open_files) if world.most_open_files else None
         self.tracker = Tracker(
             self._governs,
             world.own_cgroup(),
             world.cgroup_root,
             self.file.names,
             counts_oom=OOM_KILLS in self.file.measures,
+            kept=self._kept,
         )
+        recorded = () if world.state_directory is None else with_trait(Trait.RECORDED)
+        always = recorded if exporter is None else CGROUP_NAMES
+        self.sampling = Sampling(always, world.cgroup_root, self._kept)
         self.world = world
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
@@ -123,6 +129,7 @@ class Watch:
 
     def __exit__(self, *exception: object) -> None:
         self.tracker.close()
+        self.sampling.close()
         self.selector.close()
         self._recorder.close()
         if self._exporter is not None:
@@ -232,7 +239,7 @@ class Watch:
             self._reporter.once("host", f"nothing is decided, as the machine can't be read: {error}")
             return Sample(now, is_complete=False)
         self._reporter.once("host", None, "the machine can be read again")
-        return take_sample(self.tracker, host, self.file.policies, self.state, now, self._alive)
+        return self.sampling.take(self.tracker, host, self.file.policies, self.state, now, self._alive)
 
     def _notice_suspend(self) -> None:
         """Restart the timers of all steps after a suspend, which the monotonic clock leaves out."""
@@ -340,6 +347,9 @@ class Watch:
             again = f"{unit}: its cgroup can be opened again" if is_open else None
             self._reporter.once(("cgroup", unit), None if why is None else unseen, again)
         self._unopened = frozenset(unopened)
+        if self._kept is not None and self._kept.is_short:
+            most = f"no more than {self._kept.most} files of cgroups are kept open"
+            self._reporter.once("files", f"{most}: the others are opened at each tick")
 
     def _tell_metrics(self, sample: Sample, took: float) -> None:
         if self._exporter is None:

@@ -1,6 +1,6 @@
 """A sample: the measures of units and of the host at one instant.
 
-A measure is either in `values`, or in `unknown` with the reason, never in both.
+A measure that was asked for is either in `values`, or in `unknown` with the reason, never in both.
 """
 
 from __future__ import annotations

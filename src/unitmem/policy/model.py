@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from unitmem.policy.action import Action
 from unitmem.policy.condition import Condition, measures_of
@@ -73,8 +74,7 @@ class Policy:
 
     def governs(self, unit: Unit) -> bool:
         """Whether `unit` is one of this policy's, by its name or by an alias."""
-        is_meant = any(matches(name, self.units) for name in unit.names)
-        return is_meant and not any(matches(name, self.excluded) for name in unit.names)
+        return _is_meant(unit.names, self.units, self.excluded)
 
     def unprotects(self, unit: Unit) -> bool:
         """Whether this policy may touch `unit` although it is protected."""
@@ -122,6 +122,13 @@ class PolicyFile:
     def measures(self) -> frozenset[str]:
         """The measures that its conditions need."""
         return wanted_measures(self.policies)
+
+
+@lru_cache(maxsize=1 << 14)  # asked several times a tick for each policy and unit
+def _is_meant(names: tuple[str, ...], units: tuple[str, ...], excluded: tuple[str, ...]) -> bool:
+    """Return whether one of a unit's `names` matches the patterns `units`, and none of them `excluded`."""
+    is_meant = any(matches(name, units) for name in names)
+    return is_meant and not any(matches(name, excluded) for name in names)
 
 
 def observing(file: PolicyFile) -> PolicyFile:
