@@ -97,7 +97,8 @@ class Watch:
         )
         recorded = () if world.state_directory is None else with_trait(Trait.RECORDED)
         always = recorded if exporter is None else CGROUP_NAMES
-        self.sampling = Sampling(always, world.cgroup_root, self._kept)
+        # metrics are of now
+        self.sampling = Sampling(always, world.cgroup_root, self._kept, reads_all=exporter is not None)
         self.world = world
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)

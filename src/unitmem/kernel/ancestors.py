@@ -26,6 +26,8 @@ class Ancestors:
         self._kept = kept
         self._open: dict[str, Cgroup] = {}
         self._levels: dict[str, Level] = {}
+        self._paths: dict[str, tuple[Level, ...]] = {}
+        self._limits: dict[str, tuple[object, ...]] = {}
         self._used: set[str] = set()
 
     def begin(self) -> None:
@@ -33,6 +35,8 @@ class Ancestors:
         for path in self._open.keys() - self._used:
             self._open.pop(path).close()
         self._levels.clear()
+        self._paths.clear()
+        self._limits.clear()
         self._used.clear()
 
     def close(self) -> None:
@@ -45,9 +49,27 @@ class Ancestors:
         Raises:
             CgroupGoneError: one of them is removed, so that the cgroup `path` is, too.
         """
-        parts = [part for part in path.split("/") if part]
-        paths = ("/" + "/".join(parts[:count]) for count in range(len(parts) - 1, -1, -1))
-        return tuple(level for each in paths if (level := self._level(each)) != ROOT_LEVEL)
+        if path in ("", "/"):
+            return ()
+        parent = path.rpartition("/")[0]
+        if parent not in self._paths:
+            parts = [part for part in path.split("/") if part]
+            paths = ("/" + "/".join(parts[:count]) for count in range(len(parts) - 1, -1, -1))
+            levels = (self._level(each) for each in paths)
+            self._paths[parent] = tuple(level for level in levels if level != ROOT_LEVEL)
+        return self._paths[parent]
+
+    def limits(self, path: str) -> tuple[object, ...]:
+        """Return what is known of the limits above the cgroup `path`, to be compared with those of another instant.
+
+        Raises:
+            CgroupGoneError: as `levels`.
+        """
+        parent = path.rpartition("/")[0]
+        if parent not in self._limits:
+            levels = self.levels(path)
+            self._limits[parent] = tuple((level.max, level.high, level.unknown) for level in levels)
+        return self._limits[parent]
 
     def _level(self, path: str) -> Level:
         if path not in self._levels:

@@ -23,6 +23,7 @@ from unitmem.kernel.files import (
     impossible,
     parse_counter,
     parse_flat_keyed,
+    parse_natural,
     parse_pressure,
     read_open,
     why_unread,
@@ -185,6 +186,15 @@ class Cgroup:
             OSError: the kernel has no such file, or it may not be read.
         """
         return parse_counter(self.read_file(name))
+
+    def current(self) -> int:
+        """Return memory.current in bytes.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+            OSError, ValueError: it can't be read.
+        """
+        return parse_natural(self.read_file(_CURRENT).rstrip())
 
     def is_frozen(self) -> bool:
         """Return whether every process of the subtree is frozen.

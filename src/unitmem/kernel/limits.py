@@ -18,7 +18,7 @@ _PARTS = ("anon", "shmem", "kernel", "sock", "active_file", "inactive_file", "sl
 USAGE_KEYS = ("active_file", "inactive_file", "slab_reclaimable")
 """The keys of memory.stat that the usage of a level is computed from."""
 # The kernel adds up memory.stat in batches of 64 pages for each CPU (MEMCG_CHARGE_BATCH).
-_STAT_LAG = 64 * PAGE_SIZE * (os.cpu_count() or 1)
+STAT_LAG = 64 * PAGE_SIZE * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def impossible_parts(stat: Mapping[str, int], current: int) -> dict[str, str]:
     return {
         key: f"{key} is {stat[key]}, more than memory.current ({current}), which can't be true"
         for key in _PARTS
-        if stat.get(key, 0) > current + _STAT_LAG
+        if stat.get(key, 0) > current + STAT_LAG
     }
 
 

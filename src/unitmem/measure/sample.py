@@ -138,6 +138,9 @@ class Sample:
     host: HostSample = NO_HOST
     unseen: frozenset[str] = frozenset()
     """Units that may run but are not in `units`: they are not described yet, or their cgroup can't be opened."""
+    unread: frozenset[str] = frozenset()
+    """Those of `units` whose values are from an earlier look: since then no condition about them can have become true,
+    and no ladder of theirs is open."""
     is_complete: bool = True
     """Whether all units that run are known; if not, any unit that is missing here may run."""
 

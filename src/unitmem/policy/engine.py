@@ -92,7 +92,7 @@ def evaluate(
         policies: in the order of their file, which is the order of their decisions. The budget of a `PolicyFile`
             is used unless `budget` is given.
         sample: every governed unit that has a cgroup; the episode of one that is missing ends, unless it is
-            unseen.
+            unseen. One that is unread keeps its ladders.
         state: what the last call returned; `State()` at first.
         now: seconds of a monotonic clock, never less than at the last call.
         budget: for all policies and units together.
@@ -186,6 +186,8 @@ class _Tick:
         self.trends = {}
         wanted = {}
         for name, unit in sample.units.items():
+            if name in sample.unread:  # no condition about it is over a span of time
+                continue
             wanted[name] = [
                 comparison
                 for policy in policies
@@ -227,7 +229,7 @@ class _Tick:
                 self._end_episode(key, ladder)
             ladder = Ladder(invocation, (StepState(),) * len(policy.steps))
         # one that another policy ends in this very tick is still judged: that may fail at once
-        if invocation not in self.before.ending:
+        if invocation not in self.before.ending and unit.name not in self.sample.unread:
             ladder = self._judge(policy, key, ladder, unit)
         self.ladders[key] = ladder
 

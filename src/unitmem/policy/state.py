@@ -48,6 +48,9 @@ class StepState:
     """The unknown measures because of which its condition can't be judged, with the reasons."""
 
 
+_IDLE = StepState()
+
+
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """One policy's steps for one invocation of one unit."""
@@ -56,6 +59,11 @@ class Ladder:
     steps: tuple[StepState, ...]
     episode_since: float | None = None
     """The time when the open episode began; None between episodes."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no episode is open, and nothing is kept of any step: its condition is known not to hold."""
+        return self.episode_since is None and all(step == _IDLE for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
