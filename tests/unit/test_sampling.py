@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unitmem.daemon.sampling import READ_EVERY, Sampling
+from unitmem.daemon.sampling import QUICKEST, READ_EVERY, Sampling
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.kernel.files import OpenFiles
 from unitmem.kernel.host import Host
@@ -296,3 +297,98 @@ def test_nothing_is_decided_differently_than_if_all_was_read(conditions, more, t
             (_, decided), (_, right) = bounded.tick(now), whole.tick(now)
             assert [(one.step, one.held) for one in decided] == [(one.step, one.held) for one in right]
             assert bounded.state.ladders == whole.state.ladders
+
+
+# --- looks between two ticks -------------------------------------------------------------------
+
+G = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("text", "pause"),
+    [
+        (steps("anon > 100G"), 25),
+        (steps("unreclaimable > 4100M"), 1),
+        (steps("unreclaimable > 400M"), QUICKEST),
+        (steps("anon > 100G or current > 4100M"), 1),
+        (steps("anon > 4146M and current > 1M"), 1),
+        (steps("workingset > 60M"), inf),
+        (steps("unreclaimable > 4146M or swap > 1G"), 1),
+        (steps("file > 100M and anon > 1M"), QUICKEST),
+        (steps("anon < 1M"), inf),
+        (steps("pressure.full.avg10 > 10%"), inf),
+        (steps("leak(anon, 1h) > 1M/h"), inf),
+    ],
+)
+def test_a_unit_is_looked_at_when_the_fastest_growth_may_have_met_a_threshold(tree, watched, text, pause):
+    watch = watched(text)
+    tree.add(PATH, files(100 * M, 50 * M, 50 * M) | {"memory.pressure": "full avg10=0 avg60=0 avg300=0"})
+    for now in (10.0, 12.0):
+        watch.tick(now)
+        assert watch.sampling.look_at - now == pytest.approx(pause, rel=0.05)
+
+
+@pytest.mark.parametrize("cache", [0, 300], ids=["by memory.current", "full of page cache, by its parts"])
+def test_a_look_sees_that_a_threshold_was_crossed_and_the_tick_after_it_acts(tree, watched, cache):
+    watch = watched("steps: [{when: 'unreclaimable > 200M', do: log}]")
+    tree.add(PATH, files((cache + 100) * M, 50 * M, cache * M))
+    assert watch.tick(0.0)[1] == ()
+    seen = []
+    for number, used in enumerate((110, 190, 199, 201)):
+        tree.add(PATH, files((cache + used) * M, used * M, cache * M))
+        seen.append(watch.sampling.look(watch.state, 0.1 + number / 10))
+    assert seen == [False, False, False, True]
+    assert len(watch.tick(0.5)[1]) == 1
+
+
+def test_what_is_true_already_is_left_to_the_ticks(tree, watched):
+    """Nor does a step that waits for `clear` to end cause a tick after the other."""
+    watch = watched(steps("anon > 40M", ", clear: 'anon > 30M'"))
+    for now in (0.0, 2.0):
+        watch.tick(now)
+        assert watch.sampling.look_at == inf
+    watch = watched(steps("anon > 40M"))
+    watch.tick(0.0)
+    assert not watch.sampling.look(watch.state, 1.0)
+
+
+def test_only_near_units_are_looked_at(tree, watched, monkeypatch):
+    watch = watched("steps: [{when: 'anon > 500M', do: log}]")
+    tree.add("/a.slice/far.service", files(1, limit=900 * G))
+    watch.units.tracked += Units(tree.root, "/a.slice/far.service").tracked
+    watch.file = parse(
+        "policies: [{name: p, units: ['b.service'], steps: [{when: 'current > 500M', do: log}]},"
+        "{name: q, units: ['far.service'], steps: [{when: 'current > 500G', do: log}]}]"
+    ).file
+    watch.tick(0.0)
+    read, read_file = [], Cgroup.read_file
+    monkeypatch.setattr(
+        Cgroup, "read_file", lambda self, name: read.append((self.path, name)) or read_file(self, name)
+    )
+    assert not watch.sampling.look(watch.state, 0.1)
+    assert read == [(PATH, "memory.current")]
+    assert watch.sampling.look_at == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("when", "is_due"), [("events.high > 3 in 1min", True), ("anon > 90G", False), ("current > 80M", False)]
+)
+def test_memory_events_cause_a_tick_where_a_condition_may_be_about_them(tree, watched, when, is_due):
+    watch = watched(steps(when))
+    tree.add(PATH, {"memory.events": "high 0\nmax 0\noom 0\noom_kill 0"})
+    watch.tick(0.0)
+    watch.tick(2.0)
+    (tracked,) = watch.units.tracked
+    assert watch.sampling.look(watch.state, 3.0, {tracked.cgroup.inode}) is is_due
+    assert not watch.sampling.look(watch.state, 3.0, {tracked.cgroup.inode + 1})
+    assert watch.tick(4.0)[0].unread == frozenset()
+
+
+def test_a_unit_that_is_gone_is_left_to_the_next_tick(tree, watched):
+    watch = watched("steps: [{when: 'anon > 200M', do: log}]")
+    watch.tick(0.0)
+    tree.remove(PATH)
+    for tracked in watch.units.tracked:
+        tracked.cgroup.close()
+    assert not watch.sampling.look(watch.state, 0.1)
+    assert watch.sampling.look_at == inf

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.files import CGROUP_ROOT, OpenFiles
 from unitmem.kernel.host import Host
 from unitmem.manager.tracker import Tracked, Tracker
-from unitmem.measure.catalogue import COSTLY_NAMES, OPERANDS, Trait
+from unitmem.measure.catalogue import CGROUP_NAMES, COSTLY_NAMES, OPERANDS, Trait
 from unitmem.measure.collect import Surroundings, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.policy.ceiling import ceiling, has_ceiling
+from unitmem.policy.ceiling import ceiling, distance, has_ceiling
 from unitmem.policy.engine import facts_about, is_undecided
 from unitmem.policy.model import Policy, wanted_measures
-from unitmem.policy.state import State
+from unitmem.policy.state import Phase, State, step_state
 from unitmem.unit import Invocation
 
 READ_EVERY = 30.0
@@ -26,6 +27,10 @@ _SPREAD = 16
 """The parts of that time over which units that were read at the same tick are spread."""
 _UNCHANGED = 1 / 64
 """The share by which memory.current may differ for values that were read before to stay in use."""
+FASTEST = 4 << 30
+"""The bytes a second by which memory is taken to grow: what one thread can fill is less."""
+QUICKEST = 0.1
+"""The least seconds between two looks at a unit."""
 _LIMIT_FILES = ("memory.max", "memory.high", "memory.swap.max")
 
 
@@ -35,12 +40,15 @@ class _Known:
 
     governing: tuple[Policy, ...]
     wanted: frozenset[str]
+    near: frozenset[str]
+    """Those of the measures of its steps that are read between two ticks: no processes."""
     limit_files: tuple[str, ...]
     """The files that thresholds of its conditions depend on."""
     levels: bool
     """Whether they depend on the limits of slices as well."""
     has_ceiling: bool
     """Whether memory.current may bound what all of its conditions are about."""
+    cgroup: Cgroup | None = None
     sample: UnitSample | None = None
     """The last one that was read."""
     read_again: float = 0.0
@@ -48,6 +56,8 @@ class _Known:
     """All conditions of steps are false while memory.current is less, and `limits` stay the same."""
     limits: object = None
     """Its limits then; None where it is read at every tick."""
+    look_at: float = inf
+    """When a step that is idle may be due, at the fastest growth."""
 
 
 class Sampling:
@@ -76,6 +86,10 @@ class Sampling:
         self._reads_all = reads_all
         self._policies: Sequence[Policy] = ()
         self._known: dict[tuple[str, ...], _Known] = {}
+        self._host, self._machine = Host(None), HostSample()
+        self._at = 0.0
+        self.look_at = inf
+        """When the next unit is to be looked at between two ticks."""
 
     def close(self) -> None:
         self._around.close()
@@ -103,6 +117,7 @@ class Sampling:
         if policies is not self._policies:
             self._policies, self._known = policies, {}
         before, self._known = self._known, {}
+        self._host, self._machine, self._at = host, machine, now
         self._around.begin()
         units, unread = {}, set()
         for tracked, cgroup in tracker.present():
@@ -120,14 +135,82 @@ class Sampling:
                     if is_costly and is_undecided(known.governing, unit, state, now, machine):
                         unit = resolve(unit)
                     self._note(known, unit, limits, state, now, machine)
+                known.cgroup = cgroup
             except CgroupGoneError:
+                known.look_at = inf
                 tracker.mark_gone(name)
                 continue
             except OSError as error:
                 # unreadable is not gone: the invocation keeps its place, and nothing of it is known
                 unit = _unreadable(tracked, cgroup, error)
             units[name] = unit
+        self.look_at = min((known.look_at for known in self._known.values()), default=inf)
         return Sample(now, units, machine, tracker.unseen(), frozenset(unread), tracker.is_listed)
+
+    @property
+    def nearest(self) -> tuple[str, float] | None:
+        """The unit that is nearest to a threshold, and the seconds until it is looked at; None if none is near to one."""
+        near = [known for known in self._known.values() if known.sample is not None and known.look_at < inf]
+        nearest = min(near, key=lambda known: known.look_at, default=None)
+        if nearest is None or nearest.sample is None:
+            return None
+        return nearest.sample.name, nearest.look_at - self._at
+
+    def look(self, state: State, now: float, changed: Collection[int] = ()) -> bool:
+        """Look at the units of which a step may be due before the next tick; return whether a condition has become true.
+
+        They alone are read, and of those only memory.current while that bounds them. Nothing is decided here.
+
+        Args:
+            state: the engine's state after the last tick.
+            now: the time, by the monotonic clock.
+            changed: the inodes of cgroups whose memory.events has changed. Their units are read at the next tick; what else
+                than memory their conditions may be about is left to a tick.
+        """
+        is_true = False
+        for known in self._known.values():
+            has_changed = known.cgroup is not None and known.cgroup.inode in changed
+            if has_changed:
+                known.read_again = now
+                is_true = is_true or not known.has_ceiling
+            if has_changed or known.look_at <= now:
+                try:
+                    left = self._look_at(known, state, now)
+                except (CgroupGoneError, OSError, ValueError):
+                    left = inf  # the next tick sees what it is
+                self._set_pace(known, left, now)
+                is_true = is_true or left <= 0
+        self.look_at = min((known.look_at for known in self._known.values()), default=inf)
+        return is_true
+
+    def _look_at(self, known: _Known, state: State, now: float) -> float:
+        """Return the least distance of a unit from what a step that is idle waits for.
+
+        Raises:
+            CgroupGoneError, OSError, ValueError: it can't be read.
+        """
+        if known.cgroup is None or known.sample is None:
+            return inf
+        if known.limits is not None and (left := known.ceiling - known.cgroup.current()) > 0:
+            return left
+        unit = collect(known.sample.unit, known.cgroup, self._host, known.near, around=self._around, at=now)
+        return self._distance(known, unit, state, now)
+
+    def _set_pace(self, known: _Known, left: float, now: float) -> None:
+        # what is true already is the tick's to judge
+        known.look_at = now + max(QUICKEST, left / FASTEST) if left > 0 else inf
+
+    def _distance(self, known: _Known, unit: UnitSample, state: State, now: float) -> float:
+        if unit.invocation in state.ending:
+            return inf
+        left = inf
+        for policy in known.governing:
+            facts = facts_about(unit, policy, state, now, self._machine)
+            ladder = state.ladders.get((policy.name, unit.name))
+            for index, step in enumerate(policy.steps):
+                if step_state(ladder, index).phase is Phase.IDLE:
+                    left = min(left, distance(step.when, facts))
+        return left
 
     def _of(self, tracked: Tracked) -> _Known:
         governing = tuple(policy for policy in self._policies if policy.governs(tracked.unit))
@@ -137,6 +220,7 @@ class Sampling:
         return _Known(
             governing,
             self._always | wanted,
+            CGROUP_NAMES & wanted,
             tuple(file for file in _LIMIT_FILES if file in files),
             any(Trait.LEVELS in measure.traits for measure in fixed),
             not self._reads_all
@@ -184,6 +268,7 @@ class Sampling:
             current = cgroup.current()
         except (OSError, ValueError):
             return None
+        self._set_pace(known, known.ceiling - current, now)
         has_moved = abs(current - before) > before * _UNCHANGED
         return None if current >= known.ceiling or has_moved else last
 
@@ -192,6 +277,7 @@ class Sampling:
     ) -> None:
         """Note a sample that was read, and up to which memory.current it stays in use."""
         known.sample, known.limits = unit, limits
+        self._set_pace(known, self._distance(known, unit, state, now), now)
         if limits is None:
             return
         known.ceiling = min(

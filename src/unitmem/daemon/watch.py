@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import selectors
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -158,6 +158,18 @@ class Watch:
         self._tell_unseen()
         self._tell_status(sample)
         self._tell_metrics(sample, self.world.monotonic() - now)
+
+    @property
+    def look_at(self) -> float:
+        """When to look at the units that are near a threshold, between two ticks."""
+        return self.sampling.look_at
+
+    def look(self, now: float, changed: Collection[int] = ()) -> bool:
+        """Look at the units that are near a threshold; return whether one has crossed it, so that a tick is due.
+
+        Also at those of which memory.events has `changed`, given by the inodes of their cgroups.
+        """
+        return self.sampling.look(self.state, now, changed)
 
     def catch_up(self, now: float) -> None:
         """Read the manager's signals, check the actions under way, and send what journald had no room for."""
@@ -322,6 +334,7 @@ class Watch:
                 for pending in self.pending
             },
             overrides=self.overrides.spelled(),
+            nearest=self.sampling.nearest,
         )
         document = status_document(self.file, sample, self.state, status, self.world.realtime())
         try:
