@@ -69,7 +69,12 @@ class Loop:
         try:
             while not (self._stopping or self._reloading):
                 now = clock()
-                if now >= pace.due or (crossed and now >= pace.crossings_from):
+                tick_at = min(
+                    pace.due,
+                    pace.crossings_from if crossed else inf,
+                    pace.events_from if watch.tracker.has_opened else inf,
+                )
+                if now >= tick_at:
                     return
                 if not crossed and now >= max(watch.look_at, look_from):
                     crossed = watch.look(now)
@@ -82,7 +87,9 @@ class Loop:
                     else:
                         selector.unregister(events)
                 timer = min(self._timers(caught_up), default=inf)
-                wake_at = [pace.due, timer, pace.crossings_from if crossed else max(watch.look_at, look_from)]
+                wake_at = [tick_at, timer]
+                if not crossed:
+                    wake_at.append(max(watch.look_at, look_from))
                 if not listening:
                     wake_at.append(listen_from)
                 ready = {key.fileobj for key, _ in selector.select(max(0.0, min(wake_at) - now))}

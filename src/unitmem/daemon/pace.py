@@ -5,7 +5,9 @@ from __future__ import annotations
 EVENTS_PER_INTERVAL = 10
 """The most ticks that events may cause within one interval: a throttled unit causes a hundred events a second."""
 REST_PER_TICK = 9
-"""Early ticks wait this many times as long as the last one took, so that they take a tenth of the time at most."""
+"""Events wait this many times as long as the last tick took, so that their ticks take a tenth of the time at most."""
+REST_PER_CROSSING = 2
+"""Ticks for units that cross a threshold wait this many times as long: what is guarded against doesn't wait."""
 
 
 class Pace:
@@ -29,7 +31,7 @@ class Pace:
         """Register a tick; return how many were missed while it ran: these become one with the next."""
         took = ended - began
         self.events_from = began + max(self._interval / EVENTS_PER_INTERVAL, took * (1 + REST_PER_TICK))
-        self.crossings_from = ended + took * REST_PER_TICK
+        self.crossings_from = ended + took * REST_PER_CROSSING
         passed = int((ended - self._start) / self._interval)
         missed = max(0, passed - self._number)
         self._number = passed + 1

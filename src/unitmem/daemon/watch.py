@@ -146,6 +146,7 @@ class Watch:
         self.catch_up(now)
         self._notice_suspend()
         sample = self._sample(now)
+        self.tracker.has_opened = False
         self.has_looked = sample.is_complete
         self.state, decisions = evaluate(self.file, sample, self.state, now)
         self._act(decisions, sample, now)

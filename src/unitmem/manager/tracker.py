@@ -82,6 +82,8 @@ class Tracker:
         """The reason for which the manager refuses to list units, if it does."""
         self.is_listed = False
         """Whether units were listed: before, any unit may run unseen."""
+        self.has_opened = False
+        """Whether the cgroup of a unit was opened since the user of this has set it to False."""
         self.unopened: dict[str, str] = {}
         """Units whose cgroup can't be opened, which are therefore unseen, with the reasons."""
 
@@ -263,6 +265,7 @@ class Tracker:
             return
         try:
             tracked.cgroup = Cgroup(path, self._root, self._kept)
+            self.has_opened = True
             tracked.cgroup_made = monotonic() - max(0.0, time() - tracked.cgroup.changed_at)
             self.events.add(tracked.cgroup)
         except CgroupGoneError:
