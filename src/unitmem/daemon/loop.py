@@ -72,7 +72,7 @@ class Loop:
                 tick_at = min(
                     pace.due,
                     pace.crossings_from if crossed else inf,
-                    pace.events_from if watch.tracker.has_opened else inf,
+                    pace.starts_from if watch.tracker.has_opened else inf,
                 )
                 if now >= tick_at:
                     return

@@ -7,7 +7,7 @@ EVENTS_PER_INTERVAL = 10
 REST_PER_TICK = 9
 """Events wait this many times as long as the last tick took, so that their ticks take a tenth of the time at most."""
 REST_PER_CROSSING = 2
-"""Ticks for units that cross a threshold wait this many times as long: what is guarded against doesn't wait."""
+"""Ticks for units that start or cross a threshold wait this many times as long: what is guarded against doesn't wait."""
 
 
 class Pace:
@@ -21,6 +21,8 @@ class Pace:
         """The time from which an event may cause a tick."""
         self.crossings_from = start
         """The time from which a unit that crosses a threshold may cause a tick: each does so once."""
+        self.starts_from = start
+        """The time from which a unit that starts may cause a tick."""
 
     @property
     def due(self) -> float:
@@ -32,6 +34,7 @@ class Pace:
         took = ended - began
         self.events_from = began + max(self._interval / EVENTS_PER_INTERVAL, took * (1 + REST_PER_TICK))
         self.crossings_from = ended + took * REST_PER_CROSSING
+        self.starts_from = max(self.crossings_from, began + self._interval / EVENTS_PER_INTERVAL)
         passed = int((ended - self._start) / self._interval)
         missed = max(0, passed - self._number)
         self._number = passed + 1
