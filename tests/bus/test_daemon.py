@@ -13,7 +13,6 @@ from asking import answered
 
 from unitmem.act.perform import perform
 from unitmem.daemon.main import main, metrics_targets
-from unitmem.daemon.sampling import take_sample
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, PolicyFileError, UsageError
@@ -89,6 +88,20 @@ def test_a_delay_is_logged_once_and_so_is_its_end(manager, tmp_path):
     assert "late by 1 tick (interval 2s): choose a longer `interval`" in late
     assert late.endswith("further delays are not logged until it has caught up")
     assert caught_up == "caught up: no longer late; 303 ticks missed since the start"
+
+
+def test_files_of_cgroups_that_can_not_be_kept_open_are_told_of_once(manager, systemd, cgroups, tmp_path):
+    for name in ("a.service", "b.service"):
+        systemd.add(name, control_group=f"/{name}", directory=cgroups.make(f"/{name}"))
+    path, stream = tmp_path / "web.yaml", io.StringIO()
+    path.write_text(POLICY)
+    journal = lambda: Journal(stream=stream)  # noqa: E731
+    world = World(cgroup_root=cgroups.root, open_journal=journal, most_open_files=1)
+    with Watch(path, config.load(path), manager, world) as watch:
+        for _ in range(3):
+            watch.tick(time.monotonic())
+    said = "no more than 1 files of cgroups are kept open: the others are opened at each tick"
+    assert stream.getvalue().splitlines().count(said) == 1
 
 
 def test_a_manager_that_comes_and_goes_is_not_told_of_each_time(manager, systemd, tmp_path):
@@ -220,7 +233,7 @@ def test_a_unit_whose_processes_can_not_be_listed_is_not_taken_for_small(
         for _ in range(3):
             watch.tick(time.monotonic())
         host = world.read_host()
-        sample = take_sample(
+        sample = watch.sampling.take(
             watch.tracker, host, watch.file.policies, watch.state, time.monotonic(), lambda: None
         )
     sample = sample.units["web.service"]
@@ -250,7 +263,7 @@ def test_what_is_compared_of_a_slice_is_read_once_a_tick_for_all_units_in_it(
         systemd.add(name, control_group=path, directory=cgroups.make(path))
     opened = []
     monkeypatch.setattr(
-        "unitmem.measure.collect.Cgroup", lambda path, root: opened.append(path) or Cgroup(path, root)
+        "unitmem.kernel.ancestors.Cgroup", lambda path, root: opened.append(path) or Cgroup(path, root)
     )
     path = tmp_path / "p.yaml"
     path.write_text(SLICE)

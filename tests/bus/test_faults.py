@@ -469,6 +469,38 @@ def test_the_loop_sleeps_also_after_a_signal(start, number):
     assert next(count) < 50
 
 
+@pytest.mark.parametrize("is_new", [False, True], ids=["that was there", "that has just started"])
+def test_a_unit_that_crosses_its_threshold_between_two_ticks_causes_one(
+    systemd, manager, cgroups, tmp_path, is_new
+):
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "interval: 70s\npolicies: [{name: p, units: ['*.service'], steps: [{when: current > 1M, do: stop}]}]"
+    )
+
+    def run():
+        systemd.add(NAME, control_group=PATH, directory=cgroups.make(PATH), invocation_id=RUN)
+
+    def leak():
+        if is_new:
+            run()
+        cgroups.add_file(PATH, "memory.current", f"{2 << 20}\n")
+        deadline = time.monotonic() + 60
+        while not systemd.calls("Stop") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if not is_new:
+        run()
+    thread = threading.Thread(target=leak)
+    ready = lambda **state: thread.start() if "ready" in state else None  # noqa: E731
+    world = World(cgroup_root=cgroups.root, notify=ready)
+    with Watch(path, config.load(path), manager, world) as watch:
+        Loop(watch).run()
+    thread.join()
+    assert len(systemd.calls("Stop")) == 1
+
+
 @pytest.mark.parametrize(("took", "rest"), [(0.0, 1.0), (0.05, 1.0), (2.0, 2.0 * (1 + REST_PER_TICK))])
 def test_events_wait_as_long_as_the_ticks_that_they_cause_are_dear(took, rest):
     pace = Pace(100.0, 10.0)

@@ -10,7 +10,7 @@ import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1
 
-from unitmem.daemon.sampling import take_sample
+from unitmem.daemon.sampling import Sampling
 from unitmem.errors import BusLostError
 from unitmem.kernel.cgroup import CgroupGoneError
 from unitmem.kernel.host import Host
@@ -232,7 +232,7 @@ def test_a_tick_knows_when_a_cgroup_was_made(
     run(systemd, cgroups, "web.service")
     update(tracker, following)
     ((tracked, _),) = tracker.present()
-    sample = take_sample(tracker, Host(2**33, 2**32, 0, 0), (), State(), monotonic(), lambda: None)
+    sample = Sampling().take(tracker, Host(2**33, 2**32, 0, 0), (), State(), monotonic(), lambda: None)
     assert sample.units["web.service"].cgroup_made == tracked.cgroup_made
 
 

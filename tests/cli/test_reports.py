@@ -279,6 +279,25 @@ def test_what_was_given_can_not_reach_the_terminal_by_a_message(run):
     assert "\x1b" not in ended.err
 
 
+@pytest.mark.parametrize(
+    ("nearest", "line"),
+    [
+        (("web.service", 0.1), "  looks every 100ms at web.service, the nearest to a threshold\n"),
+        (("web.service", 2.0), ""),
+        (None, ""),
+    ],
+)
+def test_status_shows_the_pace_and_what_it_rests_on(render, nearest, line):
+    file = parse("{policies: [{name: p, units: [web.service], steps: [{when: current > 9G, do: log}]}]}").file
+    watch = WatchStatus("web", "/etc/unitmem/web.yaml", 1.0, True, {}, [], nearest)
+    document = status_document(file, replace(MACHINE, unread=frozenset({"web.service"})), State(), watch, 0.0)
+    page = render(print_statuses, 120, [document], 0.0)
+    assert (
+        f"ago, pid {document['pid']}\n{line}  1 unit far from every threshold: values are up to 30s old\n"
+        in page
+    )
+
+
 def test_status_names_the_level_that_is_filled_most(render):
     text = "{policies: [{name: p, units: [web.service], steps: [{when: fill > 90%, do: log}]}]}"
     watch = WatchStatus("web", "/etc/unitmem/web.yaml", 1.0, True, {}, [])

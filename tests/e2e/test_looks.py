@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 POLICY = """
     interval: 1s
     policies:
@@ -59,3 +61,42 @@ def test_check_warns_of_what_this_machine_can_not_mean(host, unit):
     codes = {problem["code"] for problem in json.loads(done.stdout)["problems"]}
     assert {"no-hold", "core-unit", "above-limit"} <= codes
     assert host.run("unitmem check --strict /run/e2e-check.yaml").rc == 1
+
+
+QUICK = """
+    interval: 10min
+    policies:
+      - name: quick
+        units: ["e2e-quick-*.service"]
+        steps:
+          - {when: "%s > 100M", do: {signal: SIGTERM, to: all}}
+"""
+
+
+@pytest.mark.parametrize("measure", ["current", "unreclaimable"])
+def test_a_unit_that_crosses_its_threshold_is_signalled_long_before_the_next_tick(
+    host, unit, policy, eventually, measure
+):
+    """And one that stays below it is not."""
+    unit("steady", "--size", "32M", name="e2e-quick-calm.service", MemoryMax="400M")
+    leak = unit("leak", "--rate", "16M/s", name="e2e-quick-leak.service", MemoryMax="400M")
+    policy(QUICK % measure)
+    eventually(
+        lambda: host.run("systemctl is-active %s", leak.name).stdout.strip() != "active", "it has ended"
+    )
+    assert host.check_output("systemctl is-active e2e-quick-calm.service") == "active"
+
+
+def test_a_limit_that_is_lowered_is_seen_although_its_unit_is_not_read_otherwise(
+    host, unit, policy, eventually
+):
+    unit("steady", "--size", "32M", name="e2e-quick-calm.service", MemoryMax="4G")
+    watch = policy(QUICK.replace("10min", "1s").replace("%s > 100M", "anon > 50% of limit"))
+    name = watch.name[8:-8]
+    eventually(lambda: host.run("unitmem status %s", name).rc == 0, "the watch tells its status")
+    host.check_output("sleep 5; systemctl is-active e2e-quick-calm.service")
+    host.check_output("systemctl set-property --runtime e2e-quick-calm.service MemoryMax=48M")
+    eventually(
+        lambda: host.run("systemctl is-active e2e-quick-calm.service").stdout.strip() != "active",
+        "it was signalled",
+    )

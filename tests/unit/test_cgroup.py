@@ -13,10 +13,24 @@ from hypothesis import strategies as st
 
 from unitmem.errors import UnsupportedSystemError
 from unitmem.kernel import members
-from unitmem.kernel.cgroup import Cgroup, CgroupGoneError, parse_self_cgroup, require_memory_controller
-from unitmem.kernel.files import PROC_ROOT, parse_counter, parse_flat_keyed, parse_pressure
+from unitmem.kernel.ancestors import Ancestors
+from unitmem.kernel.cgroup import (
+    Cgroup,
+    CgroupGoneError,
+    Request,
+    parse_self_cgroup,
+    require_memory_controller,
+)
+from unitmem.kernel.files import (
+    PROC_ROOT,
+    OpenFiles,
+    find_keyed,
+    parse_counter,
+    parse_flat_keyed,
+    parse_pressure,
+)
 from unitmem.kernel.host import Host, parse_meminfo, read_host
-from unitmem.kernel.limits import Level
+from unitmem.kernel.limits import USAGE_KEYS, Level
 from unitmem.kernel.memory_events import MemoryEvents
 
 # --- parsers -----------------------------------------------------------------------------------
@@ -62,6 +76,31 @@ def test_flat_keyed_lines_are_numbers_by_key(text, values):
 def test_a_bad_flat_keyed_line_is_refused(text):
     with pytest.raises(ValueError):
         parse_flat_keyed(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("", {}),
+        ("file 1\nfile_dirty 2\nactive_file 3\nanon 4", {"anon": 4, "file": 1}),
+        ("active_file 3\nanon 4\nx y\n", {"anon": 4}),
+        ("anon\nfile 0", {"file": 0}),
+    ],
+)
+def test_lines_are_found_by_their_whole_key_and_others_are_not_looked_at(text, values):
+    assert find_keyed(text, ("anon", "file")) == values
+
+
+@given(st.dictionaries(st.text("abc_", min_size=1), st.integers(0, 2**64)))
+def test_what_is_found_is_what_is_parsed(values):
+    text = "".join(f"{key} {value}\n" for key, value in values.items())
+    assert find_keyed(text, values) == parse_flat_keyed(text) == values
+
+
+@pytest.mark.parametrize("text", ["anon x", "anon -1\n", "anon 1 2\n", "anon  1\n", "anon 1\r\n"])
+def test_a_bad_value_of_a_key_that_is_asked_for_is_refused(text):
+    with pytest.raises(ValueError):
+        find_keyed(text, ("anon",))
 
 
 @pytest.mark.parametrize(
@@ -220,11 +259,18 @@ FILES = {
 
 
 COUNTERS = ("memory.current", "memory.peak", "memory.swap.current", "memory.zswap.current")
+EVERYTHING = Request(
+    (*COUNTERS, "memory.max", "memory.high"),
+    ("anon", *USAGE_KEYS),
+    events=True,
+    pressure=True,
+    levels=True,
+)
 
 
-def read(tree, path=WEB):
+def read(tree, path=WEB, request=EVERYTHING):
     with Cgroup(path, tree.root) as cgroup:
-        return cgroup.read(COUNTERS)
+        return cgroup.read(request, Ancestors(tree.root).levels(path))
 
 
 def test_every_file_of_a_cgroup_is_read(tree):
@@ -272,7 +318,7 @@ def test_a_missing_file_is_unknown_with_its_reason_and_the_rest_is_read(tree, fi
     [
         ("memory.current", "lots", "not a number: 'lots'"),
         ("memory.current", "", "not a number: ''"),
-        ("memory.stat", "anon", "not a `key value` line: 'anon'"),
+        ("memory.stat", "anon x", "not a number: 'x'"),
         ("memory.pressure", "some avg10", "not a `key=value` pair: 'avg10'"),
     ],
 )
@@ -368,7 +414,7 @@ def test_a_symbolic_link_is_no_cgroup(tree):
 
 
 READINGS = {
-    "read": Cgroup.read,
+    "read": lambda cgroup: cgroup.read(Request()),
     "read_file": lambda cgroup: cgroup.read_file("memory.current"),
     "pids": Cgroup.pids,
     "limit": lambda cgroup: cgroup.limit("memory.high"),
@@ -749,12 +795,96 @@ def test_no_descriptor_is_left_open(tree):
     tree.add(WEB, {name: content for name, content in FILES.items() if name != "memory.peak"}, pids=[1])
     before = open_descriptors()
     with Cgroup(WEB, tree.root) as cgroup:
-        cgroup.read()
+        cgroup.read(EVERYTHING)
         cgroup.pids()
         tree.remove("/system.slice")
         with pytest.raises(CgroupGoneError):
-            cgroup.read()
+            cgroup.read(EVERYTHING)
     assert open_descriptors() == before
+
+
+def counted(monkeypatch):
+    """The names of files that are opened from now on."""
+    opened = []
+    plain = Cgroup.open_file
+    monkeypatch.setattr(Cgroup, "open_file", lambda self, name: opened.append(name) or plain(self, name))
+    return opened
+
+
+def test_only_what_is_asked_for_is_read_of_a_cgroup(tree, monkeypatch):
+    tree.add(WEB, FILES)
+    opened = counted(monkeypatch)
+    with Cgroup(WEB, tree.root) as cgroup:
+        cgroup.read(Request(("memory.peak",)))
+    assert opened == ["memory.peak", "memory.current"]
+
+
+def test_files_stay_open_until_their_cgroup_is_closed(tree, monkeypatch):
+    tree.add(WEB, FILES)
+    before, kept = open_descriptors(), OpenFiles(100)
+    with Cgroup(WEB, tree.root, kept) as cgroup:
+        cgroup.read(EVERYTHING)
+        opened = counted(monkeypatch)
+        tree.add(WEB, FILES | {"memory.current": 77, "memory.stat": "anon 55"})
+        reading = cgroup.read(EVERYTHING)
+        assert (reading.current, reading.stat, opened) == (77, {"anon": 55}, [])
+        assert kept.count == len(FILES)
+    assert (kept.count, kept.is_short, open_descriptors()) == (0, False, before)
+
+
+def test_past_their_limit_files_are_opened_anew_each_time(tree, monkeypatch):
+    tree.add(WEB, FILES)
+    before, kept = open_descriptors(), OpenFiles(1)
+    with Cgroup(WEB, tree.root, kept) as cgroup:
+        readings = [cgroup.read(EVERYTHING)]
+        opened = counted(monkeypatch)
+        readings.append(cgroup.read(EVERYTHING))
+        assert readings[0] == readings[1]
+        assert (kept.is_short, len(open_descriptors())) == (True, len(before) + 2)
+        assert set(FILES) - set(opened) == {"memory.peak"}
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "its controller is turned off and on"])
+def test_a_kept_file_that_is_no_more_is_opened_anew_or_gone_with_its_cgroup(tree, monkeypatch, is_removed):
+    tree.add(WEB, FILES)
+    with Cgroup(WEB, tree.root, OpenFiles(100)) as cgroup:
+        cgroup.read(EVERYTHING)
+        pread, stale = os.pread, set(map(int, open_descriptors()))
+
+        def read_live(descriptor, *arguments):
+            if descriptor in stale:
+                stale.discard(descriptor)  # its number is free now
+                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+            return pread(descriptor, *arguments)
+
+        monkeypatch.setattr(os, "pread", read_live)
+        if is_removed:
+            tree.remove(WEB)
+            with pytest.raises(CgroupGoneError):
+                cgroup.read(EVERYTHING)
+        else:
+            tree.add(WEB, FILES | {"memory.current": 77})
+            assert cgroup.read(EVERYTHING).current == 77
+
+
+def test_an_ancestor_stays_open_as_long_as_it_is_used_and_is_the_same(tree):
+    tree.add("/a.slice", {"memory.max": 5000})
+    tree.add("/a.slice/b.service")
+    before, kept = open_descriptors(), OpenFiles(100)
+    ancestors = Ancestors(tree.root, kept)
+    assert [level.max for level in ancestors.levels("/a.slice/b.service")] == [5000]
+    held = kept.count
+    tree.remove("/a.slice")
+    tree.add("/x.slice")  # takes the inode that may have become free
+    tree.add("/a.slice", {"memory.max": 7000})
+    tree.add("/a.slice/b.service")
+    ancestors.begin()
+    assert [level.max for level in ancestors.levels("/a.slice/b.service")] == [7000]
+    assert kept.count == held > 0
+    ancestors.begin()
+    ancestors.begin()
+    assert (kept.count, open_descriptors()) == (0, before)
 
 
 def test_watching_events_leaves_no_descriptor_open_whether_a_file_can_be_polled_or_not(tree):

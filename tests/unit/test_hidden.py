@@ -56,7 +56,7 @@ def test_processes_that_can_not_all_be_found_are_unknown_and_what_is_counted_is_
     tree.add("/a.service", {"memory.current": 4096}, pids=[1])
     monkeypatch.setattr(Cgroup, "pids", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
     with Cgroup("/a.service", tree.root) as cgroup:
-        sample = collect(Unit("a.service"), cgroup, Host(2**30), {"pss"})
+        sample = collect(Unit("a.service"), cgroup, Host(2**30), {"pss", "current"})
     assert sample.values["current"] == 4096
     assert not PROCESS_NAMES & sample.values.keys()
     assert sample.unknown["pss"] == "not every process of it can be found: permission denied"

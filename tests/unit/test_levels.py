@@ -10,7 +10,7 @@ import pytest
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.kernel.host import Host
 from unitmem.kernel.limits import Level
-from unitmem.measure.collect import collect
+from unitmem.measure.collect import Surroundings, collect
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.condition import Bounds, Derivation, comparisons, judge
@@ -72,7 +72,7 @@ def test_fill_is_that_of_the_fullest_level(tree, own, slice_, host, fill, setter
     tree.add("/a.slice", slice_)
     tree.add("/a.slice/b.service", own)
     with Cgroup("/a.slice/b.service", tree.root) as cgroup:
-        sample = collect(Unit("b.service"), cgroup, host, ())
+        sample = collect(Unit("b.service"), cgroup, host, {"fill"})
     assert sample["fill"] == fill
     assert (fill is None) is ("fill" in sample.unknown)
     assert machine(sample, host=host).fill_set_by(sample) == setter
@@ -109,8 +109,8 @@ def test_units_in_a_slice_have_its_measures_which_are_read_once(tree):
     for name in ("b", "c"):
         tree.add(f"/a.slice/{name}.service", files(30 * M, 40 * M))
     wanted = ("slice.unreclaimable", "slice.max", "slice.events.oom_kill", "slice.fill", "anon")
-    slices = {}
-    first = read(tree, "/a.slice/b.service", *wanted, slices=slices)
+    around = Surroundings(tree.root)
+    first = read(tree, "/a.slice/b.service", *wanted, around=around)
     values = {name: value for name, value in first.values.items() if name.startswith("slice.")}
     assert values == {
         "slice.unreclaimable": 90 * M,
@@ -120,16 +120,14 @@ def test_units_in_a_slice_have_its_measures_which_are_read_once(tree):
     }
     assert first["slice.max"] == 120 * M
     tree.add("/a.slice", files(91 * M, 120 * M))
-    second = read(tree, "/a.slice/c.service", *wanted, slices=slices)
+    second = read(tree, "/a.slice/c.service", *wanted, around=around)
     assert values.items() <= second.values.items()
     assert read(tree, "/a.slice/c.service", *wanted)["slice.unreclaimable"] == 91 * M
 
 
 def test_nothing_is_read_of_a_slice_that_nobody_asks_for(tree):
     tree.add("/a.slice/b.service", files(1))
-    slices = {}
-    sample = read(tree, "/a.slice/b.service", "anon", slices=slices)
-    assert slices == {}
+    sample = read(tree, "/a.slice/b.service", "anon", around=Surroundings(tree.root / "missing"))
     assert not any(name.startswith("slice.") for name in (*sample.values, *sample.unknown))
 
 
@@ -361,7 +359,7 @@ def test_a_limit_that_can_not_be_true_is_not_none_but_unknown(tree, path, name, 
     for each in ("/a.slice", "/a.slice/b.service"):
         tree.add(each, files(30 * M, 100 * M) | {"memory.high": 90 * M})
     tree.add(path, {f"memory.{name}": IMPOSSIBLE})
-    sample = read(tree, "/a.slice/b.service")
+    sample = read(tree, "/a.slice/b.service", *measures)
     why = f"{path}/memory.{name}: memory.{name} is {IMPOSSIBLE}, which can't be true"
     assert {measure: sample.unknown.get(measure) for measure in measures} == dict.fromkeys(measures, why)
     if name == "max":
@@ -372,13 +370,13 @@ def test_a_limit_that_can_not_be_read_is_unknown_as_well(tree):
     tree.add("/a.slice", {"memory.current": 90 * M, "memory.stat": STAT.format(0)})
     (tree.root / "a.slice/memory.max").mkdir()
     tree.add("/a.slice/b.service", files(30 * M, 100 * M))
-    assert read(tree, "/a.slice/b.service").unknown["limit"] == "/a.slice/memory.max: is a directory"
+    assert read(tree, "/a.slice/b.service", "limit").unknown["limit"] == "/a.slice/memory.max: is a directory"
 
 
 def test_without_the_memory_controller_a_cgroup_has_no_limit(tree):
     tree.add("/a.slice", files(90 * M, 120 * M))
     tree.add("/a.slice/b.service", {"cgroup.events": "populated 1"})
-    assert read(tree, "/a.slice/b.service")["limit"] == 120 * M
+    assert read(tree, "/a.slice/b.service", "limit")["limit"] == 120 * M
 
 
 def with_unknown_max(sample, path="/a.slice"):

@@ -6,12 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from unitmem.kernel.ancestors import Ancestors
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.kernel.host import Host, read_host
+from unitmem.measure.catalogue import CGROUP_MEASURES, request_of
+from unitmem.measure.collect import collect
 from unitmem.measure.formulas import host_values, unit_values
 from unitmem.measure.snapshot import sample_units
+from unitmem.policy.condition import measures_of
 from unitmem.policy.engine import evaluate
 from unitmem.policy.state import State
+from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.reader import parse
 from unitmem.unit import Unit
 
@@ -29,7 +34,8 @@ def stat(**lines):
 def measures(tree, host=HOST, path=WEB):
     """Return (values, unknown) of that unit."""
     with Cgroup(path, tree.root) as cgroup:
-        return unit_values(cgroup.read(("memory.current", "memory.swap.current", "memory.peak")), host)
+        above = Ancestors(tree.root).levels(path)
+        return unit_values(cgroup.read(request_of(CGROUP_MEASURES), above), host)
 
 
 @pytest.fixture
@@ -44,6 +50,63 @@ def meminfo(proc):
         return read_host(proc.root)
 
     return meminfo
+
+
+# --- what is read for a measure ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "measure", [each for each in CGROUP_MEASURES if each.value is not None], ids=lambda measure: measure.name
+)
+def test_a_measure_needs_no_more_than_it_asks_for(tree, measure):
+    """And where all is read, its value is the same."""
+    keys = {key: 10 + index for index, key in enumerate(request_of(CGROUP_MEASURES).stat)}
+    tree.add("/system.slice", {"memory.max": 9 * M, "memory.current": 5 * M, "memory.stat": stat()})
+    tree.add(
+        WEB,
+        dict.fromkeys(request_of(CGROUP_MEASURES).counters, 2 * M)
+        | {
+            "memory.current": 4 * M,
+            "memory.stat": "\n".join(f"{key} {value}" for key, value in keys.items()),
+            "memory.events": "high 1\nmax 2\noom 3\noom_kill 4",
+            "memory.pressure": "some avg10=1 avg60=2 avg300=3\nfull avg10=4 avg60=5 avg300=6",
+        },
+    )
+    values, _ = measures(tree)
+    above = Ancestors(tree.root).levels(WEB)
+    with Cgroup(WEB, tree.root) as cgroup:
+        alone = unit_values(cgroup.read(request_of([measure]), above), HOST, [measure])
+    assert alone == ({measure.name: values[measure.name]}, {})
+
+
+@pytest.mark.parametrize(
+    ("condition", "read"),
+    [
+        ("current > 1G", set()),
+        ("host.available < 1G", set()),
+        ("anon > 1G", {"memory.stat"}),
+        ("workingset > 80% of max", {"memory.stat", "memory.max"}),
+        ("footprint > 1G", {"memory.stat", "memory.swap.current"}),
+        ("swap > 1G and pressure.full.avg10 > 10%", {"memory.swap.current", "memory.pressure"}),
+        ("events.oom_kill > 0 in 10min", {"memory.events"}),
+        ("growth(swap, 10min) > 1M/min", {"memory.swap.current"}),
+        ("eta(limit) < 5min", {"memory.stat", "memory.max"}),
+    ],
+)
+def test_of_a_unit_only_the_files_are_read_that_a_condition_needs(tree, monkeypatch, condition, read):
+    tree.add("/a.service")
+    opened = set()
+    read_file = Cgroup.read_file
+
+    def noting(cgroup, name):
+        if cgroup.path == "/a.service":
+            opened.add(name)
+        return read_file(cgroup, name)
+
+    monkeypatch.setattr(Cgroup, "read_file", noting)
+    with Cgroup("/a.service", tree.root) as cgroup:
+        collect(Unit("a.service"), cgroup, HOST, measures_of(parse_condition(condition)))
+    assert opened == read | {"memory.current"}
 
 
 # --- what a unit uses --------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from unitmem.kernel.ancestors import Ancestors
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.kernel.host import Host
 from unitmem.measure.collect import collect
@@ -57,20 +58,19 @@ def test_units_share_what_is_read_of_their_slice_within_one_look_only(again, tre
 def test_an_ancestor_that_was_seen_is_not_read_again(tree):
     tree.add("/s.slice", {"memory.max": 4096})
     tree.add("/s.slice/a.service")
-    with Cgroup("/s.slice/a.service", tree.root) as cgroup:
-        seen = {}
-        levels = cgroup.read(seen=seen).levels
-        assert "/s.slice" in seen
-        tree.add("/s.slice", {"memory.max": 8192})
-        assert cgroup.read(seen=seen).levels == levels
-        assert cgroup.read().levels[1].max == 8192
+    ancestors = Ancestors(tree.root)
+    (seen,) = ancestors.levels("/s.slice/a.service")
+    tree.add("/s.slice", {"memory.max": 8192})
+    assert ancestors.levels("/s.slice/a.service") == (seen,)
+    ancestors.begin()
+    assert ancestors.levels("/s.slice/a.service")[0].max == 8192
 
 
 @pytest.mark.parametrize(("up_since", "at", "age"), [(5.0, 65.0, 60), (65.1, 65.0, 0), (None, 65.0, None)])
 def test_age_is_counted_from_when_the_run_came_up(tree, up_since, at, age):
     tree.add("/a.service")
     with Cgroup("/a.service", tree.root) as cgroup:
-        sample = collect(Unit("a.service", up_since=up_since), cgroup, Host(2**30), (), at=at)
+        sample = collect(Unit("a.service", up_since=up_since), cgroup, Host(2**30), {"age"}, at=at)
     assert sample.values.get("age") == age
     assert ("age" in sample.unknown) == (age is None)
 

@@ -1,7 +1,7 @@
 """The loop of `unitmem watch`: tick, and sleep until the next tick is due or an event asks for one.
 
 One thread (but for memory.reclaim, see `act`). A tick is due every `interval` by the monotonic clock; the
-kernel's memory.events and the manager's signals wake the loop earlier.
+kernel's memory.events, a unit that crosses a threshold, and the manager's signals wake the loop earlier.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from types import FrameType
 
 from unitmem.daemon.pace import Pace
+from unitmem.daemon.sampling import QUICKEST
 from unitmem.daemon.watch import Watch
 
 FOLLOW_UP_EVERY = 0.5
 """Seconds between two checks of an action that is under way."""
+REST_PER_LOOK = 49
+"""Looks between two ticks rest this many times as long as the last one took: they take a fiftieth of the time at most."""
 
 
 class Loop:
@@ -56,45 +60,65 @@ class Loop:
             watch.leave(clock())
 
     def _sleep(self, pace: Pace) -> None:
-        """Wait until a tick is due, or until an event causes an earlier one."""
-        clock, selector, events = self._world.monotonic, self._watch.selector, self._watch.tracker.events
-        control = self._watch.control
-        listening, caught_up = False, clock()
+        """Wait until a tick is due, or until an event or a unit that crosses a threshold causes an earlier one."""
+        watch, clock = self._watch, self._world.monotonic
+        selector, events, control = watch.selector, watch.tracker.events, watch.control
+        listening = crossed = False
+        caught_up = clock()
+        look_from, listen_from = caught_up, pace.events_from
         try:
             while not (self._stopping or self._reloading):
                 now = clock()
-                if now >= pace.due:
-                    return
-                if not listening and now >= pace.events_from:
-                    selector.register(events, selectors.EVENT_READ)
-                    listening = True
-                wake_at = min(
-                    [pace.due, *([] if listening else [pace.events_from]), *self._timers(caught_up)]
+                tick_at = min(
+                    pace.due,
+                    pace.crossings_from if crossed else inf,
+                    pace.starts_from if watch.tracker.has_opened else inf,
                 )
-                wait = max(0.0, min(wake_at, control.due) - now)
+                if now >= tick_at:
+                    return
+                if not crossed and now >= max(watch.look_at, look_from):
+                    crossed = watch.look(now)
+                    look_from = now + (clock() - now) * (1 + REST_PER_LOOK)
+                    continue
+                if listening != (now >= listen_from):
+                    listening = not listening
+                    if listening:
+                        selector.register(events, selectors.EVENT_READ)
+                    else:
+                        selector.unregister(events)
+                timer = min(self._timers(caught_up), default=inf)
+                wake_at = [tick_at, timer]
+                if not crossed:
+                    wake_at.append(max(watch.look_at, look_from))
+                if not listening:
+                    wake_at.append(listen_from)
+                wait = max(0.0, min(*wake_at, control.due) - now)
                 ready = {key.fileobj for key, _ in selector.select(wait)}
                 control.serve()
-                if ready <= {control} and clock() < wake_at:
+                if ready <= {control} and clock() < timer:
                     continue  # so that clients cause neither work for PID 1 nor a look at what is under way
                 caught_up = clock()
                 self._world.notify(watchdog=1)
                 if self._wakeup in ready:
                     _drain(self._wakeup)
                 if events in ready:
-                    events.acknowledge()
-                    return
-                self._watch.catch_up(clock())
+                    now = clock()
+                    crossed = watch.look(now, events.acknowledge()) or crossed
+                    listen_from = now + max(QUICKEST, (clock() - now) * (1 + REST_PER_LOOK))
+                caught_up = clock()
+                watch.catch_up(caught_up)
         finally:
             if listening:
                 selector.unregister(events)
 
-    def _timers(self, now: float) -> Iterator[float]:
+    def _timers(self, caught_up: float) -> Iterator[float]:
+        """Yield the times at which something has to be done besides looking, given the time of the last `catch_up`."""
         if self._watch.pending:
-            yield now + FOLLOW_UP_EVERY
+            yield caught_up + FOLLOW_UP_EVERY
         if self._watch.connection.manager is None:
             yield self._watch.connection.retry_at
         if (timeout := self._world.watchdog_interval()) is not None:
-            yield now + timeout / 3
+            yield caught_up + timeout / 3
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

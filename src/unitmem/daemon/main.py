@@ -59,7 +59,7 @@ def main(
 
 
 def raise_file_limit() -> None:
-    """Raise the soft limit of open files to the hard one: each unit needs two, and the usual 1024 are too few."""
+    """Raise the soft limit of open files to the hard one: each unit needs up to ten, and the usual 1024 are too few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(OSError, ValueError):

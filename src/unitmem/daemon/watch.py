@@ -7,7 +7,7 @@ when it is back (see `connection`).
 from __future__ import annotations
 
 import selectors
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -20,15 +20,16 @@ from unitmem.daemon.intents import Intents, recorded
 from unitmem.daemon.overrides import Overrides
 from unitmem.daemon.policy_file import load_checked
 from unitmem.daemon.requests import Requests
-from unitmem.daemon.sampling import take_sample
+from unitmem.daemon.sampling import Sampling
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError, reason_of
 from unitmem.kernel.cgroup import Cgroup
+from unitmem.kernel.files import OpenFiles
 from unitmem.manager.connection import Connection
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
-from unitmem.measure.catalogue import OOM_KILLS
+from unitmem.measure.catalogue import CGROUP_NAMES, OOM_KILLS, Trait, with_trait
 from unitmem.measure.collect import list_few, measure_largest
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, Result, gravest_first
@@ -99,13 +100,19 @@ class Watch:
         """The actions that are under way."""
         self.selector = selectors.DefaultSelector()
         """What wakes the loop; the manager's signals are registered."""
+        self._kept = OpenFiles(world.most_open_files) if world.most_open_files else None
         self.tracker = Tracker(
             self._governs,
             world.own_cgroup(),
             world.cgroup_root,
             self.file.names,
             counts_oom=OOM_KILLS in self.file.measures,
+            kept=self._kept,
         )
+        recorded = () if world.state_directory is None else with_trait(Trait.RECORDED)
+        always = recorded if exporter is None else CGROUP_NAMES
+        # metrics are of now
+        self.sampling = Sampling(always, world.cgroup_root, self._kept, reads_all=exporter is not None)
         self.world = world
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
@@ -143,6 +150,7 @@ class Watch:
     def __exit__(self, *exception: object) -> None:
         self.control.close()
         self.tracker.close()
+        self.sampling.close()
         self.selector.close()
         self._recorder.close()
         self._saved_state.close()
@@ -160,6 +168,7 @@ class Watch:
         self._notice_suspend()
         sample = self._sample(now)
         self._seen, self._seen_at = sample, self.world.realtime()
+        self.tracker.has_opened = False
         self.has_looked = sample.is_complete
         self.state, decisions = evaluate(self.file, sample, self.state, now)
         self._act(decisions, sample, now)
@@ -172,6 +181,18 @@ class Watch:
         self._tell_unseen()
         self._tell_status(sample)
         self._tell_metrics(sample, self.world.monotonic() - now)
+
+    @property
+    def look_at(self) -> float:
+        """When to look at the units that are near a threshold, between two ticks."""
+        return self.sampling.look_at
+
+    def look(self, now: float, changed: Collection[int] = ()) -> bool:
+        """Look at the units that are near a threshold; return whether one has crossed it, so that a tick is due.
+
+        Also at those of which memory.events has `changed`, given by the inodes of their cgroups.
+        """
+        return self.sampling.look(self.state, now, changed)
 
     def catch_up(self, now: float) -> None:
         """Read the manager's signals, check the actions under way, and send what journald had no room for."""
@@ -258,7 +279,7 @@ class Watch:
             self._reporter.once("host", f"nothing is decided, as the machine can't be read: {error}")
             return Sample(now, is_complete=False)
         self._reporter.once("host", None, "the machine can be read again")
-        return take_sample(self.tracker, host, self.file.policies, self.state, now, self._alive)
+        return self.sampling.take(self.tracker, host, self.file.policies, self.state, now, self._alive)
 
     def _notice_suspend(self) -> None:
         """Restart the timers of all steps after a suspend, which the monotonic clock leaves out."""
@@ -379,6 +400,7 @@ class Watch:
                 for pending in self.pending
             },
             overrides=self.overrides.spelled(),
+            nearest=self.sampling.nearest,
         )
         return status_document(self.file, self._seen, self.state, status, self._seen_at)
 
@@ -410,6 +432,9 @@ class Watch:
             again = f"{unit}: its cgroup can be opened again" if is_open else None
             self._reporter.once(("cgroup", unit), None if why is None else unseen, again)
         self._unopened = frozenset(unopened)
+        if self._kept is not None and self._kept.is_short:
+            most = f"no more than {self._kept.most} files of cgroups are kept open"
+            self._reporter.once("files", f"{most}: the others are opened at each tick")
 
     def _tell_metrics(self, sample: Sample, took: float) -> None:
         if self._exporter is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from unitmem.manager import notify as service
 from unitmem.manager.systemd import Manager
 from unitmem.tell.journal import Journal
 from unitmem.unit import ManagerKind
+
+MOST_OPEN_FILES = 8192
 
 
 def seconds_suspended() -> float:
@@ -36,6 +39,8 @@ class World:
     read_host: Callable[[], host.Host] = host.read_host
     own_cgroup: Callable[[], str | None] = own_cgroup
     cgroup_root: Path = CGROUP_ROOT
+    most_open_files: int = 0
+    """The most files of cgroups that are kept open from one tick to the next."""
     connect: Callable[[ManagerKind], Manager] = Manager
     notify: Callable[..., None] = field(default_factory=service.Notifier)
     watchdog_interval: Callable[[], float | None] = service.watchdog_interval
@@ -52,4 +57,10 @@ class World:
             value = environment.get(variable, "").partition(":")[0]
             return Path(value) if value else None
 
-        return cls(first("STATE_DIRECTORY"), first("RUNTIME_DIRECTORY"))
+        return cls(first("STATE_DIRECTORY"), first("RUNTIME_DIRECTORY"), most_open_files=_most_open_files())
+
+
+def _most_open_files() -> int:
+    """Return the most files of cgroups that are kept open: half of what may be open, and 38 MiB of the kernel's memory."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MOST_OPEN_FILES, soft // 2) if soft >= 0 else MOST_OPEN_FILES  # below 0 is no limit

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -18,17 +18,22 @@ from unitmem.errors import UnsupportedSystemError
 from unitmem.kernel.files import (
     CGROUP_ROOT,
     PROC_ROOT,
+    OpenFiles,
+    find_keyed,
     impossible,
     parse_counter,
     parse_flat_keyed,
+    parse_natural,
     parse_pressure,
+    read_open,
     why_unread,
 )
-from unitmem.kernel.limits import ROOT_LEVEL, Level, impossible_parts, level_of
+from unitmem.kernel.limits import ROOT_LEVEL, USAGE_KEYS, Level, impossible_parts, level_of
 from unitmem.kernel.members import Listing
 
 EVENT_KINDS = ("high", "max", "oom", "oom_kill")
 _LIMIT_FILES = ("memory.max", "memory.high")
+_CURRENT = "memory.current"
 
 
 class CgroupGoneError(Exception):
@@ -41,6 +46,20 @@ def parse_self_cgroup(text: str) -> str | None:
         if line.startswith("0::"):
             return line.removeprefix("0::").removesuffix(" (deleted)")
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be read of a cgroup besides memory.current."""
+
+    counters: tuple[str, ...] = ()
+    """Names of one-value files."""
+    stat: tuple[str, ...] = ()
+    """Keys of memory.stat; without any, that is not read."""
+    events: bool = False
+    pressure: bool = False
+    levels: bool = False
+    """Whether to make levels of it and those above; what is known of its own are the files that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +82,7 @@ class CgroupReading:
 
     @property
     def current(self) -> int | None:
-        return self.counters.get("memory.current")
+        return self.counters.get(_CURRENT)
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -93,14 +112,21 @@ def require_memory_controller(root: Path = CGROUP_ROOT) -> None:
 class Cgroup:
     """One cgroup, identified by its open directory: all readings are of the same cgroup.
 
+    Args:
+        path: below `root`.
+        root: where cgroup v2 is mounted.
+        kept: the files that are kept open, if those that are read are to be among them until the cgroup is closed.
+
     Raises:
         CgroupGoneError: the cgroup is removed; from the constructor and every reading.
         OSError: the directory may not be opened.
     """
 
-    def __init__(self, path: str, root: Path = CGROUP_ROOT) -> None:
+    def __init__(self, path: str, root: Path = CGROUP_ROOT, kept: OpenFiles | None = None) -> None:
         self.path = path
         self.root = root
+        self._kept = kept
+        self._files: dict[str, int] = {}
         try:
             self._fd = os.open(
                 root / path.lstrip("/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -115,6 +141,8 @@ class Cgroup:
         return self._fd
 
     def close(self) -> None:
+        for name in tuple(self._files):
+            self._close_file(name)
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -133,7 +161,7 @@ class Cgroup:
             OSError: the kernel has no such file, or it may not be read.
         """
         try:
-            return _read(self._fd, name)
+            return self._read(name)
         except OSError as error:
             if self._is_removal(error):
                 raise CgroupGoneError(self.path) from None
@@ -162,6 +190,15 @@ class Cgroup:
             OSError: the kernel has no such file, or it may not be read.
         """
         return parse_counter(self.read_file(name))
+
+    def current(self) -> int:
+        """Return memory.current in bytes.
+
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+            OSError, ValueError: it can't be read.
+        """
+        return parse_natural(self.read_file(_CURRENT).rstrip())
 
     def is_frozen(self) -> bool:
         """Return whether every process of the subtree is frozen.
@@ -200,34 +237,32 @@ class Cgroup:
         """
         self._write_file("memory.reclaim", str(size))
 
-    def read(
-        self, counters: Iterable[str] = (), seen: MutableMapping[str, Level] | None = None
-    ) -> CgroupReading:
-        """Read the memory files of this cgroup and the limits of its ancestors.
+    def read(self, request: Request, above: Sequence[Level] = ()) -> CgroupReading:
+        """Read the memory files of this cgroup that `request` asks for.
 
         Args:
-            counters: names of one-value files to read besides those of its limits and memory.current.
-            seen: ancestors that were already read at this instant, by path, and are not read again; those
-                read here are added. Hundreds of units share one slice, whose memory.stat is slow to read.
+            request: what is read besides memory.current.
+            above: the levels above this one, if `request` asks for levels; `Ancestors` reads them.
 
         Raises:
             CgroupGoneError: the cgroup is removed.
         """
-        names = dict.fromkeys((*_LIMIT_FILES, *counters, "memory.current"))
         if self._is_root():
-            return self._read_root(names)
+            return self._read_root(request)
         unknown: dict[str, str] = {}
-        values = {name: self._counter(name, unknown) for name in names if name != "memory.current"}
-        values["memory.current"], stat = self._usage(unknown)
-        own = self._level(values, stat, unknown)
+        values = {name: self._counter(name, unknown) for name in request.counters if name != _CURRENT}
+        values[_CURRENT], stat = self._usage(request.stat, unknown)
+        events = self._keyed("memory.events", EVENT_KINDS, unknown) if request.events else {}
+        pressure = self._pressure(unknown) if request.pressure else {}
+        levels = (self._level(values, stat, unknown), *above) if request.levels else ()
         return CgroupReading(
             path=self.path,
             inode=self.inode,
             counters={name: value for name, value in values.items() if name not in unknown},
             stat=stat,
-            events=self._keyed("memory.events", unknown),
-            pressure=self._pressure(unknown),
-            levels=(own, *self._ancestors({} if seen is None else seen)),
+            events=events,
+            pressure=pressure,
+            levels=levels,
             unknown=unknown,
         )
 
@@ -261,14 +296,16 @@ class Cgroup:
         own = self.path.rstrip("/")
         return path is not None and (path == own or path.startswith(own + "/")) and self.exists()
 
-    def _read_root(self, counters: Iterable[str]) -> CgroupReading:
+    def _read_root(self, request: Request) -> CgroupReading:
         """Read the root cgroup, which has no counters of its own (cgroup-v2.rst): its values are the machine's."""
-        unknown = dict.fromkeys((*counters, "memory.events"), "the root cgroup has no such file")
+        unknown = dict.fromkeys(
+            (*request.counters, _CURRENT, "memory.events"), "the root cgroup has no such file"
+        )
         return CgroupReading(
             path="/",
             inode=self.inode,
-            stat=self._keyed("memory.stat", unknown),
-            pressure=self._pressure(unknown),
+            stat=self._keyed("memory.stat", request.stat, unknown) if request.stat else {},
+            pressure=self._pressure(unknown) if request.pressure else {},
             unknown=unknown,
             is_root=True,
         )
@@ -277,19 +314,22 @@ class Cgroup:
         # every other cgroup has this file, the top of a container's namespace too
         return self.path in ("", "/") and not os.access("cgroup.events", os.F_OK, dir_fd=self._fd)
 
-    def _usage(self, unknown: dict[str, str]) -> tuple[int | None, dict[str, int]]:
-        """Return memory.current and memory.stat, without lines that can't be true.
+    def _usage(self, keys: tuple[str, ...], unknown: dict[str, str]) -> tuple[int | None, dict[str, int]]:
+        """Return memory.current and those lines of memory.stat, without any that can't be true.
 
         The stat lags, and both move meanwhile: of memory.current before and after it, the lesser counts.
         """
-        before = self._counter("memory.current", unknown)
-        stat = self._keyed("memory.stat", unknown)
-        after = self._counter("memory.current", unknown)
+        before = self._counter(_CURRENT, unknown)
+        if not keys:
+            return before, {}
+        stat = self._keyed("memory.stat", keys, unknown)
+        after = self._counter(_CURRENT, unknown)
         if before is None or after is None:
             return None, stat
         if why := impossible_parts(stat, max(before, after)):
             unknown["memory.stat"] = "; ".join(why.values())
-        return min(before, after), {key: value for key, value in stat.items() if key not in why}
+            stat = {key: value for key, value in stat.items() if key not in why}
+        return min(before, after), stat
 
     def _level(self, values: dict[str, int | None], stat: dict[str, int], unknown: dict[str, str]) -> Level:
         blank = [name for name in _LIMIT_FILES if name in unknown]
@@ -297,28 +337,39 @@ class Cgroup:
         unread = {name: unknown[name] for name in blank if os.access(name, os.F_OK, dir_fd=self._fd)}
         return level_of(self.path, values, stat, unread)
 
-    def _ancestors(self, seen: MutableMapping[str, Level]) -> Iterator[Level]:
-        parts = [part for part in self.path.split("/") if part]
-        for count in range(len(parts) - 1, -1, -1):
-            path = "/" + "/".join(parts[:count])
-            if path not in seen:
-                try:
-                    with Cgroup(path, self.root) as ancestor:
-                        seen[path] = ancestor._read_level()
-                except CgroupGoneError:
-                    # an ancestor can't go before its child does
-                    raise CgroupGoneError(self.path) from None
-            if seen[path] != ROOT_LEVEL:
-                yield seen[path]
+    def read_level(self) -> Level:
+        """Return this cgroup as a level; one without any value for the root of all, which has no limit.
 
-    def _read_level(self) -> Level:
-        """Return this cgroup as a level; one without any value for the root of all, which has no limit."""
+        Raises:
+            CgroupGoneError: the cgroup is removed.
+        """
         if self._is_root():
             return ROOT_LEVEL
         unknown: dict[str, str] = {}
         values = {name: self._counter(name, unknown) for name in _LIMIT_FILES}
-        values["memory.current"], stat = self._usage({})
+        values[_CURRENT], stat = self._usage(USAGE_KEYS, {})
         return self._level(values, stat, unknown)
+
+    def _read(self, name: str) -> str:
+        if (descriptor := self._files.get(name)) is not None:
+            try:
+                return read_open(descriptor)
+            except OSError:
+                # the cgroup is removed, or its controller was turned off, and perhaps on again
+                self._close_file(name)
+        descriptor = self.open_file(name)
+        if self._kept is not None and self._kept.take():
+            self._files[name] = descriptor
+            return read_open(descriptor)
+        try:
+            return read_open(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _close_file(self, name: str) -> None:
+        os.close(self._files.pop(name))
+        if self._kept is not None:
+            self._kept.count -= 1
 
     def _counter(self, name: str, unknown: dict[str, str]) -> int | None:
         try:
@@ -326,18 +377,21 @@ class Cgroup:
             why = impossible({name: value or 0})
         except (OSError, ValueError) as error:
             why = {name: why_unread(name, error)}
-        unknown.update(why)
-        return None if why else value
+        if why:
+            unknown.update(why)
+            return None
+        return value
 
-    def _keyed(self, name: str, unknown: dict[str, str]) -> dict[str, int]:
+    def _keyed(self, name: str, keys: tuple[str, ...], unknown: dict[str, str]) -> dict[str, int]:
         try:
-            values = parse_flat_keyed(self.read_file(name))
+            values = find_keyed(self.read_file(name), keys)
         except (OSError, ValueError) as error:
             unknown[name] = why_unread(name, error)
             return {}
         if why := impossible(values):
             unknown[name] = "; ".join(why.values())
-        return {key: value for key, value in values.items() if key not in why}
+            return {key: value for key, value in values.items() if key not in why}
+        return values
 
     def _pressure(self, unknown: dict[str, str]) -> dict[str, float]:
         try:
@@ -360,17 +414,6 @@ class Cgroup:
 
     def _is_removal(self, error: OSError) -> bool:
         return error.errno == errno.ENODEV or (error.errno == errno.ENOENT and not self.exists())
-
-
-def _read(directory: int, name: str) -> str:
-    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        chunks = []
-        while chunk := os.read(descriptor, 65536):
-            chunks.append(chunk)
-    finally:
-        os.close(descriptor)
-    return b"".join(chunks).decode(errors="replace")
 
 
 def own_cgroup(proc: Path = PROC_ROOT) -> str | None:

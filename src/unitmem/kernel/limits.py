@@ -15,8 +15,10 @@ from unitmem.kernel.process import PAGE_SIZE
 HOST_LEVEL = "host"
 """The name of the machine among the paths of levels."""
 _PARTS = ("anon", "shmem", "kernel", "sock", "active_file", "inactive_file", "slab_reclaimable")
+USAGE_KEYS = ("active_file", "inactive_file", "slab_reclaimable")
+"""The keys of memory.stat that the usage of a level is computed from."""
 # The kernel adds up memory.stat in batches of 64 pages for each CPU (MEMCG_CHARGE_BATCH).
-_STAT_LAG = 64 * PAGE_SIZE * (os.cpu_count() or 1)
+STAT_LAG = 64 * PAGE_SIZE * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ def level_of(
     active, inactive = stat.get("active_file"), stat.get("inactive_file")
     return Level(
         path,
-        max=values["memory.max"],
-        high=values["memory.high"],
-        current=values["memory.current"],
+        max=values.get("memory.max"),
+        high=values.get("memory.high"),
+        current=values.get("memory.current"),
         inactive_file=inactive,
         file=None if active is None or inactive is None else active + inactive,
         slab_reclaimable=stat.get("slab_reclaimable"),
@@ -79,7 +81,7 @@ def impossible_parts(stat: Mapping[str, int], current: int) -> dict[str, str]:
     return {
         key: f"{key} is {stat[key]}, more than memory.current ({current}), which can't be true"
         for key in _PARTS
-        if stat.get(key, 0) > current + _STAT_LAG
+        if stat.get(key, 0) > current + STAT_LAG
     }
 
 

@@ -56,10 +56,12 @@ class MemoryEvents:
         if descriptor is not None:
             os.close(descriptor)  # which takes it out of the epoll as well
 
-    def acknowledge(self) -> None:
-        """Acknowledge the changes so far, so that only later ones wake again."""
-        for descriptor, _ in self._epoll.poll(0):
+    def acknowledge(self) -> frozenset[int]:
+        """Acknowledge the changes so far, so that only later ones wake again; return the inodes of their cgroups."""
+        changed = {descriptor for descriptor, _ in self._epoll.poll(0)}
+        for descriptor in changed:
             try:
                 os.pread(descriptor, 4096, 0)
             except OSError:  # the cgroup is removed: nothing more comes from it
                 self._epoll.unregister(descriptor)
+        return frozenset(inode for inode, descriptor in self._files.items() if descriptor in changed)

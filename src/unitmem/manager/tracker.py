@@ -16,7 +16,7 @@ from time import monotonic, time
 
 from unitmem.errors import BusError, BusLostError, NoSuchUnitError
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
-from unitmem.kernel.files import CGROUP_ROOT
+from unitmem.kernel.files import CGROUP_ROOT, OpenFiles
 from unitmem.kernel.memory_events import MemoryEvents
 from unitmem.manager.systemd import Change, Manager
 from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, matches, protection, unit_kind
@@ -48,6 +48,7 @@ class Tracker:
         root: where cgroup v2 is mounted.
         names: units of interest that are named exactly: one that isn't listed may be an alias.
         counts_oom: whether to remember the runs that an OOM kill ended, for `oom_ends`.
+        kept: the files that are kept open from one reading to the next; None: none are.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Tracker:
         names: Collection[str] = (),
         *,
         counts_oom: bool = False,
+        kept: OpenFiles | None = None,
     ) -> None:
+        self._kept = kept
         self.events = MemoryEvents()
         self._counts_oom = counts_oom
         self._oom_killed: dict[str, float] = {}
@@ -79,6 +82,8 @@ class Tracker:
         """The reason for which the manager refuses to list units, if it does."""
         self.is_listed = False
         """Whether units were listed: before, any unit may run unseen."""
+        self.has_opened = False
+        """Whether the cgroup of a unit was opened since the user of this has set it to False."""
         self.unopened: dict[str, str] = {}
         """Units whose cgroup can't be opened, which are therefore unseen, with the reasons."""
 
@@ -267,7 +272,8 @@ class Tracker:
         if path is None or not self._is_governed(tracked.unit.name):
             return
         try:
-            tracked.cgroup = Cgroup(path, self._root)
+            tracked.cgroup = Cgroup(path, self._root, self._kept)
+            self.has_opened = True
             tracked.cgroup_made = monotonic() - max(0.0, time() - tracked.cgroup.changed_at)
             self.events.add(tracked.cgroup)
         except CgroupGoneError:

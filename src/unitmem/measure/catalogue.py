@@ -5,14 +5,22 @@ A measure is one entry here. Conditions, tables, metrics, the history and warnin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, Flag, StrEnum, auto
 
-from unitmem.kernel.cgroup import EVENT_KINDS, CgroupReading
+from unitmem.kernel.cgroup import EVENT_KINDS, CgroupReading, Request
 from unitmem.kernel.files import PRESSURE_KINDS, PRESSURE_WINDOWS
 from unitmem.kernel.host import Host
-from unitmem.kernel.limits import Level, fullest, headroom, tightest_high, tightest_limit, why_unknown
+from unitmem.kernel.limits import (
+    USAGE_KEYS,
+    Level,
+    fullest,
+    headroom,
+    tightest_high,
+    tightest_limit,
+    why_unknown,
+)
 
 
 class Dimension(StrEnum):
@@ -55,6 +63,8 @@ class Trait(Flag):
     """It is a limit, or the room below one."""
     COSTLY = auto()
     """The kernel walks page tables to compute it."""
+    LEVELS = auto()
+    """It depends on the cgroups above the unit as well."""
     RECORDED = auto()
     """The history always records it, even if no condition needs it."""
 
@@ -78,6 +88,8 @@ class Measure:
     traits: Trait = Trait.NONE
     absent: str | None = None
     """The reason for which it is unknown where all its files can be read."""
+    keys: tuple[str, ...] = ()
+    """The keys of memory.stat that it is computed from."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -94,6 +106,7 @@ _STAT = "memory.stat"
 _USE = Trait.GROWS | Trait.BOUNDED
 _MANAGER = "ActiveEnterTimestampMonotonic"
 _OTHER_FORMS = (_STAT, "memory.events", "memory.pressure", "/proc/meminfo", _MANAGER)
+_KERNEL_PARTS = ("slab", "kernel_stack", "pagetables", "percpu")
 _NO_LIMIT = "the unit has no limit of its own"
 
 
@@ -106,7 +119,9 @@ def _counter(name: str, file: str, formula: str, traits: Trait, absent: str | No
 
 def _stat(key: str, traits: Trait) -> Measure:
     """Return a measure that is a line of memory.stat."""
-    return Measure(key, _SIZE, Scope.UNIT, _STAT, key, lambda unit, _: unit.stat.get(key), traits)
+    return Measure(
+        key, _SIZE, Scope.UNIT, _STAT, key, lambda unit, _: unit.stat.get(key), traits, keys=(key,)
+    )
 
 
 def _of_host(name: str, file: str, formula: str, value: Callable[[Host], float | None]) -> Measure:
@@ -150,6 +165,7 @@ def _measures() -> Iterator[Measure]:
         "current − inactive_file",
         _workingset,
         _USE | Trait.RECORDED,
+        keys=("inactive_file",),
     )
     yield _stat("anon", _USE | Trait.RECORDED)
     yield _stat("file", _USE | Trait.CACHE)
@@ -161,6 +177,7 @@ def _measures() -> Iterator[Measure]:
         "kernel, or where missing slab + kernel_stack + pagetables + percpu",
         lambda unit, _: _kernel(unit.stat),
         _USE,
+        keys=("kernel", *_KERNEL_PARTS),
     )
     yield _stat("shmem", _USE)
     yield _stat("sock", Trait.GROWS)
@@ -172,6 +189,7 @@ def _measures() -> Iterator[Measure]:
         "current − active_file − inactive_file − slab_reclaimable",
         _unreclaimable,
         _USE | Trait.RECORDED,
+        keys=USAGE_KEYS,
     )
     yield Measure(
         "footprint",
@@ -181,6 +199,7 @@ def _measures() -> Iterator[Measure]:
         "unreclaimable − zswap − swapcached + swap",
         _footprint,
         Trait.GROWS | Trait.RECORDED,
+        keys=(*USAGE_KEYS, "zswap", "swapcached"),
     )
     yield _counter("max", "memory.max", "the unit's own", Trait.LIMIT | Trait.FIXED, _NO_LIMIT)
     yield _counter("swap_max", "memory.swap.max", "the unit's own", Trait.LIMIT | Trait.FIXED, _NO_LIMIT)
@@ -191,7 +210,7 @@ def _measures() -> Iterator[Measure]:
         "memory.max",
         "the least of the unit's, each ancestor's, and MemTotal (− Hugetlb where cgroups aren't charged for it)",
         _limit,
-        Trait.LIMIT | Trait.FIXED | Trait.RECORDED,
+        Trait.LIMIT | Trait.FIXED | Trait.LEVELS | Trait.RECORDED,
     )
     yield Measure(
         "high",
@@ -200,7 +219,7 @@ def _measures() -> Iterator[Measure]:
         "memory.high",
         "the least of the unit's and each ancestor's",
         lambda unit, _: tightest_high(_levels(unit, "high")),
-        Trait.LIMIT | Trait.FIXED,
+        Trait.LIMIT | Trait.FIXED | Trait.LEVELS,
         "no memory.high is set on the unit or above it",
     )
     yield Measure(
@@ -210,8 +229,9 @@ def _measures() -> Iterator[Measure]:
         "memory.max, memory.current, memory.stat, /proc/meminfo",
         "the least of max − workingset of the unit and of each ancestor, and MemAvailable",
         lambda unit, host: headroom(_levels(unit, "max"), host),
-        Trait.LIMIT | Trait.SCARCE,
+        Trait.LIMIT | Trait.SCARCE | Trait.LEVELS,
         "what is used below a limit, or MemAvailable, can't be read",
+        USAGE_KEYS,
     )
     yield Measure(
         "fill",
@@ -220,8 +240,9 @@ def _measures() -> Iterator[Measure]:
         "memory.max, memory.current, memory.stat, /proc/meminfo",
         "the most of unreclaimable / max of the unit and of each ancestor, and (MemTotal − MemAvailable) / MemTotal",
         _fill,
-        Trait.LIMIT | Trait.RECORDED,
+        Trait.LIMIT | Trait.LEVELS | Trait.RECORDED,
         "what can't be reclaimed below a limit, or MemAvailable, can't be read",
+        USAGE_KEYS,
     )
     for kind in PRESSURE_KINDS:
         for window in PRESSURE_WINDOWS:
@@ -308,14 +329,17 @@ def _kernel(stat: Mapping[str, int]) -> int | None:
     # `kernel` is there since Linux 5.18. A kernel may charge a part that it doesn't show, as page tables before 5.11
     if "kernel" in stat:
         return stat["kernel"]
-    parts = ("slab", "kernel_stack", "pagetables", "percpu")
-    return sum(stat[part] for part in parts) if stat.keys() >= set(parts) else None
+    return sum(stat[part] for part in _KERNEL_PARTS) if stat.keys() >= set(_KERNEL_PARTS) else None
 
 
 def _unreclaimable(unit: CgroupReading, host: Host) -> int | None:
     if unit.is_root:
         return host.unreclaimable
-    return unit.levels[0].unreclaimable if unit.levels else None
+    reclaimable = [unit.stat[key] for key in USAGE_KEYS if key in unit.stat]
+    if unit.current is None or len(reclaimable) < len(USAGE_KEYS):
+        return None
+    # memory.stat lags behind memory.current
+    return max(0, unit.current - sum(reclaimable))
 
 
 def _footprint(unit: CgroupReading, host: Host) -> int | None:
@@ -361,10 +385,7 @@ HOST_MEASURES = _of_scope(Scope.HOST)
 UNIT_NAMES = tuple(name for name, measure in MEASURES.items() if measure.scope is not Scope.HOST)
 """The names of all measures of units."""
 PROCESS_NAMES = frozenset(measure.name for measure in PROCESS_MEASURES)
-COUNTER_FILES = tuple(
-    {file: None for measure in CGROUP_MEASURES for file in measure.files if file not in _OTHER_FORMS}
-)
-"""The one-value files that measures are read from."""
+CGROUP_NAMES = frozenset(measure.name for measure in CGROUP_MEASURES)
 SLICE_PREFIX = "slice."
 _NOT_OF_SLICES = Trait.BOUNDED | Trait.RECORDED  # what bounds the unit doesn't bound the others in its slice
 SLICE_MEASURES = tuple(
@@ -380,6 +401,18 @@ OPERANDS: Mapping[str, Measure] = {**MEASURES, **{measure.name: measure for meas
 OOM_KILLS = "events.oom_kill"
 """The event of which the end of a run counts one for the runs after it."""
 EVENT_NAMES = tuple(name for name, measure in OPERANDS.items() if measure.dimension is Dimension.COUNT)
+
+
+def request_of(measures: Collection[Measure]) -> Request:
+    """Return what has to be read of a cgroup for the values of `measures`."""
+    files = dict.fromkeys(file for measure in measures for file in measure.files)
+    return Request(
+        counters=tuple(file for file in files if file not in _OTHER_FORMS),
+        stat=tuple(dict.fromkeys(key for measure in measures for key in measure.keys)),
+        events="memory.events" in files,
+        pressure="memory.pressure" in files,
+        levels=any(Trait.LEVELS in measure.traits for measure in measures),
+    )
 
 
 def with_trait(trait: Trait) -> tuple[str, ...]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from unitmem.errors import reason_of
-from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
-from unitmem.kernel.files import PROC_ROOT
+from unitmem.kernel.ancestors import Ancestors
+from unitmem.kernel.cgroup import Cgroup, CgroupGoneError, Request
+from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT, OpenFiles
 from unitmem.kernel.host import Host
-from unitmem.kernel.limits import Level
 from unitmem.kernel.process import Process, ProcessGoneError, with_command, with_pss
 from unitmem.kernel.processes import Pins, read_processes
 from unitmem.measure.catalogue import (
-    COUNTER_FILES,
+    MEASURES,
     PROCESS_NAMES,
-    SLICE_MEASURES,
     SLICE_PREFIX,
-    UNIT_NAMES,
+    Measure,
+    Scope,
+    request_of,
 )
 from unitmem.measure.formulas import Measured, process_values, unit_values
 from unitmem.measure.sample import UnitSample
@@ -27,10 +30,89 @@ from unitmem.unit import Invocation, Unit, slice_path
 _RECORDED = 10
 _FEW = 50  # some 2 ms
 _MEASURED_AT_MOST = 1 << 30  # some 15 ms
-_SLICE_NAMES = frozenset(measure.name for measure in SLICE_MEASURES)
+_AGE = "age"
+
+
+class _Wanted(NamedTuple):
+    """What measures that are wanted need to have read."""
+
+    measures: tuple[Measure, ...]
+    """Those that are computed from the cgroup."""
+    request: Request
+    of_slice: tuple[Measure, ...]
+    """Those of the slice around it, by the names that the slice has for them."""
+    slice_request: Request
+    processes: bool
+    age: bool
+
+    @classmethod
+    @lru_cache(maxsize=256)  # one for each set of policies that govern a unit
+    def of(cls, names: frozenset[str]) -> _Wanted:
+        own = [measure for name, measure in MEASURES.items() if name in names]
+        of_cgroup = tuple(
+            measure for measure in own if measure.scope is Scope.UNIT and measure.value is not None
+        )
+        of_slice = tuple(measure for name, measure in MEASURES.items() if SLICE_PREFIX + name in names)
+        return cls(
+            of_cgroup,
+            request_of(of_cgroup),
+            of_slice,
+            request_of(of_slice),
+            not PROCESS_NAMES.isdisjoint(names),
+            _AGE in names,
+        )
+
 
 SliceValues = tuple[Mapping[str, float], Mapping[str, str]]
 """The (values, unknown) of a slice, by the names that they have for the units in it: `slice.anon`."""
+
+
+class Surroundings:
+    """What is around the units that are read: at one instant each level and each slice is read once.
+
+    Args:
+        root: where cgroup v2 is mounted.
+        kept: the files that are kept open from one instant to the next; None: none are.
+    """
+
+    def __init__(self, root: Path = CGROUP_ROOT, kept: OpenFiles | None = None) -> None:
+        self.ancestors = Ancestors(root, kept)
+        self._slices: dict[tuple[str, Request], SliceValues] = {}
+
+    def begin(self) -> None:
+        """Begin another instant."""
+        self.ancestors.begin()
+        self._slices.clear()
+
+    def close(self) -> None:
+        self.ancestors.close()
+
+    def slice_values(self, path: str | None, host: Host, wanted: _Wanted) -> SliceValues:
+        """Return the wanted measures of the slice at `path`, the nearest one around a unit."""
+        if path is None:
+            names = (SLICE_PREFIX + measure.name for measure in wanted.of_slice)
+            return {}, dict.fromkeys(names, "there is no slice around the root slice")
+        key = path, wanted.slice_request
+        if key not in self._slices:
+            self._slices[key] = self._read_slice(path, host, wanted)
+        return self._slices[key]
+
+    def _read_slice(self, path: str, host: Host, wanted: _Wanted) -> SliceValues:
+        names = [measure.name for measure in wanted.of_slice]
+        values: Mapping[str, float] = {}
+        try:
+            above = self.ancestors.levels(path) if wanted.slice_request.levels else ()
+            with self.ancestors.opened(path) as around:
+                reading = around.read(wanted.slice_request, above)
+            values, unknown = unit_values(reading, host, wanted.of_slice)
+        except CgroupGoneError:
+            unknown = dict.fromkeys(names, "it was removed")
+        except OSError as error:
+            unknown = dict.fromkeys(names, reason_of(error))
+        return (
+            {SLICE_PREFIX + name: value for name, value in values.items()},
+            {SLICE_PREFIX + name: f"{path}: {reason}" for name, reason in unknown.items()},
+        )
 
 
 # --- collecting --------------------------------------------------------------------------------
@@ -42,37 +124,40 @@ def collect(
     host: Host,
     wanted: Collection[str],
     proc: Path = PROC_ROOT,
-    seen: MutableMapping[str, Level] | None = None,
-    slices: MutableMapping[str, SliceValues] | None = None,
+    around: Surroundings | None = None,
     at: float | None = None,
     pins: Pins | None = None,
 ) -> UnitSample:
-    """Return a sample of `unit`, read through its open `cgroup`; processes are read if `wanted` asks for them.
+    """Return a sample of `unit` with the measures in `wanted`, read through its open `cgroup`.
 
     Args:
         unit: as its manager describes it.
         cgroup: its cgroup, open.
         host: the machine, read in the same tick.
-        wanted: names of measures; for PSS, USS and SwapPss only bounds are read here, `resolve` reads the values.
+        wanted: names of measures; files that none of them needs are not read. For PSS, USS and SwapPss only bounds are
+            read here, `resolve` reads the values.
         proc: where /proc is.
-        seen: ancestors that were already read, as in `Cgroup.read`.
-        slices: slices that were already read at this instant, by path, and are not read again; that of `unit` is added
-            if `wanted` asks for it.
+        around: what is around the units, read at this instant; None for this unit alone.
         at: the time by the monotonic clock, from which its age is counted; None leaves that unknown.
         pins: what keeps its processes pinned for `resolve`.
 
     Raises:
         CgroupGoneError: the unit stopped, or was started again.
     """
-    reading = cgroup.read(COUNTER_FILES, seen)
-    values, unknown = unit_values(reading, host)
-    if asked := _SLICE_NAMES.intersection(wanted):
-        known, missing = _slice_values(cgroup, host, {} if slices is None else slices)
-        values |= {name: known[name] for name in asked if name in known}
-        unknown |= {name: missing[name] for name in asked if name in missing}
-    if at is not None and unit.up_since is not None:
-        values["age"] = round(max(0.0, at - unit.up_since), 3)
-        del unknown["age"]
+    around = Surroundings(cgroup.root) if around is None else around
+    asked = _Wanted.of(frozenset(wanted))
+    above = around.ancestors.levels(cgroup.path) if asked.request.levels else ()
+    reading = cgroup.read(asked.request, above)
+    values, unknown = unit_values(reading, host, asked.measures)
+    if asked.of_slice:
+        known, missing = around.slice_values(slice_path(cgroup.path), host, asked)
+        values |= known
+        unknown |= missing
+    if asked.age:
+        if at is not None and unit.up_since is not None:
+            values[_AGE] = round(max(0.0, at - unit.up_since), 3)
+        else:
+            unknown[_AGE] = MEASURES[_AGE].absent or ""
     sample = UnitSample(
         unit=unit,
         invocation=Invocation(unit.name, unit.invocation_id, cgroup.inode),
@@ -80,7 +165,7 @@ def collect(
         unknown=unknown,
         levels=reading.levels,
     )
-    if PROCESS_NAMES.isdisjoint(wanted):
+    if not asked.processes:
         return sample
     try:
         return with_processes(sample, read_processes(cgroup, proc, pins=pins))
@@ -172,27 +257,6 @@ def measure_largest(sample: UnitSample, cgroup: Cgroup, proc: Path = PROC_ROOT) 
         except ProcessGoneError:
             measured.append(process)
     return measured
-
-
-def _slice_values(cgroup: Cgroup, host: Host, slices: MutableMapping[str, SliceValues]) -> SliceValues:
-    """Return the measures of the slice around `cgroup`, which are read unless `slices` has them."""
-    path = slice_path(cgroup.path)
-    if path is None:
-        return {}, dict.fromkeys(_SLICE_NAMES, "there is no slice around the root slice")
-    if path not in slices:
-        values: Mapping[str, float] = {}
-        try:
-            with Cgroup(path, cgroup.root) as around:
-                values, unknown = unit_values(around.read(COUNTER_FILES), host)
-        except CgroupGoneError:
-            unknown = dict.fromkeys(UNIT_NAMES, "it was removed")
-        except OSError as error:
-            unknown = dict.fromkeys(UNIT_NAMES, reason_of(error))
-        slices[path] = (
-            {SLICE_PREFIX + name: value for name, value in values.items()},
-            {SLICE_PREFIX + name: f"{path}: {reason}" for name, reason in unknown.items()},
-        )
-    return slices[path]
 
 
 def _without_processes(sample: UnitSample, reason: str) -> UnitSample:

@@ -20,12 +20,14 @@ from unitmem.measure.sample import NOT_READ, HostSample
 _COSTLY = tuple(measure for measure in PROCESS_MEASURES if Trait.COSTLY in measure.traits)
 
 
-def unit_values(reading: CgroupReading, host: Host) -> tuple[dict[str, float], dict[str, str]]:
-    """Return (values, unknown) of every measure that is read from a unit's cgroup."""
+def unit_values(
+    reading: CgroupReading, host: Host, measures: Sequence[Measure] = CGROUP_MEASURES
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return (values, unknown) of `measures`, for which all that they need was read from a unit's cgroup."""
     values: dict[str, float] = {}
     unknown: dict[str, str] = {}
     host = _without_less_than(reading, host)
-    for measure in CGROUP_MEASURES:
+    for measure in measures:
         try:
             value = None if measure.value is None else measure.value(reading, host)
         except ValueError as error:
@@ -44,7 +46,8 @@ def _without_less_than(reading: CgroupReading, host: Host) -> Host:
     In a container whose MemTotal is its limit, a cgroup may be above that: by a forced charge for a moment, and for
     longer after the limit was lowered.
     """
-    used = max((level.current for level in reading.levels if level.current is not None), default=0)
+    currents = (reading.current, *(level.current for level in reading.levels))
+    used = max((current for current in currents if current is not None), default=0)
     if host.total is None or used <= 2 * host.total:
         return host
     sizes = f"MemTotal is {host.total // 1024} kB, less than half of memory.current of a cgroup ({used // 1024} kB)"

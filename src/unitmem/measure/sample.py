@@ -1,6 +1,6 @@
 """A sample: the measures of units and of the host at one instant.
 
-A measure is either in `values`, or in `unknown` with the reason, never in both.
+A measure that was asked for is either in `values`, or in `unknown` with the reason, never in both.
 """
 
 from __future__ import annotations
@@ -151,6 +151,9 @@ class Sample:
     host: HostSample = NO_HOST
     unseen: frozenset[str] = frozenset()
     """Units that may run but are not in `units`: they are not described yet, or their cgroup can't be opened."""
+    unread: frozenset[str] = frozenset()
+    """Those of `units` whose values are from an earlier look: since then no condition about them can have become true,
+    and no ladder of theirs is open."""
     is_complete: bool = True
     """Whether all units that run are known; if not, any unit that is missing here may run."""
     thinned: frozenset[str] = frozenset()

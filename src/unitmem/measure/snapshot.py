@@ -17,11 +17,10 @@ from unitmem.errors import NoSuchUnitError, reason_of
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
 from unitmem.kernel.host import read_host
-from unitmem.kernel.limits import Level
 from unitmem.kernel.process import with_command
 from unitmem.kernel.unit_cgroups import Place, find_unit_cgroups
-from unitmem.measure.catalogue import COSTLY_NAMES, UNIT_NAMES
-from unitmem.measure.collect import SliceValues, collect, resolve
+from unitmem.measure.catalogue import CGROUP_NAMES, COSTLY_NAMES, UNIT_NAMES
+from unitmem.measure.collect import Surroundings, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, complete_name, is_glob, matches, protection
@@ -159,7 +158,7 @@ class Sampler:
     """One reading of the kernel's files, in which the host and each slice are read once.
 
     Args:
-        wanted: names of measures.
+        wanted: names of measures of processes and slices; all of a cgroup's own are read.
         cgroups: where cgroup v2 is mounted.
         proc: where /proc is.
 
@@ -169,12 +168,11 @@ class Sampler:
 
     def __init__(self, wanted: Collection[str], cgroups: Path, proc: Path) -> None:
         self._at = time.monotonic()
-        self._wanted = wanted
+        self._wanted = CGROUP_NAMES.union(wanted)
         self._cgroups = cgroups
         self._proc = proc
         self._host = read_host(proc)
-        self._seen: dict[str, Level] = {}
-        self._slices: dict[str, SliceValues] = {}
+        self._around = Surroundings(cgroups)
 
     def sample(self, units: Mapping[str, UnitSample]) -> Sample:
         """Return a sample of `units`, which were read by this sampler, and of the host."""
@@ -199,9 +197,7 @@ class Sampler:
             CgroupGoneError: it stopped, or was started again.
             OSError: its files can't be read.
         """
-        sample = collect(
-            unit, cgroup, self._host, self._wanted, self._proc, self._seen, self._slices, self._at
-        )
+        sample = collect(unit, cgroup, self._host, self._wanted, self._proc, self._around, self._at)
         if not COSTLY_NAMES.isdisjoint(self._wanted):
             sample = resolve(sample, self._proc)
         return replace(

@@ -90,7 +90,7 @@ def evaluate(
         policies: in the order of their file, which is the order of their decisions. The budget of a `PolicyFile`
             is used unless `budget` is given.
         sample: every governed unit that has a cgroup; the episode of one that is missing ends, unless it is
-            unseen.
+            unseen. One that is unread keeps its ladders.
         state: what the last call returned; `State()` at first.
         now: seconds of a monotonic clock, never less than at the last call.
         budget: for all policies and units together.
@@ -170,6 +170,8 @@ class _Tick:
         wanted = {}
         asked = [(policy, _over_a_span(policy)) for policy in policies]
         for name, unit in sample.units.items():
+            if name in sample.unread:  # no condition about it is over a span of time
+                continue
             wanted[name] = [
                 comparison
                 for policy, terms in asked
@@ -250,7 +252,7 @@ class _Tick:
                 self._end_episode(key, ladder)
             ladder = _idle(policy, invocation)
         # one that another policy ends in this very tick is still judged: that may fail at once
-        if invocation in self.before.ending:
+        if invocation in self.before.ending or unit.name in self.sample.unread:
             self.ladders[key] = ladder
             return None
         facts = facts_about(unit, policy, self, self.now, self.sample.host)

@@ -62,6 +62,11 @@ class Ladder:
     episode_since: float | None = None
     """The time when the open episode began; None between episodes."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no episode is open, and nothing is kept of any step: its condition is known not to hold."""
+        return self.episode_since is None and all(step == IDLE for step in self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:

@@ -51,8 +51,8 @@ class Playback:
                 self._units_at(at - moved),
                 self._host,
                 frozenset(map(str, about.get("unseen", ()))) | partly,
-                not about.get("incomplete", False),
-                partly,
+                is_complete=not about.get("incomplete", False),
+                thinned=partly,
                 is_resumed=is_resumed,
             )
             is_resumed = is_other = False

@@ -10,7 +10,7 @@ from unitmem.policy.condition import format_level, format_value
 from unitmem.report.styled import Text
 from unitmem.report.table import Column, Cut, print_line, print_table
 from unitmem.report.terminal import Console
-from unitmem.text import format_span
+from unitmem.text import format_span, plural
 
 _COLUMNS = (
     Column("STEP"),
@@ -39,6 +39,8 @@ def _print_watch(document: Mapping[str, Any], now: float, console: Console) -> N
     print_line(console, title)
     last = format_span(age) if age >= 1 else "less than 1s"
     print_line(console, f"  last tick {last} ago, pid {document['pid']}")
+    for line in _pace(document):
+        print_line(console, f"  {line}")
     if not document["manager_reachable"]:
         print_line(console, Text("  the service manager is out of reach: nothing can be stopped now", "red"))
     if document["budget"] is not None:
@@ -55,6 +57,16 @@ def _print_watch(document: Mapping[str, Any], now: float, console: Console) -> N
         print_line(
             console, f"{entry['unit']} does not run; policy {entry['policy']} cools down for another {left}"
         )
+
+
+def _pace(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the pace of looks rests on; a document of an earlier version doesn't say."""
+    nearest, unread = document.get("nearest"), document.get("unread")
+    if nearest is not None and nearest["every"] < document["interval"]:
+        every = format_span(nearest["every"], accuracy=0.001)
+        yield f"looks every {every} at {nearest['unit']}, the nearest to a threshold"
+    if unread:
+        yield f"{plural(unread, 'unit')} far from every threshold: values are up to 30s old"
 
 
 def _print_unit(unit: Mapping[str, Any], console: Console) -> None:

@@ -37,6 +37,8 @@ class WatchStatus:
     """Actions whose outcome is not seen yet, by policy, unit and step."""
     overrides: Sequence[str]
     """Properties that are to be set back."""
+    nearest: tuple[str, float] | None = None
+    """The unit that is nearest to a threshold, and the seconds between two looks at it; None if none is near to one."""
 
 
 def status_document(
@@ -62,6 +64,10 @@ def status_document(
         "manager_reachable": status.is_manager_reachable,
         "budget": _budget(file.budget, file_budget_left(file, state, now)),
         "to_set_back": list(status.overrides),
+        "nearest": None
+        if status.nearest is None
+        else dict(zip(("unit", "every"), status.nearest, strict=True)),
+        "unread": len(sample.unread),
         "policies": [{"policy": policy.name, "mode": policy.mode} for policy in file.policies],
         "units": [
             _unit(policy, sample, unit, state, status)
