@@ -22,6 +22,7 @@ from unitmem.daemon.policy_file import load_checked
 from unitmem.daemon.requests import Requests
 from unitmem.daemon.sampling import Sampling
 from unitmem.daemon.saved_state import SavedState
+from unitmem.daemon.unseen import Unseen
 from unitmem.daemon.world import World
 from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError, reason_of
 from unitmem.kernel.cgroup import Cgroup
@@ -124,7 +125,7 @@ class Watch:
         self._saved_state = SavedState(store, self._reporter)
         self._alive_at = 0.0
         self._suspended = world.suspended()
-        self._unopened: frozenset[str] = frozenset()
+        self._unseen = Unseen(self._reporter)
         self._is_loaded = True
         self._missed = 0
         self.connection = Connection(
@@ -178,7 +179,7 @@ class Watch:
         self._reporter.unknown(self.state, now)
         self._reporter.trouble()
         self._reporter.flush()
-        self._tell_unseen()
+        self._unseen.report(self.tracker)
         self._tell_status(sample)
         self._tell_metrics(sample, self.world.monotonic() - now)
 
@@ -419,22 +420,6 @@ class Watch:
             self._reporter.reset(document, uid, now)
             self._save(now)
         return document
-
-    def _tell_unseen(self) -> None:
-        refusal, unopened = self.tracker.refusal, self.tracker.unopened
-        unlisted = None if refusal is None else f"the units can't be listed: {refusal}"
-        self._reporter.once("units", unlisted, "the units can be listed again")
-        for unit in sorted(self._unopened | unopened.keys()):
-            why, tracked = unopened.get(unit), self.tracker.find(unit)
-            unseen = f"{unit}: not watched, as its cgroup can't be opened: {why}"
-            # else it has stopped, or is governed no more
-            is_open = tracked is not None and tracked.cgroup is not None
-            again = f"{unit}: its cgroup can be opened again" if is_open else None
-            self._reporter.once(("cgroup", unit), None if why is None else unseen, again)
-        self._unopened = frozenset(unopened)
-        if self._kept is not None and self._kept.is_short:
-            most = f"no more than {self._kept.most} files of cgroups are kept open"
-            self._reporter.once("files", f"{most}: the others are opened at each tick")
 
     def _tell_metrics(self, sample: Sample, took: float) -> None:
         if self._exporter is None:
