@@ -23,7 +23,8 @@ class _Removed(Cgroup):
     """The cgroup of a run that is over."""
 
     def __init__(self, path: str, root: Path) -> None:
-        self.path, self.root, self.inode, self._fd = path, root, 0, -1
+        self.path, self.root, self.inode = path, root, 0
+        self._fd, self._files = -1, {}
 
     def exists(self) -> bool:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unitmem.kernel.files import OpenFiles
 from unitmem.manager.tracker import Tracker
 from unitmem.tell.reporter import Reporter
 
@@ -13,8 +14,8 @@ class Unseen:
         self._reporter = reporter
         self._unopened: frozenset[str] = frozenset()
 
-    def report(self, tracker: Tracker) -> None:
-        """Report what has changed since the last call."""
+    def report(self, tracker: Tracker, kept: OpenFiles | None) -> None:
+        """Report what has changed since the last call, in `tracker`, and in the files of cgroups that are `kept` open."""
         refusal, unopened = tracker.refusal, tracker.unopened
         unlisted = None if refusal is None else f"the units can't be listed: {refusal}"
         self._reporter.once("units", unlisted, "the units can be listed again")
@@ -26,3 +27,6 @@ class Unseen:
             again = f"{unit}: its cgroup can be opened again" if is_open else None
             self._reporter.once(("cgroup", unit), None if why is None else unseen, again)
         self._unopened = frozenset(unopened)
+        if kept is not None and kept.is_short:
+            most = f"no more than {kept.most} files of cgroups are kept open"
+            self._reporter.once("files", f"{most}: the others are opened at each tick")

@@ -179,7 +179,7 @@ class Watch:
         self._reporter.unknown(self.state, now)
         self._reporter.trouble()
         self._reporter.flush()
-        self._unseen.report(self.tracker)
+        self._unseen.report(self.tracker, self._kept)
         self._tell_status(sample)
         self._tell_metrics(sample, self.world.monotonic() - now)
 
@@ -394,12 +394,7 @@ class Watch:
             path=str(self.path),
             interval=self.file.interval,
             is_manager_reachable=self.connection.manager is not None,
-            under_way={
-                (pending.decision.policy, pending.decision.unit, pending.decision.step): str(
-                    pending.decision.action
-                )
-                for pending in self.pending
-            },
+            under_way={pending.decision.key[:3]: str(pending.decision.action) for pending in self.pending},
             overrides=self.overrides.spelled(),
             nearest=self.sampling.nearest,
         )

@@ -132,8 +132,8 @@ class Playback:
             oom_ends=tuple(float(end) + moved for end in about.get("oom_ends", ())),
         )
 
-    def _known(self, part: str) -> _Known:
-        known = _Known({}, {}, {}, [])
+    def _known(self, part: str) -> _Part:
+        known = _Part({}, {}, {}, [])
         for name, run in self._columns.get(part, {}).items():
             if isnan(run.low):
                 continue
@@ -153,7 +153,7 @@ class Playback:
             known.at_least.pop(name, None)
         return known
 
-    def _unknown(self, part: str, known: _Known) -> dict[str, str]:
+    def _unknown(self, part: str, known: _Part) -> dict[str, str]:
         reasons = self._descriptions.get(part, {}).get("unknown", {})
         unknown = {str(name): str(why) for name, why in reasons.items() if name not in known.values}
         return unknown | dict.fromkeys(known.wide, self._why)
@@ -178,8 +178,8 @@ class Playback:
         return self._units | aged if aged else self._units
 
 
-class _Known(NamedTuple):
-    """What is known of a part."""
+class _Part(NamedTuple):
+    """What is known of a part: values, or bounds."""
 
     values: dict[str, float]
     at_least: dict[str, float]
