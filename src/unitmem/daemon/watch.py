@@ -35,17 +35,17 @@ from unitmem.measure.collect import list_few, measure_largest
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, Result, gravest_first
 from unitmem.policy.engine import evaluate
-from unitmem.policy.model import Policy, PolicyFile
+from unitmem.policy.model import Mode, Policy, PolicyFile
 from unitmem.policy.state import (
     State,
     carry_over,
     conclude,
     forget_refusals,
     has_kept,
-    rearm,
     reset,
     restart_timers,
     retry_all,
+    withdraw,
 )
 from unitmem.policyfile.reader import Checked
 from unitmem.record.clock import Instant
@@ -300,11 +300,13 @@ class Watch:
     def _resume(self, now: float) -> None:
         """Take up the actions of the previous watch: report them, follow those whose outcome isn't seen yet."""
         left, self._intents.left = self._intents.left, []
+        acting = {policy.name for policy in self.file.policies if policy.mode is Mode.ACT}
         for intent in left:
             manager, decision = self.connection.answering(now), intent.decision
             self._alive()
             root = self.world.cgroup_root
-            result = None if manager is None else resume(intent, manager, root, now, observe=self._observe)
+            observes = decision.policy not in acting
+            result = None if manager is None else resume(intent, manager, root, now, observe=observes)
             if result is None:
                 self._intents.left.append(intent)
                 continue
@@ -314,9 +316,9 @@ class Watch:
                 self._intents.logged(decision)
             if EventKind.DECISION not in known:
                 self._reporter.record(decision, intent.realtime)
+            if decision.acts and not intent.begun:
+                self.state = withdraw(self.state, decision)
             self._conclude(result, now, is_reported=EventKind.OUTCOME in known)
-            if decision.acts and not intent.begun:  # what was not attempted costs nothing
-                self.state = rearm(self.state, decision, now, untried=True)
 
     def _act(self, decisions: Sequence[Decision], sample: Sample, now: float) -> None:
         """Perform the decisions, the gravest first; then describe them, for which processes and the journal may wait.

@@ -159,6 +159,8 @@ class _Tick:
         self.obstacles = Obstacles(state, budget, now)
         self.ladders: dict[LadderKey, Ladder] = {}
         self.groups: dict[GroupKey, Group] = {}
+        self.picked: set[tuple[str, int]] = set()
+        """The steps that pick whose `groups` are those after this tick."""
         # until it is gone: a kill while it is being ended is no reason to end the next run
         self.last_ended = {
             key: (run, now if run in state.ending else at) for key, (run, at) in state.last_ended.items()
@@ -288,7 +290,12 @@ class _Tick:
         before = {
             key[2]: group for key, group in self.before.groups.items() if key[:2] == (policy.name, index)
         }
-        groups = StepGroups(step, before, self.present, self.now)
+        elsewhere = {
+            key: group
+            for key, group in self.before.groups.items()
+            if key[:2] not in self.picked and key[:2] != (policy.name, index)
+        }
+        groups = StepGroups(step, before, elsewhere | self.groups, self.present, self.now)
         withheld = [each.states[index].withheld for each in judged]
         candidates = []
         for position, each in enumerate(judged):
@@ -325,6 +332,7 @@ class _Tick:
                     each, decision, withheld[choice.candidate.position], is_reported=choice.is_first
                 )
         self.groups |= groups.after(policy.name, index)
+        self.picked.add((policy.name, index))
 
     def _decide(self, policy: Policy, index: int, each: _Judged, refusal: Refusal | None) -> Decision:
         step, verdict = policy.steps[index], each.verdicts[index]

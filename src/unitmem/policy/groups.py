@@ -106,6 +106,18 @@ def concluded(groups: Groups, outcome: Outcome, now: float) -> Groups:
     return groups
 
 
+def released(groups: Groups, decision: Decision) -> Groups:
+    """Return `groups` as if the unit of `decision` had not been picked, as nothing was requested."""
+    return {
+        key: replace(group, picked=None)
+        if key[:2] == (decision.policy, decision.step)
+        and group.picked is not None
+        and (group.picked.invocation, group.picked.at) == (decision.invocation, decision.at)
+        else group
+        for key, group in groups.items()
+    }
+
+
 def overdue(group: Group, present: Collection[Invocation], now: float) -> Group:
     """Return `group` without an outcome that has not come in time; what is not `present` any longer counts as gone."""
     picked = group.picked

@@ -119,10 +119,24 @@ def _path(unit: UnitSample) -> str | None:
 
 
 class StepGroups:
-    """The groups of one step during one tick, by level."""
+    """The groups of one step during one tick, by level.
+
+    Args:
+        step: a step that picks.
+        groups: its groups after the last tick.
+        elsewhere: the groups of all other steps that pick: no unit is picked at a level where one of them waits for an
+            outcome.
+        present: the invocations in the sample.
+        now: the time of the sample.
+    """
 
     def __init__(
-        self, step: Step, groups: Mapping[str, Group], present: Collection[Invocation], now: float
+        self,
+        step: Step,
+        groups: Mapping[str, Group],
+        elsewhere: Mapping[GroupKey, Group],
+        present: Collection[Invocation],
+        now: float,
     ) -> None:
         self._now = now
         self._before = {level: overdue(group, present, now) for level, group in groups.items()}
@@ -132,7 +146,8 @@ class StepGroups:
         self._after = {
             level: replace(group, held=None, looked_at=None) for level, group in self._before.items()
         }
-        self._busy = {level: run for level, group in self._after.items() if (run := group.awaited)}
+        levels = [*self._after.items(), *((key[2], group) for key, group in elsewhere.items())]
+        self._busy = [(level, run) for level, group in levels if (run := group.awaited)]
 
     def before(self, state: StepState, level: str) -> StepState:
         """Return the state of a unit's step before this look: with the time that counts for its group."""
@@ -159,11 +174,11 @@ class StepGroups:
 
     def busy(self, level: str) -> Invocation | None:
         """Return the invocation that is picked at `level`, if its outcome isn't known or it was in this tick."""
-        return next((run for other, run in self._busy.items() if overlap(level, other)), None)
+        return next((run for other, run in self._busy if overlap(level, other)), None)
 
     def take(self, level: str, decision: Decision, settle: float) -> None:
         """Note that the unit of `decision` is picked."""
-        self._busy[level] = decision.invocation
+        self._busy.append((level, decision.invocation))
         self._after[level] = taken(self._after.get(level, Group()), decision, settle)
 
     def has_failed(self, candidate: Candidate) -> bool:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from unitmem.policy.decision import Decision, Outcome, Refusal, Result
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
-from unitmem.policy.groups import Groups, concluded, unlooked
+from unitmem.policy.groups import Groups, concluded, released, unlooked
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
 from unitmem.policy.trends import NO_LEVELS, LevelTrends, Trend
 from unitmem.unit import Invocation
@@ -154,13 +154,13 @@ def rearm(
                 steps[decision.step] = replace(step, phase=phase, not_before=now + pause)
         ladders[key] = replace(ladder, steps=tuple(steps))
     if untried:
-        key, mode = (decision.policy, decision.unit), Mode.OBSERVE if decision.observe else Mode.ACT
-        state = replace(
-            state,
-            spent=_given_back(state.spent, key, decision.at),
-            spent_in_all=_given_back(state.spent_in_all, mode, decision.at),
-        )
+        state = _refunded(state, decision)
     return replace(state, ladders=ladders, ending=state.ending - {invocation} if was_ending else state.ending)
+
+
+def withdraw(state: State, decision: Decision) -> State:
+    """Return `state` after the action of `decision` was never requested: it costs nothing, and its unit isn't picked."""
+    return replace(_refunded(state, decision), groups=released(state.groups, decision))
 
 
 def retry_all(state: State) -> State:
@@ -367,6 +367,15 @@ def file_budget_left(file: PolicyFile, state: State, now: float) -> int | None:
     """Return how many actions the file's budget leaves for policies that act; None without a budget."""
     spent = state.spent_in_all.get(Mode.ACT, ())
     return None if file.budget is None else budget_left(file.budget, spent, now)
+
+
+def _refunded(state: State, decision: Decision) -> State:
+    key, mode = (decision.policy, decision.unit), Mode.OBSERVE if decision.observe else Mode.ACT
+    return replace(
+        state,
+        spent=_given_back(state.spent, key, decision.at),
+        spent_in_all=_given_back(state.spent_in_all, mode, decision.at),
+    )
 
 
 def _given_back(spent: Mapping[_T, tuple[float, ...]], key: _T, at: float) -> Mapping[_T, tuple[float, ...]]:
