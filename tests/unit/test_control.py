@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from unitmem.daemon.control import ACCEPT_AGAIN, AT_ONCE, PER_USER, TIMEOUT, Control
+from unitmem.daemon.control import ACCEPT_AGAIN, AT_ONCE, MOST_REST, PER_USER, TIMEOUT, Control
 from unitmem.daemon.requests import Requests
 from unitmem.tell.interface import DESCRIPTION, address_of
 from unitmem.tell.varlink import MAX_CALL, MalformedMessageError
@@ -41,7 +41,7 @@ class Served:
         self.reply = None
         self.takes = 0.0
         self.path = directory / "io.unitmem"
-        self.control = Control(directory, self.selector, self.answer, self.clock)
+        self.control = Control(directory, self.selector, self.answer, self.clock, self.clock)
         self.control.mark()
         stack.callback(self.selector.close)
         stack.callback(self.control.close)
@@ -236,17 +236,18 @@ def test_a_call_that_arrived_during_a_long_tick_is_answered_after_it(served):
 # --- how much they take ---
 
 
-def test_clients_wait_nine_times_as_long_as_a_round_took(served):
-    served.takes = 0.5
+@pytest.mark.parametrize(("takes", "rests"), [(0.03125, 0.28125), (0.5, MOST_REST)])
+def test_clients_wait_nine_times_as_long_as_a_round_took_but_not_long(served, takes, rests):
+    served.takes = takes
     began, client = served.clock.now, served.connect()
     client.send(CALL + CALL)
     served.control.serve()
-    assert (served.clock.now, served.control.due) == (began + 0.5, began + 5.0)
+    assert (served.clock.now, served.control.due) == (began + takes, began + takes + rests)
     served.control.serve()
-    assert (served.clock.now, served.selector.select(0)) == (began + 0.5, [])
+    assert (served.clock.now, served.selector.select(0)) == (began + takes, [])
     served.clock.now = served.control.due
     served.control.serve()
-    assert served.clock.now == began + 5.5
+    assert served.clock.now == began + 2 * takes + rests
 
 
 def test_nobody_wakes_the_loop_while_nothing_is_wanted(served):

@@ -595,10 +595,12 @@ def test_a_state_that_others_may_write_is_not_used_and_makes_it_act_less(tmp_pat
         before = path.stat().st_mode
         path.chmod(mode)
         loaded = store.load((policy,), NOW)
+        store.save(Remembered(), (policy,), NOW)
         path.chmod(before)
         assert loaded.overrides == ()
         assert loaded.state.cooling == {("p", EVERY_UNIT): NOW.monotonic + 60}
         assert f"run `chmod go-w {path}`" in str(loaded.trouble)
+        assert store.load((policy,), NOW).overrides == (override,), "what is to be set back is not forgotten"
 
 
 ABSURD = {

@@ -87,8 +87,10 @@ def perform(
         return Outcome(decision, Result.FAILED, detail, now, untried=True)
     except BusLostError as error:
         if not action.is_harmless_twice:
-            return task.outcome(Result.FAILED, f"whether it was done is not known: {error}")
-        return task.outcome(Result.FAILED, f"it can't be done: {error}", again=True)
+            failed = task.outcome(Result.FAILED, f"whether it was done is not known: {error}")
+        else:
+            failed = task.outcome(Result.FAILED, f"it can't be done: {error}", again=True)
+        return replace(failed, is_unknown=True)
     except (BusError, OSError) as error:
         return task.outcome(Result.FAILED, f"it can't be done: {error}", again=True)
 

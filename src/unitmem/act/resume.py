@@ -17,6 +17,8 @@ from unitmem.policy.decision import ActionProgress, Decision, Intent, Outcome, R
 from unitmem.unit import Invocation
 
 _ENDED = "unitmem ended before it saw the outcome"
+_LATE = 60.0
+"""Seconds after its deadline until which an action still takes its last resort."""
 
 
 class _Removed(Cgroup):
@@ -51,6 +53,9 @@ def resume(
         observe: whether nothing may be done any more, so that there is no last resort.
     """
     decision = intent.decision
+    progress = intent.progress or ActionProgress(decision.at + _time_allowed(decision))
+    # long after it, the reason for a last resort is gone too: whoever needs one has the step fire anew
+    observe = observe or now > progress.deadline + _LATE
     if observe and isinstance(decision.action, Signal | Stop | Restart):
         decision = replace(decision, action=replace(decision.action, otherwise=None))
     if intent.outcome is not None:
@@ -64,7 +69,6 @@ def resume(
         return Outcome(decision, Result.FAILED, _ENDED, now)
     if isinstance(decision.action, Signal) and intent.progress is None:
         return Outcome(decision, Result.FAILED, f"{_ENDED}: whether it was sent is unknown", now)
-    progress = intent.progress or ActionProgress(decision.at + _time_allowed(decision))
     try:
         return _follow(decision, progress, manager, root, now, is_requested=intent.progress is not None)
     except BusLostError:
@@ -94,7 +98,7 @@ def _follow(
         case Stop() | Restart() | Kill() if not is_requested and cgroup.exists() and not is_ending:
             cgroup.close()
             detail = f"{_ENDED}: whether it was requested is unknown, and the unit still runs"
-            return Outcome(decision, Result.FAILED, detail, now, again=True)
+            return Outcome(decision, Result.FAILED, detail, now, again=True, is_unknown=True)
         case _:
             return Pending(*followed, resumed=True)
 

@@ -61,5 +61,10 @@ def reset_watch(
     for line in lines:
         typer.echo(line)
     if not lines:
-        about = "" if unit is None else f" for {unit}"
-        say(f"nothing to reset{about}: no cooldown, no spent budget, nothing refused")
+        if unit is None:
+            say("nothing to reset: no cooldown, no spent budget, nothing refused")
+        else:
+            say(
+                f"nothing to reset for {unit} alone; what withholds all units of a policy, such as a budget that they "
+                f"share, is reset by `unitmem reset {instance}`"
+            )

@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -25,9 +26,9 @@ PER_USER = 8
 TIMEOUT = 10.0
 """Seconds for a call to arrive, and for its reply to be read."""
 REST = 9
-"""Clients wait this many times as long as the last round took."""
-LEAST_REST = 0.01
-"""Seconds between two rounds at least."""
+"""Clients wait this many times as long as the last round has used the CPU."""
+LEAST_REST, MOST_REST = 0.01, 0.5
+"""Seconds between two rounds."""
 ACCEPT_AGAIN = 1.0
 """Seconds until clients are served again after one could not be accepted, for lack of descriptors, say."""
 
@@ -42,6 +43,7 @@ class Control:
         selector: wakes the loop when a client wants something.
         answer: returns the reply to a call of a client with that uid; raises `MalformedMessageError`.
         clock: seconds of a monotonic clock.
+        work: the seconds for which this thread has used the CPU.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Control:
         selector: selectors.BaseSelector,
         answer: Callable[[bytes, int], bytes],
         clock: Callable[[], float],
+        work: Callable[[], float] = time.thread_time,
     ) -> None:
         self._path = None if directory is None else directory / SOCKET_NAME
         self._wakes = selector
         self._answer = answer
         self._clock = clock
+        self._work = work
         self._ready = selectors.EpollSelector()
         self._listener: socket.socket | None = None
         self._clients: set[_Client] = set()
@@ -90,7 +94,7 @@ class Control:
 
     def serve(self) -> None:
         """Serve the clients that want something, unless they have to wait, and close those that take too long."""
-        began = self._clock()
+        began, worked = self._clock(), self._work()
         if self._resting_until is not None:
             if began < self._resting_until:
                 return
@@ -106,8 +110,8 @@ class Control:
         for client in [client for client in self._clients if client.deadline <= began]:
             self._close(client)
         if ready:
-            ended = self._clock()
-            self._rest(ended + max(LEAST_REST, REST * (ended - began)))
+            took = self._work() - worked  # a disk that a reset waits for is nobody's work
+            self._rest(self._clock() + min(MOST_REST, max(LEAST_REST, REST * took)))
 
     def close(self) -> None:
         """Close everything, and remove the socket."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+ALIVE_EVERY = 1.0
+"""Seconds between two watchdog messages during a long tick."""
+LONGEST_SUSPEND = 1.0
+"""Seconds for which the machine may be suspended without any effect: the clocks are not read at once."""
 EVENTS_PER_INTERVAL = 10
 """The most ticks that events may cause within one interval: a throttled unit causes a hundred events a second."""
 REST_PER_TICK = 9

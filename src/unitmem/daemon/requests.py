@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from unitmem import __version__
-from unitmem.tell.interface import DESCRIPTION, INTERFACE, PERMISSION_DENIED, RESET, STATUS
+from unitmem.measure.sample import Sample
+from unitmem.policy.model import PolicyFile
+from unitmem.policy.state import State, has_kept
+from unitmem.tell.interface import DESCRIPTION, INTERFACE, NO_SUCH_UNIT, PERMISSION_DENIED, RESET, STATUS
 from unitmem.tell.varlink import CallError, InvalidParameterError, Service, check_parameters, reply_message
-from unitmem.unit import is_unit_name
+from unitmem.unit import Unit, is_unit_name
 
 ROOT = 0
 _INFO = {
@@ -69,3 +72,19 @@ class Requests:
         reply = reply_message(self._reset(unit, uid))
         self.renew()
         return reply
+
+
+def unit_meant(unit: str | None, seen: Sample, file: PolicyFile, state: State) -> str | None:
+    """Return the name of the unit that `unit` stands for, which may be an alias; None for all.
+
+    Raises:
+        CallError: no policy governs it, and nothing is kept about it.
+    """
+    names = {name: each.name for each in seen.units.values() for name in each.unit.names}
+    if unit is None or unit in names:
+        return names.get(unit or "")
+    if any(policy.governs(Unit(unit)) for policy in file.policies) or has_kept(state, unit):
+        return unit
+    raise CallError(
+        NO_SUCH_UNIT, message=f"no policy of this watch governs {unit}, and nothing is kept about it"
+    )

@@ -19,6 +19,7 @@ from unitmem.measure.collect import Surroundings, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.ceiling import ceiling, distance, has_ceiling
+from unitmem.policy.condition import comparisons
 from unitmem.policy.engine import facts_about
 from unitmem.policy.model import Policy, wanted_measures
 from unitmem.policy.need import Need, costly_need, is_candidate
@@ -230,7 +231,14 @@ class Sampling:
             tuple(file for file in _LIMIT_FILES if file in files),
             any(Trait.LEVELS in measure.traits for measure in fixed),
             not self._reads_all
-            and all(has_ceiling(step.when) for policy in governing for step in policy.steps),
+            and all(has_ceiling(step.when) for policy in governing for step in policy.steps)
+            # what looks over a span of time needs every look, also beside a size that isn't met
+            and not any(
+                term.span is not None
+                for policy in governing
+                for condition in policy.conditions
+                for term in comparisons(condition)
+            ),
         )
 
     def _read(

@@ -18,8 +18,9 @@ from unitmem.act.task import Pending
 from unitmem.daemon.control import Control
 from unitmem.daemon.intents import Intents, recorded
 from unitmem.daemon.overrides import Overrides
+from unitmem.daemon.pace import ALIVE_EVERY, LONGEST_SUSPEND
 from unitmem.daemon.policy_file import load_checked
-from unitmem.daemon.requests import Requests
+from unitmem.daemon.requests import Requests, unit_meant
 from unitmem.daemon.sampling import Sampling
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.unseen import Unseen
@@ -41,7 +42,6 @@ from unitmem.policy.state import (
     carry_over,
     conclude,
     forget_refusals,
-    has_kept,
     reset,
     restart_timers,
     retry_all,
@@ -52,23 +52,16 @@ from unitmem.record.clock import Instant
 from unitmem.record.event import EventKind
 from unitmem.record.recorder import Recorder
 from unitmem.record.state_file import Remembered, Store
-from unitmem.tell.interface import NO_SUCH_UNIT
 from unitmem.tell.journal import Priority
 from unitmem.tell.once import QUIET
 from unitmem.tell.reporter import Reporter
 from unitmem.tell.reset import reset_document
 from unitmem.tell.status import WatchStatus, status_document
-from unitmem.tell.varlink import CallError
 from unitmem.text import format_span, plural
 from unitmem.unit import Unit
 
 if TYPE_CHECKING:
     from unitmem.tell.exporter import Exporter
-
-ALIVE_EVERY = 1.0
-"""Seconds between two watchdog messages during a long tick."""
-LONGEST_SUSPEND = 1.0
-"""Seconds for which the machine may be suspended without any effect: the clocks are not read at once."""
 
 
 class Watch:
@@ -144,6 +137,7 @@ class Watch:
         self.state: State = remembered.state
         self.overrides = Overrides(remembered.overrides, self._reporter)
         self._intents = Intents(remembered.intents, self._saved_state)
+        self._over: list[Decision] = []
 
     def __enter__(self) -> Self:
         return self
@@ -217,6 +211,7 @@ class Watch:
             if after != action:
                 self._intents.follow(action.decision, after)
             self._conclude(after, now)
+        self._note_over(now)
 
     def announce(self) -> None:
         """Log what is watched, and notify the manager that the watch is ready."""
@@ -338,6 +333,7 @@ class Watch:
             processes = () if deed.cgroup is None else measure_largest(deed.unit, deed.cgroup)
             self._reporter.record(decision, self._intents.about(decision).realtime, processes)
             self._conclude(deed.outcome, now)
+        self._note_over(now)
 
     def _perform(self, decision: Decision, sample: Sample, now: float) -> _Deed:
         self._alive()
@@ -363,7 +359,15 @@ class Watch:
         self.state = conclude(self.state, outcome, now)
         if not is_reported:
             self._reporter.concluded(outcome, self._intents.about(outcome.decision).realtime)
-        self._intents.end(outcome.decision)
+        self._over.append(outcome.decision)
+
+    def _note_over(self, now: float) -> None:
+        """Save what came of actions, and only then note that they are over: a crash in between loses neither."""
+        if self._over:
+            self._save(now, ahead=True)
+            for decision in self._over:
+                self._intents.end(decision)
+            self._over.clear()
 
     def _save(self, now: float, *, ahead: bool = False) -> None:
         remembered = Remembered(self.state, self.overrides.in_force, self._intents.all)
@@ -404,12 +408,7 @@ class Watch:
 
     def _reset(self, unit: str | None, uid: int) -> dict[str, Any]:
         """Give back what is spent of `unit`, or of all, for the user `uid`; return the document of it."""
-        seen = {name: each.name for each in self._seen.units.values() for name in each.unit.names}
-        if unit is not None:
-            unit = seen.get(unit, unit)
-        if not (unit is None or unit in seen or self._governs(unit) or has_kept(self.state, unit)):
-            message = f"no policy in {self.path} governs {unit}, and nothing is kept about it"
-            raise CallError(NO_SUCH_UNIT, message=message)
+        unit = unit_meant(unit, self._seen, self.file, self.state)
         now = self.world.monotonic()
         self.state, given_back = reset(self.state, unit, now)
         document = reset_document(unit, given_back)

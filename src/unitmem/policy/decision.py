@@ -140,6 +140,8 @@ class Outcome:
     """Whether the step may fire again while the condition holds."""
     untried: bool = False
     """Whether no action was attempted, so that it costs no budget."""
+    is_unknown: bool = False
+    """Whether it isn't known if it was requested at all, and so whether it is under way."""
     process: Process | None = None
     """The one process that was signalled."""
 

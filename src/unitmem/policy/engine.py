@@ -55,6 +55,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isinf
 
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope
@@ -312,11 +313,11 @@ class _Tick:
                     continue
                 each.states[index] = replace(after, withheld=not_picked(settling, settles=True))
             elif is_due and each.invocation not in self.ending:
-                rank = judge(pick.by, each.facts).findings[0]
-                if rank.value is None:
-                    each.states[index] = replace(after, unknown=rank.unknown)
+                rank, unknown = _rank(pick, each.facts)
+                if rank is None:
+                    each.states[index] = replace(after, unknown=unknown)
                 else:
-                    candidates.append(Candidate(each.unit, level, rank.value, position))
+                    candidates.append(Candidate(each.unit, level, rank, position))
         holding = [each.unit for each in judged if each.verdicts[index].truth]
         holding += [self.sample.units[run.unit] for run in self.ending & self.present]
         for choice in chosen(
@@ -377,6 +378,16 @@ class _Tick:
 
     def _may_run(self, invocation: Invocation) -> bool:
         return invocation in self.present or self.sample.is_unseen(invocation.unit)
+
+
+def _rank(pick: Pick, facts: UnitFacts) -> tuple[float | None, Mapping[str, str]]:
+    """Return the value by which a unit is ranked, or None and the reasons; the middle where a history has close bounds."""
+    found = judge(pick.by, facts).findings[0]
+    if found.value is None and pick.by.function is None:
+        bounds = facts.bounds(pick.by.measure)
+        if bounds is not None and not isinf(bounds.high):
+            return (bounds.low + bounds.high) / 2, {}
+    return found.value, found.unknown
 
 
 def _verdict(condition: Condition, facts: Facts) -> Verdict:

@@ -5,13 +5,15 @@ A step that has a `pick` acts on one unit of a group, and its outcome decides wh
     verified, or observed    after `settle`, the `for` of all starts over
     failed                   the next one, at once, and this one after all others; so does an outcome that is overdue
     gone                     the `for` of all starts over
-    not tried                the same one again, as what was in the way is not about it
+    not tried                none until the manager answers again, then as before: what was in the way is not about it
+    not known                none until it is overdue
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.catalogue import OPERANDS, Scope
@@ -22,7 +24,7 @@ from unitmem.policy.condition import FILL, Comparison, Condition, Derivation, Fi
 from unitmem.policy.decision import Decision, Outcome, Result
 from unitmem.unit import Invocation, is_within, slice_path
 
-_GRACE = 10.0
+GRACE = 10.0
 """Seconds after the timeouts of an action until an outcome that hasn't come counts as failed."""
 
 
@@ -36,7 +38,7 @@ class Picked:
     settle: float
     """Seconds of the step's `settle`."""
     due_by: float | None
-    """The time by which its outcome is expected; None once that is known."""
+    """The time by which its outcome is expected: None once that is known, infinite until the manager answers again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def taken(group: Group, decision: Decision, settle: float) -> Group:
     if decision.observe:
         picked = Picked(decision.invocation, decision.at, settle, None)
         return Group(picked=picked, counts_from=decision.at + settle)
-    due_by = decision.at + _longest(decision.action) + _GRACE
+    due_by = decision.at + longest(decision.action) + GRACE
     return replace(group, picked=Picked(decision.invocation, decision.at, settle, due_by))
 
 
@@ -118,6 +120,14 @@ def released(groups: Groups, decision: Decision) -> Groups:
     }
 
 
+def retried(groups: Groups) -> Groups:
+    """Return `groups` as the manager answers again: what could not be tried is picked anew."""
+    return {
+        key: replace(group, picked=None) if group.picked is not None and group.picked.due_by == inf else group
+        for key, group in groups.items()
+    }
+
+
 def overdue(group: Group, present: Collection[Invocation], now: float) -> Group:
     """Return `group` without an outcome that has not come in time; what is not `present` any longer counts as gone."""
     picked = group.picked
@@ -140,6 +150,8 @@ def _after(group: Group, picked: Picked, outcome: Outcome, now: float) -> Group:
         case Result.GONE:
             return Group(picked=known, counts_from=now)
         case _ if outcome.untried and outcome.again:
+            return replace(group, picked=replace(picked, due_by=inf))
+        case _ if outcome.is_unknown:
             return group
         case _:
             return _failed(group, known)
@@ -164,7 +176,7 @@ def _level(finding: Finding, unit: UnitSample) -> str:
             return HOST_LEVEL
 
 
-def _longest(action: Action) -> float:
+def longest(action: Action) -> float:
     """Return the seconds of the action's timeout, and of its last resort's."""
     timeout: float = getattr(action, "timeout", END_WAIT)
     if getattr(action, "otherwise", None) is None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from unitmem.policy.decision import Decision, Outcome, Refusal, Result
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
-from unitmem.policy.groups import Groups, concluded, released, unlooked
+from unitmem.policy.groups import Groups, concluded, released, retried, unlooked
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
 from unitmem.policy.trends import NO_LEVELS, LevelTrends, Trend
 from unitmem.unit import Invocation
@@ -167,6 +167,7 @@ def retry_all(state: State) -> State:
     """Return `state` without refusals and pauses after failed actions, as the manager answers again."""
     return replace(
         forget_refusals(state),
+        groups=retried(state.groups),
         ladders={
             key: replace(ladder, steps=tuple(replace(step, not_before=None) for step in ladder.steps))
             for key, ladder in state.ladders.items()

@@ -76,6 +76,8 @@ class Buffer:
     def add(self, sample: Sample, realtime: float, kept: Kept) -> None:
         """Add a sample."""
         piece = self._pieces[-1] if self._pieces else None
+        if piece is not None and piece.kept is not kept:
+            self._last = {}  # whose reasons are those of other measures
         if piece is None or self._is_resumed or not piece.takes(sample.at, realtime, kept):
             piece = Piece(kept, realtime, is_resumed=self._is_resumed)
             self._pieces.append(piece)
@@ -150,7 +152,9 @@ class Buffer:
             *map(unit.at_least.get, kept.bounded),
         )
         if kept.age is not None and (age := row[kept.age]) is not None:
-            row = (*row[: kept.age], self._start(unit.name, at - age, kept.age), *row[kept.age + 1 :])
+            # the age itself is of the time when the unit was read
+            since = at - age if unit.unit.up_since is None else unit.unit.up_since
+            row = (*row[: kept.age], self._start(unit.name, since, kept.age), *row[kept.age + 1 :])
         run = unit.invocation
         texts = (
             None if run is None else (run.invocation_id, run.cgroup_inode),

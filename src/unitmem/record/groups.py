@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from unitmem.policy.groups import Group, GroupKey, Picked
@@ -22,7 +23,7 @@ def group_document(key: GroupKey, picked: Picked, group: Group) -> dict[str, Any
         "inode": picked.invocation.cgroup_inode,
         "at": picked.at,
         "settle": picked.settle,
-        "due_by": picked.due_by,
+        "due_by": None if picked.due_by == inf else picked.due_by,
         "counts_from": group.counts_from,
         "failed": sorted([run.unit, run.invocation_id or "", run.cgroup_inode] for run in group.failed),
     }

@@ -171,9 +171,9 @@ class Playback:
     def _units_at(self, clock: float) -> Mapping[str, UnitSample]:
         """Return the units at that time: of their ages, the starts are kept."""
         aged = {
-            name: replace(unit, values={**unit.values, "age": round(max(0.0, clock - unit.values["age"]), 3)})
+            name: _aged(unit, clock)
             for name, unit in self._units.items()
-            if "age" in unit.values
+            if "age" in unit.values or "age" in unit.at_least
         }
         return self._units | aged if aged else self._units
 
@@ -187,6 +187,22 @@ class _Part(NamedTuple):
     at_most: dict[str, float]
     wide: list[str]
     """The measures of which the history keeps bounds."""
+
+
+def _aged(unit: UnitSample, clock: float) -> UnitSample:
+    """Return `unit`, whose `age` is the time of its start, with its age at the time `clock`."""
+
+    def age(start: float) -> float:
+        return round(max(0.0, clock - start), 3)
+
+    if "age" in unit.values:
+        return replace(unit, values={**unit.values, "age": age(unit.values["age"])})
+    first, last = unit.at_least["age"], unit.at_most["age"]
+    return replace(
+        unit,
+        at_least={**unit.at_least, "age": age(last)},
+        at_most={**unit.at_most, "age": age(first)},
+    )
 
 
 def clock_of(chunk: Chunk, tick: int) -> float:

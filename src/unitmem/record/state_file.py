@@ -37,6 +37,7 @@ from unitmem.kernel.ownership import distrust, trusted_owners
 from unitmem.policy.actions import END_WAIT, Kill, Restart, Stop
 from unitmem.policy.decision import Intent, Override
 from unitmem.policy.fingerprint import fingerprint
+from unitmem.policy.groups import GRACE, longest
 from unitmem.policy.model import Budget, Mode, Policy
 from unitmem.policy.state import EVERY_UNIT, Ladder, LadderKey, Phase, Refused, State, StepState, resume
 from unitmem.record.ahead import Ahead, apply
@@ -70,6 +71,7 @@ _KNOWN = frozenset(
     ]
 )
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_WAIT = "wait for a whole cooldown, and for the span of their budgets"
 _LONGEST = 7 * 86400.0
 """Seconds for which a cooldown from before an edit that shortened it is kept at most."""
 _T = TypeVar("_T")
@@ -211,7 +213,9 @@ def decode(
     for section, key in doubts:
         for policy in policies if key is None else [by_name[key[0]]]:
             until = now + _restraint(section, policy, budget)
-            each = (policy.name, EVERY_UNIT) if key is None or section == "groups" else key
+            # the budget of a policy that picks is for all of its units
+            is_shared = section == "groups" or (section == "spent" and policy.picks)
+            each = (policy.name, EVERY_UNIT) if is_shared or key is None else key
             if until > max(now, cooling.get(each, now)):
                 cooling[each] = until
     return Remembered(replace(state, cooling=cooling), overrides, intents, _trouble(document, doubts))
@@ -259,8 +263,9 @@ def _restraint(section: str, policy: Policy, budget: Budget | None) -> float:
         case "spent_in_all":
             return 0.0 if budget is None else budget.per
         case "groups":
-            settles = [step.pick.settle for step in policy.steps if step.pick is not None]
-            return max(policy.cooldown, *settles) if settles else 0.0
+            picking = [(step, step.pick) for step in policy.steps if step.pick is not None]
+            waits = [max(pick.settle, longest(step.action) + GRACE) for step, pick in picking]
+            return max(policy.cooldown, *waits) if waits else 0.0
         case _:
             return policy.cooldown
 
@@ -278,7 +283,7 @@ def _trouble(document: Mapping[str, Any], doubts: Sequence[tuple[str, LadderKey 
     left += "; the outcomes of some actions will not be reported" if "under_way" in sections else ""
     return (
         f"the saved state (version {document.get('version')}) can't be read in part ({', '.join(sections)}): "
-        f"the cooldowns and budgets that this affects start again, in full{left}"
+        f"the policies that this affects {_WAIT}{left}"
     )
 
 
@@ -340,6 +345,7 @@ class Store:
         self._is_apart = runtime is not None
         self._boot_id = ""
         self._saved: dict[str, Any] | None = None
+        self._is_trusted = True
 
     def load(self, policies: Sequence[Policy], now: Instant, budget: Budget | None = None) -> Remembered:
         """Return the saved state, as it applies to `policies` and the file's `budget`; a new one without a file.
@@ -351,9 +357,13 @@ class Store:
         if self._path is None or self._ahead is None:
             return Remembered()
         self._boot_id = now.boot_id
-        owners = trusted_owners()
+        owners, self._is_trusted = trusted_owners(), True
         if (why := distrust(self._path, owners) or distrust(self._ahead.path, owners)) is not None:
-            trouble = f"the saved state is not used, so cooldowns and budgets start again, in full: {why}"
+            trouble = (
+                f"the state in {self._path.parent} is neither used nor saved, so all policies {_WAIT}, and what was to "
+                f"be set back stays as it is: {why}"
+            )
+            self._is_trusted = False
             return replace(decode({}, policies, now.monotonic, budget=budget), trouble=trouble)
         # now, as nothing is to be done yet; if that fails, the first save reports it
         with suppress(OSError):
@@ -378,7 +388,7 @@ class Store:
                 self._path.replace(aside)
                 raise DamagedStateError(
                     f"{self._path} can't be understood ({error}): it is set aside as {aside}, "
-                    "and cooldowns, budgets and open episodes start anew"
+                    f"and all policies {_WAIT}"
                 ) from None
         document = apply(records, {"version": VERSION} if document is None else document)
         if not is_of_this_boot:
@@ -399,7 +409,7 @@ class Store:
         Raises:
             OSError: it can't be written; the previous file is still there.
         """
-        if self._path is None or self._ahead is None:
+        if self._path is None or self._ahead is None or not self._is_trusted:
             return
         document = encode(remembered, policies)
         if document == self._saved:
@@ -424,7 +434,7 @@ class Store:
         Raises:
             OSError: it can't be written.
         """
-        if self._ahead is not None:
+        if self._ahead is not None and self._is_trusted:
             self._ahead.append(record, self._boot_id)
 
     def close(self) -> None:

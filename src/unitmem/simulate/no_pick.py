@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unitmem.measure.catalogue import OPERANDS, Scope, Trait
-from unitmem.policy.condition import All, AnyOf, Comparison, Condition
+from unitmem.policy.condition import FILL, All, AnyOf, Comparison, Condition
 from unitmem.policy.model import Policy, Step
 from unitmem.simulate.thresholds import without_not
 from unitmem.unit import is_glob
@@ -22,7 +22,8 @@ def _about_all(condition: Condition) -> Condition | None:
     """Return `condition`, or the one of its alternatives that looks at nothing of a unit's own use."""
     match condition:
         case Comparison(measure=measure):
-            return condition if OPERANDS[measure].scope in (Scope.HOST, Scope.SLICE) else None
+            is_shared = measure == FILL or OPERANDS[measure].scope in (Scope.HOST, Scope.SLICE)
+            return condition if is_shared else None
         case AnyOf(terms):
             return next((found for term in terms if (found := _about_all(term)) is not None), None)
         case All(terms):

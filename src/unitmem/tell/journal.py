@@ -10,6 +10,7 @@ import os
 import select
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -57,7 +58,8 @@ class Journal:
             }
         )
         if self._echoes and _has_room(self._stream):
-            print(entry.message, file=self._stream, flush=True)
+            with suppress(OSError, ValueError):  # nobody reads it any longer, which is no reason to end
+                print(entry.message, file=self._stream, flush=True)
 
     def say(self, priority: Priority, message: str) -> None:
         """Write an entry about the daemon itself."""
