@@ -127,6 +127,21 @@ def test_what_is_read_back_is_true_of_what_was(tmp_path_factory, steps, decided)
                 assert now.units[name].at_least == {}
 
 
+def test_an_age_that_is_known_within_bounds_is_an_age(tmp_path):
+    """What is kept is the start, which moves a little where ages are measured late."""
+    written = [
+        Sample(100_000.0 + at, {"a.service": unit_of("a.service", 1, age=1200.0 + at - late, anon=at)})
+        for at in range(240)
+        for late in [at % 7 * 0.4]
+    ]
+    write(tmp_path, written, set())
+    for was, now in zip(written, read_samples(tmp_path / FILE_NAME), strict=True):
+        unit = now.units["a.service"]
+        known = unit.values.get("age", unit.at_least.get("age"))
+        assert known is not None
+        assert abs(known - was.units["a.service"].values["age"]) < 5
+
+
 @given(STEPS)
 def test_what_is_thinned_is_still_true(tmp_path_factory, steps):
     """Of a unit that came, went or was restarted within the minutes of a thinned chunk nothing is claimed."""

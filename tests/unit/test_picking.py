@@ -28,6 +28,7 @@ from unitmem.policy.state import (
     retry_all,
     step_state,
     unit_budget_left,
+    withdraw,
 )
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.rank import parse_rank
@@ -364,6 +365,52 @@ def test_a_manager_that_is_away_is_no_reason_to_try_the_next():
     assert watch.picked(*THREE) == []
     watch.state = retry_all(watch.state)
     assert watch.picked(*THREE) == [HOG]
+
+
+def test_what_could_not_be_tried_has_not_failed_however_long_it_takes():
+    watch = Watch((policy(),))
+    (picked,) = watch.look(*THREE)
+    watch.concluded(picked, Result.FAILED, again=True, untried=True)
+    for _ in range(60):
+        assert watch.picked(*THREE) == []
+    watch.state = retry_all(watch.state)
+    assert watch.picked(*THREE) == [HOG]
+
+
+@pytest.mark.parametrize(("again", "next_one"), [(True, HOG), (False, SECOND)])
+def test_a_request_without_an_answer_may_be_under_way_so_the_others_wait(again, next_one):
+    watch = Watch((policy(),))
+    (picked,) = watch.look(*THREE)
+    watch.concluded(picked, Result.FAILED, again=again, is_unknown=True)
+    for _ in range(8):
+        assert watch.picked(*THREE) == []
+    assert next(found for _ in range(60) if (found := watch.picked(*THREE))) == [next_one]
+
+
+def test_what_was_never_requested_is_as_if_it_had_not_been_decided():
+    watch = Watch((policy(budget=Budget(1, 3600.0)),))
+    (picked,) = watch.look(*THREE)
+    watch.state = withdraw(watch.state, picked)
+    watch.concluded(picked, Result.FAILED, again=True)
+    assert watch.picked(*THREE) == [HOG]
+
+
+@pytest.mark.parametrize("is_one_policy", [True, False])
+def test_while_one_is_picked_no_other_step_picks_another(is_one_policy):
+    """A second threshold must not end the next one while the first is being ended."""
+    first, second = policy(), policy("host.available < 20M", action=Kill())
+    both = (
+        (replace(first, steps=(*first.steps, *second.steps)),)
+        if is_one_policy
+        else (first, replace(second, name="q"))
+    )
+    watch = Watch(both)
+    (picked,) = watch.look(*THREE)
+    assert picked.unit == HOG
+    for _ in range(5):
+        assert watch.picked(*THREE) == []
+    watch.concluded(picked, Result.FAILED)
+    assert watch.picked(*THREE)
 
 
 def test_after_one_that_was_gone_all_are_judged_anew():

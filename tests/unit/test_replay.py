@@ -178,8 +178,9 @@ def test_a_unit_that_is_never_judged_is_named():
     assert only.never == {"b.service": "anon is unknown (not in this history)"}
 
 
-def test_a_pick_has_its_outcome_at_once_and_is_counted(tmp_path):
-    """Also through the recorder, which keeps what a pick goes by."""
+@pytest.mark.parametrize("wobble", [0, 99_999])
+def test_a_pick_has_its_outcome_at_once_and_is_counted(tmp_path, wobble):
+    """Also through the recorder, which keeps what a pick goes by, if only within close bounds."""
     step = Step(parse_condition("slice.anon > 40M"), Stop(), pick=Pick(parse_rank("anon"), settle=5.0))
     file = PolicyFile((Policy("p", ("*.service",), (step,)),), interval=1.0)
 
@@ -188,7 +189,7 @@ def test_a_pick_has_its_outcome_at_once_and_is_counted(tmp_path):
             yield UnitSample(
                 Unit(f"{name}.service", control_group=f"/{slice_}.slice/{name}.service"),
                 Invocation(f"{name}.service", None, 1),
-                values={"anon": anon * M, "slice.anon": 90 * M},
+                values={"anon": anon * M + at % 2 * wobble, "slice.anon": 90 * M},
                 oom_preference=OomPreference.OMIT if name == "d" else OomPreference.NONE,
             )
 

@@ -392,3 +392,14 @@ def test_a_unit_that_is_gone_is_left_to_the_next_tick(tree, watched):
         tracked.cgroup.close()
     assert not watch.sampling.look(watch.state, 0.1)
     assert watch.sampling.look_at == inf
+
+
+@pytest.mark.parametrize(
+    "text", ["current > 500M and growth(current, 10s) > 1M/min", "current > 500M and events.oom > 0 in 1h"]
+)
+def test_what_looks_over_a_span_of_time_is_read_at_every_look(watched, text):
+    """Beside a size that isn't met, too: else it would be known so much later than that is."""
+    watch = watched(steps(text))
+    for now in range(5):
+        sample, _ = watch.tick(float(now))
+        assert sample.unread == frozenset()
