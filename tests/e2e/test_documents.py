@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -85,7 +86,10 @@ def test_the_cookbooks_commands_work(host, follower, stand_ins, session, eventua
     """On a machine where the patterns match something, nothing is doubted; each command says that it is done."""
     for name in STAND_INS:
         eventually(lambda name=name: host.run("systemctl is-active %s", name).rc == 0, f"{name} runs")
-    follower.paste("unitmem check --strict $(ls /etc/unitmem/*.yaml | grep -v desktop)")
+    follower.paste("cd /etc/unitmem && unitmem check --strict $(ls | grep -v -e desktop -e oomd)")
+    # the guest has no swap, and that is all that is doubted of these
+    told = json.loads(host.run("cd /etc/unitmem && unitmem check --json *oomd.yaml").stdout)
+    assert {problem["code"] for problem in told["problems"]} == {"no-swap"}
     recipe = [block for block in COOKBOOK if block.section == "From a recipe to your machine"]
     (morning,) = (block for block in recipe if "unitmem replay" in block.text)
     follower.follow(recipe[: recipe.index(morning)])

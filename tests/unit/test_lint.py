@@ -682,6 +682,19 @@ def test_restarts_are_counted_against_the_start_limit(more, hold, limit, restart
         assert f"{restarts} of db.service may exceed its start limit ({limit})" in doubts[0].message
 
 
+@pytest.mark.parametrize(
+    ("pick", "protected", "is_told"),
+    [("", None, True), ("pick: {by: anon, settle: 10s}, ", None, False), ("", "the machine needs it", False)],
+)
+def test_restarts_are_rarer_while_the_last_one_settles_and_none_of_what_is_protected(
+    pick, protected, is_told
+):
+    text = steps(f'when: "anon > 1G", for: 2s, {pick}do: restart', more="    budget: {actions: 9, per: 1h}\n")
+    units = {"db.service": replace(HERE.units["db.service"], protected=protected)}
+    doubts = review(parse(text), replace(HERE, units=units), {"db.service": StartLimit(5, 10)})
+    assert ("start-limit" in {doubt.code for doubt in doubts}) is is_told
+
+
 def test_parts_on_lines_of_their_own_have_places_of_their_own():
     text = """\
 policies:

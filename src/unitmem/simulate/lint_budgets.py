@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from unitmem.errors import Problem
 from unitmem.measure.catalogue import OOM_KILLS
-from unitmem.measure.sample import Sample
+from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Restart
 from unitmem.policy.condition import Comparison, comparisons
 from unitmem.policy.model import Budget, Policy, Step
@@ -36,12 +36,16 @@ def doubts_about_budgets(
         limits = {
             name: limit
             for name, limit in start_limits.items()
-            if machine is not None and name in machine.units and policy.governs(machine.units[name].unit)
+            if machine is not None and name in machine.units and _may_restart(policy, machine.units[name])
         }
         for number, step in enumerate(policy.steps):
             if isinstance(step.action, Restart):
                 place = checked.place("policies", index, "steps", number, "do")
                 yield from _exceeded_limits(policy, step, checked.file.budget, limits, place)
+
+
+def _may_restart(policy: Policy, sample: UnitSample) -> bool:
+    return policy.governs(sample.unit) and (sample.protected is None or policy.unprotects(sample.unit))
 
 
 def repeating_kills(policy: Policy, step: Step, of_file: Budget | None) -> Iterator[Comparison]:
@@ -84,7 +88,7 @@ def _exceeded_limits(
 ) -> Iterator[Problem]:
     """Yield a warning about the first unit that `step` may restart more often than its start limit allows."""
     for name, limit in sorted(limits.items()):
-        pause = policy.cooldown + step.hold
+        pause = policy.cooldown + step.hold + (0.0 if step.pick is None else step.pick.settle)
         most = [
             *([int(limit.interval // pause)] if pause else []),
             *(
