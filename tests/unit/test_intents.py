@@ -173,6 +173,8 @@ def noted(tmp_path, *records):
 
 
 KEY_OF_STOP = list(STOP.key)
+NOT_BEGUN = {"intent": KEY_OF_STOP, "changes": {"begun": False}}
+NOT_LOGGED = {"intent": KEY_OF_STOP, "changes": {"logged": False}}
 
 
 def test_what_was_noted_is_found(tmp_path):
@@ -188,18 +190,13 @@ def test_what_was_noted_is_found(tmp_path):
     assert kept.trouble is None
 
 
-def test_what_is_over_is_gone(tmp_path):
-    kept = noted(tmp_path, {"over": KEY_OF_STOP})
-    assert (kept.intents, kept.state.ending, kept.trouble) == ((), frozenset(), None)
-
-
 def test_what_the_state_has_taken_over_is_not_kept_twice(tmp_path):
     noted(tmp_path)
     store = Store(tmp_path)
     store.save(SAVED, (COOLED,), NOW)
     assert (tmp_path / AHEAD_NAME).read_bytes() == b""
-    store.note({"over": KEY_OF_STOP})
-    assert loaded(tmp_path).intents == ()
+    store.note(NOT_BEGUN)
+    assert loaded(tmp_path).intents == (replace(UNDER_WAY, begun=False),)
 
 
 def test_it_is_in_the_runtime_directory_and_open_before_anything_is_done(tmp_path):
@@ -214,7 +211,7 @@ def test_it_is_in_the_runtime_directory_and_open_before_anything_is_done(tmp_pat
 
 def test_of_a_record_that_was_cut_off_nothing_is_read_and_the_next_one_is_whole(tmp_path):
     """Wherever it was cut off, and whichever record it is."""
-    noted(tmp_path, {"intent": KEY_OF_STOP, "changes": {"begun": False}}, {"over": KEY_OF_STOP})
+    noted(tmp_path, NOT_BEGUN, NOT_LOGGED)
     path = tmp_path / AHEAD_NAME
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -223,12 +220,13 @@ def test_of_a_record_that_was_cut_off_nothing_is_read_and_the_next_one_is_whole(
         path.write_bytes(whole[:length])
         kept = loaded(tmp_path)
         done = sum(length >= count for count in counts)
-        begun = [(), (UNDER_WAY,), (replace(UNDER_WAY, begun=False),), ()][done]
+        not_begun = replace(UNDER_WAY, begun=False)
+        begun = [(), (UNDER_WAY,), (not_begun,), (replace(not_begun, logged=False),)][done]
         assert (kept.intents, kept.trouble) == (begun, None)
         if length % 50 == 0 and 0 < done < 3:
             with closing(Store(tmp_path)) as store:
                 store.load((COOLED,), NOW)
-                store.note({"intent": KEY_OF_STOP, "changes": {"logged": False}})
+                store.note(NOT_LOGGED)
             assert loaded(tmp_path).intents == (replace(begun[0], logged=False),)
 
 
@@ -271,7 +269,7 @@ def test_nothing_is_left_of_the_file_that_was_written_before_a_reboot(tmp_path):
     """What the state on disk has under way is over, as the machine was started anew."""
     store = Store(tmp_path)
     store.save(SAVED, (COOLED,), NOW)
-    store.note({"over": KEY_OF_STOP})
+    store.note(NOT_BEGUN)
     later = Instant(monotonic=100.0, realtime=NOW.realtime + 60, boot_id="two")
     (intent,) = loaded(tmp_path, now=later).intents
     assert intent.decision.at == 100.0 - 60 - 10
@@ -286,11 +284,11 @@ def test_a_disk_that_is_full_leaves_whole_records(tmp_path, monkeypatch):
     write = os.write
     monkeypatch.setattr("unitmem.record.ahead.os.write", lambda to, data: write(to, data[:10]))
     with pytest.raises(OSError, match="No space"):
-        store.note({"over": KEY_OF_STOP})
+        store.note(NOT_BEGUN)
     monkeypatch.undo()
     assert loaded(tmp_path).intents == (UNDER_WAY,)
-    store.note({"over": KEY_OF_STOP})
-    assert loaded(tmp_path).intents == ()
+    store.note(NOT_BEGUN)
+    assert loaded(tmp_path).intents == (replace(UNDER_WAY, begun=False),)
 
 
 def test_a_run_that_is_being_ended_is_not_judged_until_that_has_an_outcome(tmp_path):
@@ -332,7 +330,7 @@ def test_a_number_of_the_state_that_is_none_restrains_and_is_reported(tmp_path, 
 @given(st.binary(max_size=200), st.integers(0, 600))
 def test_whatever_is_in_the_file_nothing_fails(tmp_path_factory, rubbish, place):
     directory = tmp_path_factory.mktemp("state")
-    noted(directory, {"over": KEY_OF_STOP})
+    noted(directory, NOT_BEGUN)
     path = directory / AHEAD_NAME
     text = path.read_bytes()
     path.write_bytes(text[:place] + rubbish + text[place:])

@@ -59,10 +59,9 @@ class Intents:
         """Note that the journal has the decision."""
         self._note(decision, logged=True)
 
-    def end(self, decision: Decision) -> None:
-        """Note that its outcome is reported."""
+    def forget(self, decision: Decision) -> None:
+        """Forget a decision whose outcome is reported; the state that is saved next doesn't have it."""
         del self._by_key[decision.key]
-        self._saved_state.note({"over": list(decision.key)})
 
     def _note(self, decision: Decision, **changes: Any) -> None:
         intent = replace(self._by_key[decision.key], **changes)

@@ -168,6 +168,7 @@ class Watch:
         self.state, decisions = evaluate(self.file, sample, self.state, now)
         self._act(decisions, sample, now)
         self.overrides.undo_ended(self.state, self.connection.answering(now), now)
+        self._forget_over()
         self._save(now)
         self._recorder.tick(sample, self.world.realtime(), self.file.measures, self.file.followed)
         self._reporter.unknown(self.state, now)
@@ -211,7 +212,8 @@ class Watch:
             if after != action:
                 self._intents.follow(action.decision, after)
             self._conclude(after, now)
-        self._note_over(now)
+        if self._forget_over():
+            self._save(now, ahead=True)
 
     def announce(self) -> None:
         """Log what is watched, and notify the manager that the watch is ready."""
@@ -300,7 +302,7 @@ class Watch:
             manager, decision = self.connection.answering(now), intent.decision
             self._alive()
             root = self.world.cgroup_root
-            observes = decision.policy not in acting
+            observes = self._observe or decision.policy not in acting
             result = None if manager is None else resume(intent, manager, root, now, observe=observes)
             if result is None:
                 self._intents.left.append(intent)
@@ -333,7 +335,6 @@ class Watch:
             processes = () if deed.cgroup is None else measure_largest(deed.unit, deed.cgroup)
             self._reporter.record(decision, self._intents.about(decision).realtime, processes)
             self._conclude(deed.outcome, now)
-        self._note_over(now)
 
     def _perform(self, decision: Decision, sample: Sample, now: float) -> _Deed:
         self._alive()
@@ -361,13 +362,12 @@ class Watch:
             self._reporter.concluded(outcome, self._intents.about(outcome.decision).realtime)
         self._over.append(outcome.decision)
 
-    def _note_over(self, now: float) -> None:
-        """Save what came of actions, and only then note that they are over: a crash in between loses neither."""
-        if self._over:
-            self._save(now, ahead=True)
-            for decision in self._over:
-                self._intents.end(decision)
-            self._over.clear()
+    def _forget_over(self) -> bool:
+        """Forget the actions that are over, which the caller saves with what came of them; return whether there are any."""
+        over, self._over = self._over, []
+        for decision in over:
+            self._intents.forget(decision)
+        return bool(over)
 
     def _save(self, now: float, *, ahead: bool = False) -> None:
         remembered = Remembered(self.state, self.overrides.in_force, self._intents.all)

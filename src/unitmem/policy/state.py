@@ -159,11 +159,15 @@ def rearm(
 
 
 def withdraw(state: State, decision: Decision) -> State:
-    """Return `state` as if `decision` had not been made, since its action was never requested."""
-    state = replace(_refunded(state, decision), groups=released(state.groups, decision))
-    step = step_state(state.ladders.get((decision.policy, decision.unit)), decision.step)
-    has_fired = step.phase is Phase.FIRED and step.fired_at == decision.at
-    return lapse(state, (decision.policy, decision.unit), [decision.step]) if has_fired else state
+    """Return `state` after the action of `decision` was never requested: it costs nothing, and its unit isn't picked.
+
+    A step that picks may fire for that unit at once: a pause would have it pick another one.
+    """
+    state, groups = _refunded(state, decision), state.groups
+    state = replace(state, groups=released(groups, decision))
+    return (
+        state if state.groups == groups else lapse(state, (decision.policy, decision.unit), [decision.step])
+    )
 
 
 def retry_all(state: State) -> State:

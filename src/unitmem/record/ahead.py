@@ -93,8 +93,8 @@ class Ahead:
 def apply(records: Iterable[Mapping[str, Any] | None], document: dict[str, Any]) -> dict[str, Any]:
     """Return the state's `document` as `records` have changed it; one that isn't understood is an entry that is None.
 
-    They are: `state`, another document; `intent` with `changes` to the entry of that key; `over`, a key whose outcome
-    is reported; `override`, one more entry of the overrides.
+    They are: `state`, another document; `intent` with `changes` to the entry of that key; `override`, one more entry of
+    the overrides.
     """
     for record in records:
         match record:
@@ -104,8 +104,6 @@ def apply(records: Iterable[Mapping[str, Any] | None], document: dict[str, Any])
                 for entry in _under_way(document):
                     if _has_key(entry, key):
                         entry.update(changes)
-            case {"over": list(key)}:
-                document["under_way"] = [entry for entry in _under_way(document) if not _has_key(entry, key)]
             case {"override": dict(override)} if isinstance(document.get("holds"), list):
                 if override not in document["holds"]:
                     document["holds"].append(override)
