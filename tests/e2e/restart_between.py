@@ -36,7 +36,7 @@ for label, action in ACTIONS.items():
     policy = Policy("race", (name,), (Step(condition, action),))
     while True:
         now = time.monotonic()
-        sample = Sample(now, {name: collect(unit, cgroup, read_host(), {"process.rss"})})
+        sample = Sample(now, {name: collect(unit, cgroup, read_host(), {"anon", "process.rss"})})
         _, decisions = evaluate([policy], sample, State(), now)
         if decisions:
             break
