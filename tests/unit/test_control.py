@@ -13,10 +13,11 @@ import tempfile
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from unitmem.daemon.control import ACCEPT_AGAIN, AT_ONCE, MOST_REST, PER_USER, TIMEOUT, Control
+from unitmem.daemon.control import ACCEPT_AGAIN, AT_ONCE, MOST_REST, PER_USER, RESERVED, TIMEOUT, Control
 from unitmem.daemon.requests import Requests
 from unitmem.tell.interface import DESCRIPTION, address_of
 from unitmem.tell.varlink import MAX_CALL, MalformedMessageError
@@ -258,6 +259,35 @@ def test_nobody_wakes_the_loop_while_nothing_is_wanted(served):
     served.rounds(2)
     client.send(CALL)
     assert [key.fileobj for key, _ in served.selector.select(0)] == [served.control]
+
+
+def test_the_call_of_a_client_that_has_given_up_is_not_done(served):
+    """It has told its user that nothing was; one that has only ended its input waits for the reply."""
+    gone, waiting = served.connect(), served.connect()
+    for client in (gone, waiting):
+        client.send(CALL)
+    gone.close()
+    waiting.shutdown(socket.SHUT_WR)
+    served.rounds(4)
+    assert len(served.calls) == 1
+    assert received(waiting) == b"CALL\0"
+
+
+def test_others_leave_places_for_root_and_the_user_of_the_watch(served, monkeypatch):
+    uids = [1001] * PER_USER + [1002] * PER_USER + [0]
+    given = iter(uids)
+    credentials = SimpleNamespace(size=12, unpack=lambda _: (1, next(given), 1))
+    monkeypatch.setattr("unitmem.daemon.control._CREDENTIALS", credentials)
+    clients = []
+    for _ in uids:
+        clients.append(served.connect())
+        served.rounds()
+    for client in clients:
+        with suppress(OSError):
+            client.send(CALL)
+    served.rounds(4)
+    answered = [uid for uid, client in zip(uids, clients, strict=True) if received(client) == b"CALL\0"]
+    assert answered == [1001] * PER_USER + [1002] * (AT_ONCE - RESERVED - PER_USER) + [0]
 
 
 def test_one_user_has_so_many_clients_and_no_more(served):

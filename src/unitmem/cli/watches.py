@@ -89,10 +89,13 @@ def ask(
     answers: list[Answer] = []
     with ExitStack() as stack:
         asked = []
-        for path in _sockets(directory, instance):
+        paths = _sockets(directory, instance)
+        # where one hangs with a full queue, the others are still asked in time
+        share = (deadline - time.monotonic()) / max(1, len(paths))
+        for path in paths:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             try:
-                _connect(connection, path, deadline)
+                _connect(connection, path, share)
                 connection.sendall(call)
             except (FileNotFoundError, ConnectionRefusedError):
                 continue  # it has ended
@@ -143,9 +146,9 @@ def _is_socket(path: Path) -> bool:
         return False
 
 
-def _connect(connection: socket.socket, path: Path, deadline: float) -> None:
+def _connect(connection: socket.socket, path: Path, seconds: float) -> None:
     # a connection that waits to be accepted waits in connect() itself, and not for readiness: see unix(7)
-    wait = struct.pack("@ll", *_timeval(deadline - time.monotonic()))
+    wait = struct.pack("@ll", *_timeval(seconds))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
     with address_of(path) as address:
         connection.connect(address)

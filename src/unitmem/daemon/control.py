@@ -7,6 +7,7 @@ of them delays a tick, whatever it sends or doesn't read.
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import socket
 import struct
@@ -22,7 +23,9 @@ from unitmem.tell.varlink import END, MAX_CALL, MalformedMessageError
 AT_ONCE = 16
 """The most clients at a time; others wait to be accepted."""
 PER_USER = 8
-"""The most clients of one user, so that none keeps root out; further ones are closed."""
+"""The most clients of one user; further ones are closed."""
+RESERVED = 4
+"""Clients that only root and the user of the watch may have, so that others don't keep them out."""
 TIMEOUT = 10.0
 """Seconds for a call to arrive, and for its reply to be read."""
 REST = 9
@@ -169,7 +172,7 @@ class Control:
             connection.setblocking(False)
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             _, uid, _ = _CREDENTIALS.unpack(credentials)
-            if sum(client.uid == uid for client in self._clients) >= PER_USER:
+            if not self._has_room(uid):
                 connection.close()
                 continue
             client = _Client(connection, uid, now + TIMEOUT)
@@ -178,10 +181,18 @@ class Control:
             accepted.append(client)
         return accepted
 
+    def _has_room(self, uid: int) -> bool:
+        owners = (0, os.geteuid())
+        others = sum(client.uid not in owners for client in self._clients)
+        of_user = sum(client.uid == uid for client in self._clients)
+        return of_user < PER_USER and (uid in owners or others < AT_ONCE - RESERVED)
+
     def _serve(self, client: _Client, now: float) -> None:
         """Receive from `client`, answer one call, and send; close it at its end, and if it sends what is no call."""
         try:
             if not client.unsent and (call := client.next_call()) is not None:
+                if client.is_gone():  # it has said by now that this was not done
+                    raise ConnectionResetError
                 client.unsent = memoryview(self._answer(call, client.uid))
                 client.deadline = now + TIMEOUT
             if client.unsent:
@@ -214,6 +225,12 @@ class _Client:
         self.received = b""
         self.unsent = memoryview(b"")
         """What it has not taken of a reply; until then, nothing more is received."""
+
+    def is_gone(self) -> bool:
+        """Return whether it has closed the connection; one that only sends nothing more waits for its reply."""
+        poll = select.poll()
+        poll.register(self.connection, 0)
+        return bool(poll.poll(0))
 
     def next_call(self) -> bytes | None:
         """Return the next call, without its NUL; None where it has not arrived as a whole.
