@@ -277,7 +277,7 @@ def test_others_leave_places_for_root_and_the_user_of_the_watch(served, monkeypa
     uids = [1001] * PER_USER + [1002] * PER_USER + [0]
     given = iter(uids)
     credentials = SimpleNamespace(size=12, unpack=lambda _: (1, next(given), 1))
-    monkeypatch.setattr("unitmem.daemon.control._CREDENTIALS", credentials)
+    monkeypatch.setattr("unitmem.daemon.control.CREDENTIALS", credentials)
     clients = []
     for _ in uids:
         clients.append(served.connect())

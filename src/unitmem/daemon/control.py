@@ -35,7 +35,7 @@ LEAST_REST, MOST_REST = 0.01, 0.5
 ACCEPT_AGAIN = 1.0
 """Seconds until clients are served again after one could not be accepted, for lack of descriptors, say."""
 
-_CREDENTIALS = struct.Struct("iII")
+CREDENTIALS = struct.Struct("iII")
 
 
 class Control:
@@ -170,8 +170,8 @@ class Control:
                 self._rest(now + ACCEPT_AGAIN)
                 break
             connection.setblocking(False)
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            _, uid, _ = _CREDENTIALS.unpack(credentials)
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+            _, uid, _ = CREDENTIALS.unpack(credentials)
             if not self._has_room(uid):
                 connection.close()
                 continue
