@@ -1,6 +1,6 @@
 """The cookbook's translations of other tools: each does what its original does, to the same unit, but gently.
 
-Thresholds are brought to where the guest is: nothing else of a recipe is changed, but for the pattern of its units.
+Each runs in one guest, since each takes a while. Thresholds are brought to where the guest is: nothing else of a recipe is changed, but for the pattern of its units.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def throttled(host):
     host.run("systemctl revert %s; systemctl stop %s", SLICE, SLICE)
 
 
+@pytest.mark.suites("bookworm")
 def test_as_earlyoom(host, unit, recipe, journal, eventually, available):
     calm = unit("steady", "--size", "24M", name=CALM)
     share = available() - 8
@@ -69,6 +70,7 @@ def test_as_earlyoom(host, unit, recipe, journal, eventually, available):
     )
 
 
+@pytest.mark.suites("trixie")
 def test_as_nohang(host, unit, recipe, journal, eventually, available):
     calm = unit("steady", "--size", "24M", name=CALM)
     was = calm.get("InvocationID")
@@ -84,6 +86,7 @@ def test_as_nohang(host, unit, recipe, journal, eventually, available):
     assert calm.get("InvocationID") == was
 
 
+@pytest.mark.suites("trixie")
 def test_as_systemd_oomd(host, unit, recipe, journal, eventually, throttled):
     calm = unit("steady", "--size", "8M", name=CALM, Slice=SLICE)
     throttled()
@@ -97,6 +100,7 @@ def test_as_systemd_oomd(host, unit, recipe, journal, eventually, throttled):
     assert calm.is_active()
 
 
+@pytest.mark.suites("bookworm")
 def test_as_oomd(host, unit, recipe, journal, eventually, throttled):
     # the larger one of the two doesn't grow
     calm = unit("steady", "--size", "40M", name=CALM, Slice=SLICE)
