@@ -1,6 +1,7 @@
 """The cookbook's translations of other tools: each does what its original does, to the same unit, but gently.
 
-Each runs in one guest, since each takes a while. Thresholds are brought to where the guest is: nothing else of a recipe is changed, but for the pattern of its units.
+Each runs in one guest, since each takes a while. Thresholds are brought to where the guest is: nothing else of a recipe
+is changed, but for the pattern of its units.
 """
 
 from __future__ import annotations
