@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 POLICY = """
 policies:
   - name: edges
@@ -24,6 +26,7 @@ sys.exit(subprocess.run(watch, env=os.environ | {"NOTIFY_SOCKET": sys.argv[1]}).
 """Runs a watch whose manager has no room for a message, and never will."""
 
 
+@pytest.mark.suites("bookworm")
 def test_a_watch_decides_though_its_manager_does_not_read(host, unit):
     unit("steady", "--size", "32M", name="e2e-edges.service")
     directory = host.check_output("mktemp --directory")
@@ -37,6 +40,7 @@ def test_a_watch_decides_though_its_manager_does_not_read(host, unit):
         host.run("rm -r %s", directory)
 
 
+@pytest.mark.suites("trixie")
 def test_a_file_that_anybody_may_write_is_refused_until_it_is_mended(host):
     path, service = "/etc/unitmem/e2e-edges.yaml", "unitmem@e2e-edges.service"
     host.check_output("printf %%s %s >%s && chmod 0666 %s", POLICY, path, path)

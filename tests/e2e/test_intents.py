@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 POLICY = """
 interval: 1s
 policies:
@@ -13,6 +15,7 @@ policies:
 """
 
 
+@pytest.mark.suites("bookworm")
 def test_a_stop_has_its_outcome_though_the_daemon_was_killed_meanwhile(host, unit, policy, eventually):
     guard = policy(POLICY)
     pid = guard.get("MainPID")

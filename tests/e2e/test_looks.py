@@ -73,6 +73,7 @@ QUICK = """
 """
 
 
+@pytest.mark.suites("trixie")
 @pytest.mark.parametrize("measure", ["current", "unreclaimable"])
 def test_a_unit_that_crosses_its_threshold_is_signalled_long_before_the_next_tick(
     host, unit, policy, eventually, measure
@@ -87,6 +88,7 @@ def test_a_unit_that_crosses_its_threshold_is_signalled_long_before_the_next_tic
     assert host.check_output("systemctl is-active e2e-quick-calm.service") == "active"
 
 
+@pytest.mark.suites("bookworm")
 def test_a_limit_that_is_lowered_is_seen_although_its_unit_is_not_read_otherwise(
     host, unit, policy, eventually
 ):
