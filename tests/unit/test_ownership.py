@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,6 +47,26 @@ def test_what_others_may_write_is_not_trusted_and_the_way_out_is_told(file, part
     assert why.endswith(f"run `chmod go-w {part}`")
     part.chmod(part.stat().st_mode & ~0o022)
     assert distrust(file, OWN) is None
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("mode", "members", "name", "is_trusted"),
+    [
+        (0o664, [], "carol", True),
+        (0o664, ["carol"], "carol", True),
+        (0o666, [], "carol", False),
+        (0o664, ["mallory"], "carol", False),
+        (0o664, [], "staff", False),
+    ],
+)
+def test_the_group_that_a_user_has_alone_is_nobody_else(file, monkeypatch, mode, members, name, is_trusted):
+    """As where the umask is 002, since each user has a group."""
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: SimpleNamespace(pw_name="carol", pw_gid=4711))
+    monkeypatch.setattr("grp.getgrgid", lambda gid: SimpleNamespace(gr_name=name, gr_mem=members))
+    os.chown(file, 4711, 4711)
+    file.chmod(mode)
+    assert (distrust(file, {0, 4711}) is None) is is_trusted
 
 
 @pytest.mark.parametrize("is_absolute", [True, False])

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Collection
 from pathlib import Path
 
-_WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40  # as the kernel has it
 
 
@@ -20,8 +19,9 @@ def distrust(path: Path, owners: Collection[int]) -> str | None:
     """Return why others than `owners` may change what `path` leads to, with the way out; None if they may not.
 
     Every part of the path has to be owned by one of them, links and what they lead to included, and may be written by
-    nobody else; a directory may be if it is sticky, as there only its owner renames or removes a part. Where there is
-    nothing at `path`, the directories on the way to it are judged.
+    nobody else; a directory may be if it is sticky, as there only its owner renames or removes a part. A group that a user
+    has for itself is nobody else: where each user has one, it may write what the user makes. Where there is nothing at
+    `path`, the directories on the way to it are judged.
 
     Args:
         path: of a file or directory.
@@ -55,6 +55,22 @@ def _fault(part: Path, status: os.stat_result, owners: Collection[int]) -> str |
         return f"{part} belongs to user {status.st_uid}, and not to {whom}: chown it, or choose another place"
     mode = status.st_mode
     is_shared = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
-    if mode & _WRITABLE and not is_shared and not stat.S_ISLNK(mode):
+    by_others = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_private(status.st_gid, status.st_uid))
+    if by_others and not is_shared and not stat.S_ISLNK(mode):
         return f"others may write {part} (mode {stat.S_IMODE(mode):04o}): run `chmod go-w {part}`"
     return None
+
+
+def _is_private(group: int, user: int) -> bool:
+    """Return whether `group` is the one of the same name that `user`, who isn't root, has for itself."""
+    if user == 0:
+        return False
+    import grp  # noqa: PLC0415 - next to nobody's files are asked about
+    import pwd  # noqa: PLC0415
+
+    try:
+        owner, entry = pwd.getpwuid(user), grp.getgrgid(group)
+    except KeyError:
+        return False
+    is_own = owner.pw_gid == group and entry.gr_name == owner.pw_name
+    return is_own and set(entry.gr_mem) <= {owner.pw_name}
