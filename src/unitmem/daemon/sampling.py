@@ -19,7 +19,6 @@ from unitmem.measure.collect import Surroundings, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.ceiling import ceiling, distance, has_ceiling
-from unitmem.policy.condition import comparisons
 from unitmem.policy.engine import facts_about
 from unitmem.policy.model import Policy, wanted_measures
 from unitmem.policy.need import Need, costly_need, is_candidate
@@ -233,12 +232,7 @@ class Sampling:
             not self._reads_all
             and all(has_ceiling(step.when) for policy in governing for step in policy.steps)
             # what looks over a span of time needs every look, also beside a size that isn't met
-            and not any(
-                term.span is not None
-                for policy in governing
-                for condition in policy.conditions
-                for term in comparisons(condition)
-            ),
+            and not any(term.span is not None for policy in governing for term in policy.comparisons),
         )
 
     def _read(

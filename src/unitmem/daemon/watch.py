@@ -204,7 +204,8 @@ class Watch:
                     self.state = retry_all(self.state)
                 if self.tracker.has_reloaded:
                     self.state = forget_refusals(self.state)
-        self._resume(now)
+        if self._intents.left:
+            self._resume(now)
         pending, self.pending = self.pending, []
         for action in pending:
             self._alive()

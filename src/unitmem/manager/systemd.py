@@ -267,7 +267,7 @@ class Manager:
             BusError: refused.
         """
         with self._loaded(name) as path:
-            return bool(self._property(path, _UNIT, "RefuseManualStop", "b"))
+            return self._refuses_manual(path, "Stop")
 
     def refuses_only_stops(self, name: str) -> bool:
         """Return whether the unit has RefuseManualStop=, and nothing that forbids its start.
@@ -279,9 +279,7 @@ class Manager:
         """
         with self._loaded(name) as path:
             is_loaded = text_of(self._property(path, _UNIT, "LoadState", "s")) == "loaded"
-            stop, start = (
-                bool(self._property(path, _UNIT, f"RefuseManual{what}", "b")) for what in ("Stop", "Start")
-            )
+            stop, start = self._refuses_manual(path, "Stop"), self._refuses_manual(path, "Start")
         return is_loaded and stop and not start
 
     def start_limit(self, name: str) -> StartLimit | None:
@@ -625,6 +623,9 @@ class Manager:
     def _send(self, path: bytes, interface: bytes, method: str, arguments: list[Any]) -> Any:
         with self._asking(method) as bus:
             return bus.call_method(_SERVICE, path, interface, method.encode(), arguments).body
+
+    def _refuses_manual(self, path: bytes, what: str) -> bool:
+        return bool(self._property(path, _UNIT, f"RefuseManual{what}", "b"))
 
     def _property(self, path: bytes, interface: bytes, name: str, signature: str) -> Any:
         with self._asking(name) as bus:

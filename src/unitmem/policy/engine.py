@@ -62,7 +62,7 @@ from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
-from unitmem.policy.condition import Comparison, Condition, Facts, Verdict, comparisons, judge, truth_of
+from unitmem.policy.condition import Comparison, Condition, Facts, Verdict, judge, truth_of
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.groups import Group, GroupKey, level_of
 from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile
@@ -401,14 +401,12 @@ def _idle(policy: Policy, invocation: Invocation) -> Ladder:
 
 def _over_a_span(policy: Policy) -> list[Comparison]:
     """Return the comparisons of `policy` that look at more than this instant."""
-    terms = (term for condition in policy.conditions for term in comparisons(condition))
-    return [term for term in terms if term.span is not None]
+    return [term for term in policy.comparisons if term.span is not None]
 
 
 def _kill_span(policy: Policy) -> float:
     """Return the longest span within which a condition of `policy` counts OOM kills; 0 if none does."""
-    terms = [term for condition in policy.conditions for term in comparisons(condition)]
-    return max((term.span or 0.0 for term in terms if term.measure == OOM_KILLS), default=0.0)
+    return max((term.span or 0.0 for term in policy.comparisons if term.measure == OOM_KILLS), default=0.0)
 
 
 def _without_answered(

@@ -124,6 +124,11 @@ class Policy:
         ranks = tuple(step.pick.by for step in self.steps if step.pick is not None)
         return (*steps, *ranks) if self.clear is None else (*steps, self.clear, *ranks)
 
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The comparisons in its conditions."""
+        return tuple(term for condition in self.conditions for term in comparisons(condition))
+
 
 @lru_cache(4096)
 def _is_among(names: tuple[str, ...], patterns: tuple[str, ...], excluded: tuple[str, ...]) -> bool:
@@ -157,12 +162,7 @@ class PolicyFile:
     @property
     def followed(self) -> frozenset[str]:
         """The measures of which its conditions take slopes."""
-        terms = (
-            term
-            for policy in self.policies
-            for condition in policy.conditions
-            for term in comparisons(condition)
-        )
+        terms = (term for policy in self.policies for term in policy.comparisons)
         return frozenset(term.followed for term in terms if term.function is not None)
 
 
