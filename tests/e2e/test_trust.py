@@ -86,9 +86,10 @@ def test_a_ladder_is_climbed_until_the_budget_ends_the_loop(host, python, unit, 
         "ended by unitmem: restart",
     ):
         assert words in story
-    recorded = events(host, python, watch)
-    assert [event[1] for event in recorded if event[0] == "decision" and event[3] is None] == actions(done)
-    assert all(event[4] for event in recorded if event[0] == "decision")
+    decided = [event for event in events(host, python, watch) if event[0] == "decision"]
+    assert [event[1] for event in decided if event[3] is None] == actions(done)
+    # what was killed may have decided and not come to look at the processes
+    assert [event[1] for event in decided if not event[4]] in ([], ["set"], ["SIGUSR1"])
 
 
 def test_a_value_that_swings_around_its_threshold_fires_once(host, unit, policy, journal, eventually):

@@ -48,6 +48,11 @@ def unit_of(name="a.service", run=1, **values):
     return UnitSample(Unit(name, invocation_id=identity), Invocation(name, identity, run), values=values)
 
 
+def up_since(start, unit, at):
+    """Return `unit` with its age at that time, as it is read of one that came up at `start`."""
+    return replace(unit, unit=replace(unit.unit, up_since=start), values={"age": round(at - start, 3)})
+
+
 def write(directory, samples, decided=(), **options):
     """Record `samples`, with a decision before those whose places are in `decided`."""
     recorder = Recorder(directory, "boot", **options)
@@ -307,6 +312,19 @@ def test_what_bounds_decide_is_decided(tmp_path):
     )
     made, result, _ = replayed(read, "anon > 40M", hold=30.0)
     assert ([decision.at for decision in made], result.is_open) == ([30.0], False)
+
+
+def test_an_age_is_read_back_as_it_was_told(tmp_path):
+    """What is kept is the start, to the microsecond: rounding it too made an age one millisecond another."""
+    starts = [10.000449 + run * 7.123357 for run in range(40)]
+    written = [
+        Sample(at := start + 0.251499, {"a.service": up_since(start, unit_of(run=run + 1), at)})
+        for run, start in enumerate(starts)
+    ]
+    write(tmp_path, written)
+    read = read_samples(tmp_path / FILE_NAME)
+    ages = [sample.units["a.service"].values["age"] for sample in read]
+    assert ages == [sample.units["a.service"].values["age"] for sample in written]
 
 
 def test_an_age_within_bounds_is_an_age(tmp_path):

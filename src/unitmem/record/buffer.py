@@ -152,9 +152,11 @@ class Buffer:
             *map(unit.at_least.get, kept.bounded),
         )
         if kept.age is not None and (age := row[kept.age]) is not None:
-            # the age itself is of the time when the unit was read
-            since = at - age if unit.unit.up_since is None else unit.unit.up_since
-            row = (*row[: kept.age], self._start(unit.name, since, kept.age), *row[kept.age + 1 :])
+            # the age itself is rounded, and of the time when the unit was read
+            since = unit.unit.up_since
+            if since is None:
+                since = self._start(unit.name, at - age, kept.age)
+            row = (*row[: kept.age], since, *row[kept.age + 1 :])
         run = unit.invocation
         texts = (
             None if run is None else (run.invocation_id, run.cgroup_inode),
