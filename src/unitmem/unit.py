@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from unitmem.text import printable
+
 # The kinds whose units may own a cgroup; devices, targets, timers and the like never do.
 CGROUP_KINDS = frozenset({"service", "scope", "slice", "mount", "socket", "swap"})
 KINDS = CGROUP_KINDS | {"target", "timer", "path", "device", "automount"}
@@ -16,6 +18,7 @@ ROOT_SLICE = "-.slice"
 _NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}", re.ASCII)
 # the ID of a container, and what systemd-run and logind call their units
 _MADE_UP = re.compile(r"[0-9a-f]{12,}|^run-[a-z]?[0-9a-f-]+|^session-")
+_LONGEST_CONTENT = 60
 _GLOB_CHARACTERS = frozenset("*?[]!")
 
 
@@ -65,12 +68,16 @@ class Unit:
     def content(self) -> str:
         """The description, where a program made the name up and the description says more: `run-u12.service`; else empty.
 
-        Container runtimes describe their scopes by the ID that is in the name (runc), or by `libcrun container`.
+        It is fit for a message: one printable line, cut where it is longer than 60 characters. Container runtimes
+        describe their scopes by the ID that is in the name (runc), or by `libcrun container`.
         """
         made_up = _MADE_UP.search(self.name)
         if made_up is None or self.description in ("", self.name, "libcrun container"):
             return ""
-        return "" if made_up[0] in self.description else self.description
+        if made_up[0] in self.description:
+            return ""
+        line = printable(self.description)
+        return line if len(line) <= _LONGEST_CONTENT else f"{line[: _LONGEST_CONTENT - 1]}…"
 
     @property
     def state(self) -> str:
@@ -106,6 +113,11 @@ class StartLimit:
 
 START_LIMIT_HIT = "start-limit-hit"
 """Result= of a unit that was started more often than its start limit allows."""
+
+
+def titled(name: str, content: str) -> str:
+    """Return how a message names a unit: by its name, and by its `Unit.content` in brackets if there is any."""
+    return f"{name} ({content})" if content else name
 
 
 def unit_kind(name: str) -> str:

@@ -365,6 +365,23 @@ def test_the_processes_of_what_an_action_ends_are_recorded(systemd, manager, cgr
     assert process["rss"] > 0
 
 
+def test_what_runs_in_a_unit_with_a_made_up_name_is_told(systemd, manager, cgroups, tmp_path):
+    name, group = "run-u12.service", "/system.slice/run-u12.service"
+    systemd.add(name, description="/usr/bin/back\tup", control_group=group, directory=cgroups.make(group))
+    path, stream = tmp_path / "p.yaml", io.StringIO()
+    path.write_text(POLICY.replace("anon > 1G", "current > 1K").replace("log", "stop"))
+    journal = Journal(stream=stream)
+    world = World(cgroup_root=cgroups.root, state_directory=tmp_path, open_journal=lambda: journal)
+    with Watch(path, config.load(path), manager, world) as watch:
+        watch.tick(time.monotonic())
+    told = [line for line in stream.getvalue().splitlines() if line.startswith("run-u12")]
+    assert told
+    assert {line.partition(": ")[0] for line in told} == {r"run-u12.service (/usr/bin/back\tup)"}
+    with History(tmp_path / HISTORY) as history:
+        assert history.events(name)[0].detail["description"] == r"/usr/bin/back\tup"
+    assert len(systemd.calls("Description")) == 1  # with the rest of the unit, and not for the message
+
+
 OOM_LOOP = """
 policies:
   - name: p

@@ -243,7 +243,7 @@ def test_the_policy_manual_names_every_timeout(action, default):
 
 
 def test_the_policy_manual_names_every_variable_of_a_command():
-    decision = Decision(0, "one", 0, Log(), INVOCATION, 0, 0, (FINDING,))
+    decision = Decision(0, "one", 0, Log(), INVOCATION, 0, 0, (FINDING,), content="/usr/bin/backup")
     table = section("### The environment of a command")
     assert set(re.findall(r"`(UNITMEM_\w+)`", table)) == environment_of(decision).keys()
 

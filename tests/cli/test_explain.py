@@ -26,11 +26,11 @@ from unitmem.policy.model import Budget, Policy, PolicyFile, Step
 from unitmem.policy.state import State
 from unitmem.policyfile.expression import parse_condition
 from unitmem.record.event import FILE_NAME, Event, EventKind
-from unitmem.record.recorder import Recorder, decision_event, outcome_event
+from unitmem.record.recorder import Recorder, decision_event, described, outcome_event
 from unitmem.tell.interface import address_of
 from unitmem.tell.status import WatchStatus, status_document
 from unitmem.tell.wording import decision_entry, outcome_entry
-from unitmem.unit import Invocation, Unit
+from unitmem.unit import Invocation, Unit, titled
 
 M = 2**20
 OLD = Path(__file__).parents[1] / "history-1.sql"
@@ -214,6 +214,29 @@ def test_explain_page(run, watch, endings, snapshot, monkeypatch):
     ended = run("explain", "web", "--since", "1000w")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out == snapshot
+
+
+def test_explain_names_what_ran_in_units_with_made_up_names(run, fake, watch, endings):
+    """Such a name is used again: what else ran under it before is named where that is told."""
+    recorder = Recorder(watch.parent, "boot")
+    for clock, content in ((102.0, "make"), (103.0, "/usr/bin/backup"), (104.0, "")):
+        message = f"{titled('run-u12.service', content)}: anon 50M > 40M"
+        recorder.event(
+            Event(START + clock, EventKind.DECISION, "run-u12.service", message, detail=described(content)),
+            clock,
+        )
+    recorder.close()
+    heading, *lines = run("explain", "run-u12.service", "--since", "1000w").out.split("\n", 1)
+    assert heading == "run-u12.service (/usr/bin/backup)"
+    assert re.findall(r"\d\d:\d\d:\d\d  (.*)", lines[0]) == [
+        "run-u12.service (make): anon 50M > 40M",
+        "anon 50M > 40M",
+        "anon 50M > 40M",
+    ]
+    assert re.search(r"run-u12\.service .* /usr/bin/backup\n", run("explain", "--since", "1000w").out)
+    document = json.loads(run("explain", "run-u12.service", "--since", "1000w", "--json").out)
+    assert document["description"] == "/usr/bin/backup"
+    assert [event.get("description") for event in document["events"]] == ["make", "/usr/bin/backup", None]
 
 
 def test_explain_tells_of_a_reset_and_who_asked_for_it(run, watch, endings):

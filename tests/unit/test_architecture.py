@@ -22,8 +22,8 @@ TESTS = Path(__file__).parents[1]
 # A room imports only from those above it. A name without a slash is a module of the top level, or a package.
 ROOMS = [
     "errors",
-    "unit",
     "text",
+    "unit",
     "kernel",
     "manager",
     "measure",

@@ -121,6 +121,14 @@ def test_decisions_and_outcomes_keep_their_inputs(recorder, tmp_path):
     assert (outcome.kind, outcome.result) == (EventKind.OUTCOME, "gone")
 
 
+def test_what_ran_in_a_unit_is_kept_where_its_name_does_not_say_it():
+    backup = replace(DECISION, content="/usr/bin/backup")
+    for decision, described in ((backup, "/usr/bin/backup"), (DECISION, None)):
+        decided = decision_event(decision, "m", 1.0)
+        outcome = outcome_event(Outcome(decision, Result.GONE, "gone", 1.0), "m", 1.0)
+        assert [event.detail.get("description") for event in (decided, outcome)] == [described] * 2
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -75,6 +75,7 @@ UNDER_WAY = Intent(STOP, 4990.0, begun=True, logged=True, progress=ActionProgres
 INTENTS = [
     *(Intent(replace(STOP, action=action), 4990.0) for action in ACTIONS),
     Intent(replace(STOP, refusal=Refusal(Obstacle.COOLING_DOWN, "it cools down", 1010.0)), 4990.0),
+    Intent(replace(STOP, content="/usr/bin/backup"), 4990.0),
     Intent(replace(STOP, observe=True, invocation=replace(RUN, invocation_id=None)), 4990.0, logged=True),
     UNDER_WAY,
     replace(UNDER_WAY, progress=ActionProgress(1010.0, killed=True, refusal="no", processes=(PROCESS,))),
@@ -91,6 +92,12 @@ def through_json(intent):
 @pytest.mark.parametrize("intent", INTENTS)
 def test_what_is_written_is_read_back(intent):
     assert through_json(intent) == intent
+
+
+def test_an_intent_of_a_version_without_descriptions_is_read():
+    document = json.loads(json.dumps(intent_document(UNDER_WAY)))
+    del document["description"]
+    assert parse_intent(document, NOW.monotonic) == UNDER_WAY
 
 
 def test_every_action_is_tried_here():

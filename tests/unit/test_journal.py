@@ -326,3 +326,28 @@ def test_an_outcome_names_its_process():
     )
     assert entry is not None
     assert (entry.fields["OBJECT_PID"], entry.fields["UNITMEM_PROCESS"]) == (7, "pid 7 (worker)")
+
+
+@pytest.mark.parametrize("refusal", [None, Refusal(Obstacle.COOLING_DOWN, "it is cooling down")])
+def test_what_runs_in_a_unit_with_a_made_up_name_is_told(refusal):
+    decision = replace(
+        BREACH,
+        action=Stop(30),
+        refusal=refusal,
+        invocation=Invocation("run-u12.service", RUN, 7),
+        content="/usr/bin/backup",
+    )
+    for entry in (
+        decision_entry(decision),
+        outcome_entry(Outcome(decision, Result.FAILED, "it is still there", 1)),
+    ):
+        assert entry is not None
+        assert entry.message.startswith("run-u12.service (/usr/bin/backup): ")
+        assert (entry.fields["UNITMEM_UNIT"], entry.fields["UNITMEM_DESCRIPTION"]) == (
+            "run-u12.service",
+            "/usr/bin/backup",
+        )
+
+
+def test_a_unit_whose_name_says_what_runs_in_it_has_no_description():
+    assert "UNITMEM_DESCRIPTION" not in decision_entry(BREACH).fields

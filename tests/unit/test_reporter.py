@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from unitmem.measure.sample import UnitSample
 from unitmem.policy.actions import Stop
 from unitmem.policy.decision import Decision, Obstacle, Override, Refusal
 from unitmem.policy.journal_fields import SET_BACK_MESSAGE_ID, UNKNOWN_MESSAGE_ID
@@ -15,7 +16,7 @@ from unitmem.policy.state import Ladder, State, StepState
 from unitmem.record.recorder import Recorder
 from unitmem.tell.journal import Journal
 from unitmem.tell.reporter import Reporter
-from unitmem.unit import Invocation, ManagerKind
+from unitmem.unit import Invocation, ManagerKind, Unit
 
 BLIND = State(
     {("p", "a.service"): Ladder(Invocation("a.service", "1" * 32, 7), (StepState(unknown={"pss": "no"}),))}
@@ -51,6 +52,15 @@ def test_a_guard_that_sees_nothing_says_so_once_a_run(told):
     assert entry["MESSAGE"] == "a.service: policy p, step 1 can't fire: pss is unknown (no)"
     assert entry["MESSAGE_ID"] == UNKNOWN_MESSAGE_ID
     assert (entry["UNITMEM_UNIT"], entry["UNITMEM_POLICY"], entry["UNITMEM_STEP"]) == ("a.service", "p", "1")
+
+
+def test_what_runs_in_a_unit_that_is_not_judged_is_told_where_its_name_does_not_say_it(told):
+    ladder = Ladder(Invocation("run-u12.service", "1" * 32, 7), (StepState(unknown={"pss": "no"}),))
+    units = {"run-u12.service": UnitSample(Unit("run-u12.service", "/usr/bin/backup"))}
+    told.reporter.unknown(State({("p", "run-u12.service"): ladder}), 1, units)
+    (entry,) = told.entries()
+    assert entry["MESSAGE"].startswith("run-u12.service (/usr/bin/backup): policy p, step 1 can't fire")
+    assert entry["UNITMEM_DESCRIPTION"] == "/usr/bin/backup"
 
 
 def test_a_unit_that_is_restarted_again_and_again_is_told_of_twice(told):

@@ -284,3 +284,9 @@ def test_a_state_is_written_as_systemctl_writes_it(unit, state):
 def test_what_a_made_up_name_does_not_say(name, description, content):
     """What container runtimes describe their scopes by is in the name already, or says nothing."""
     assert Unit(name, description).content == content
+
+
+def test_what_a_unit_is_described_by_breaks_no_line_and_takes_no_more_than_half_of_one():
+    content = Unit("run-u12.service", "\x1b[31mmake\n\u202e" + 80 * "x").content
+    assert content.startswith(r"\x1b[31mmake\n\u202exxx")
+    assert (len(content), content[-1]) == (60, "…")

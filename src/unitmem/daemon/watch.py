@@ -171,7 +171,7 @@ class Watch:
         self._forget_over()
         self._save(now)
         self._recorder.tick(sample, self.world.realtime(), self.file.measures, self.file.followed)
-        self._reporter.unknown(self.state, now)
+        self._reporter.unknown(self.state, now, sample.units)
         self._reporter.trouble()
         self._reporter.flush()
         self._unseen.report(self.tracker, self._kept)

@@ -12,9 +12,9 @@ from unitmem.kernel.process import (
 from unitmem.measure.catalogue import Dimension
 from unitmem.policy.action import Action
 from unitmem.policy.condition import Finding
-from unitmem.policy.journal_fields import POLICY_FIELD, STEP_FIELD, UNIT_FIELD
+from unitmem.policy.journal_fields import DESCRIPTION_FIELD, POLICY_FIELD, STEP_FIELD, UNIT_FIELD
 from unitmem.policy.model import step_number
-from unitmem.unit import Invocation
+from unitmem.unit import Invocation, titled
 
 
 class Result(StrEnum):
@@ -95,6 +95,8 @@ class Decision:
     """The largest process, where a finding is about a measure of processes."""
     ranking: Ranking | None = None
     """The units among which it was picked; None where the step doesn't pick."""
+    content: str = ""
+    """The unit's `Unit.content` then."""
 
     @property
     def key(self) -> DecisionKey:
@@ -103,6 +105,11 @@ class Decision:
     @property
     def unit(self) -> str:
         return self.invocation.unit
+
+    @property
+    def title(self) -> str:
+        """The unit, as a message names it."""
+        return titled(self.unit, self.content)
 
     @property
     def step_number(self) -> int:
@@ -197,6 +204,8 @@ def environment_of(decision: Decision) -> dict[str, str]:
     }
     if decision.invocation.invocation_id is not None:
         variables["UNITMEM_INVOCATION_ID"] = decision.invocation.invocation_id
+    if decision.content:
+        variables[DESCRIPTION_FIELD] = decision.content
     if first is not None:
         variables["UNITMEM_MEASURE"] = first.comparison.subject
         variables["UNITMEM_CONDITION"] = str(first.comparison)

@@ -349,6 +349,7 @@ class _Tick:
             observe=policy.mode is Mode.OBSERVE,
             refusal=refusal,
             victim=_victim(step.action, each.unit, verdict),
+            content=each.unit.unit.content,
         )
 
     def _fire(self, each: _Judged, decision: Decision) -> None:

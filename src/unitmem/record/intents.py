@@ -43,6 +43,7 @@ def intent_document(intent: Intent) -> dict[str, Any]:
     return {
         "policy": decision.policy,
         "unit": decision.unit,
+        "description": decision.content,
         "step": decision.step,
         "at": decision.at,
         "realtime": intent.realtime,
@@ -106,6 +107,7 @@ def parse_intent(document: Mapping[str, Any], now: float, shift: float = 0.0) ->
         refusal=None if refusal is None else _refusal(refusal, shift),
         victim=None if victim is None else _process(victim),
         ranking=None if ranking is None else _ranking(ranking),
+        content=_text(document.get("description", "")),  # not in those of older versions
     )
     intent = Intent(
         decision,

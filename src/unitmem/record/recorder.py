@@ -232,6 +232,7 @@ def decision_event(
         result="observed" if decision.observe and decision.refusal is None else None,
         obstacle=None if decision.refusal is None else decision.refusal.obstacle,
         detail={
+            **described(decision.content),
             "held": decision.held,
             "for": decision.hold,
             "findings": [
@@ -256,6 +257,11 @@ def decision_event(
             ],
         },
     )
+
+
+def described(content: str) -> dict[str, str]:
+    """Return the detail of an event with what ran in its unit, by `Unit.content`; nothing where the name says it."""
+    return {"description": content} if content else {}
 
 
 def _picked_from(decision: Decision) -> dict[str, Any]:
@@ -284,6 +290,7 @@ def _event_about(decision: Decision, kind: EventKind, message: str, realtime: fl
         policy=decision.policy,
         step=decision.step_number,
         action=decision.action.name,
+        detail=described(decision.content),
     )
 
 

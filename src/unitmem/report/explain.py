@@ -20,6 +20,7 @@ from unitmem.report.styled import Text
 from unitmem.report.table import Column, Cut, print_line, print_table
 from unitmem.report.terminal import Console
 from unitmem.text import format_size
+from unitmem.unit import titled
 
 Series = Callable[[str, str, float, float], Sequence[tuple[float, float]]]
 """(unit, measure, since, until) -> (wall clock, value)."""
@@ -57,10 +58,15 @@ class Explanation:
     endings: Sequence[Ending] | None = None
     """The endings of its runs, whatever their cause; None where they were not read."""
 
+    @property
+    def content(self) -> str:
+        """What ran in it last, where its name doesn't say it and an event does; else empty."""
+        return next((found for event in reversed(self.events) if (found := _content(event))), "")
+
 
 def print_explanation(explanation: Explanation, series: Series, console: Console, *, otherwise: str) -> None:
     """Print what happened to a unit, oldest first, in groups of events close in time; `otherwise` if there are none."""
-    print_line(console, Text(explanation.unit, "bold"))
+    print_line(console, Text(titled(explanation.unit, explanation.content), "bold"))
     if not explanation.events and not explanation.endings:
         print_line(console, f"  {otherwise}")
         return
@@ -68,11 +74,15 @@ def print_explanation(explanation: Explanation, series: Series, console: Console
         print_line(console)
         _print_picture(explanation.unit, group, series, console)
         for item in group:
-            _print_item(item, explanation.unit, console)
+            _print_item(item, explanation, console)
 
 
 def print_overview(explanations: Sequence[Explanation], console: Console) -> None:
-    """Print a line for each unit: counts of decisions logged, done, observed only, and withheld, and the last event."""
+    """Print a line for each unit: counts of decisions logged, done, observed only, and withheld, and the last event.
+
+    What ran in a unit is shown where its name doesn't say it, and where there is room.
+    """
+    has_contents = any(explanation.content for explanation in explanations)
     columns = (
         Column("UNIT", is_number=False, cut=Cut.MIDDLE, least=20),
         Column("LAST", is_number=False),
@@ -81,6 +91,7 @@ def print_overview(explanations: Sequence[Explanation], console: Console) -> Non
         Column("OBSERVED"),
         Column("WITHHELD"),
         Column("WHAT", is_number=False, rank=1),
+        *([Column("DESCRIPTION", is_number=False, rank=2)] if has_contents else []),
     )
     rows = []
     for explanation in explanations:
@@ -92,6 +103,7 @@ def print_overview(explanations: Sequence[Explanation], console: Console) -> Non
                 Text(_when(last.at)),
                 *(Text(str(counts[effect])) for effect in _Effect),
                 Text(f"{last.action or last.kind}{f' {last.result}' if last.result else ''}"),
+                *([Text(explanation.content)] if has_contents else []),
             ]
         )
     print_table(console, columns, rows)
@@ -118,6 +130,7 @@ def explanation_document(explanation: Explanation) -> dict[str, Any]:
     """Return what `unitmem explain --json` prints about a unit."""
     return {
         "unit": explanation.unit,
+        "description": explanation.content or None,
         "events": [_event_document(event) for event in explanation.events],
         "endings": None
         if explanation.endings is None
@@ -164,13 +177,19 @@ def _groups(explanation: Explanation) -> list[list[Event | Ending]]:
     return groups
 
 
-def _print_item(item: Event | Ending, unit: str, console: Console) -> None:
+def _content(event: Event) -> str:
+    return str(event.detail.get("description", ""))
+
+
+def _print_item(item: Event | Ending, explanation: Explanation, console: Console) -> None:
     stamp = f"  {_when(item.at)}  "
     if isinstance(item, Ending):
         sentence, style = _sentence(item), "bold"
     else:
         sentence, style = item.message, _STYLES.get(item.kind, "")
-    sentence = sentence.removeprefix(f"{unit}: ")
+    # the heading has it, but for what else ran under that name before
+    for heading in (titled(explanation.unit, explanation.content), explanation.unit):
+        sentence = sentence.removeprefix(f"{heading}: ")
     first, *more = textwrap.wrap(sentence, max(40, console.width - len(stamp))) or [""]
     print_line(console, Text.assemble((stamp, "dim"), (first, style)))
     for line in more:

@@ -10,7 +10,7 @@ from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.report.styled import Text
 from unitmem.report.table import Column, Cut, print_line, print_table, shorten
 from unitmem.report.terminal import Console
-from unitmem.text import format_percent, format_size, plural, printable
+from unitmem.text import format_percent, format_size, plural
 
 NEAR, VERY_NEAR = 75.0, 90.0  # percent of the limit
 _CONTENT = 40
@@ -92,7 +92,7 @@ def print_units(
         [Text(sample.unit.name), *(_cell(name, field, machine, sample) for name, field in fields.items())]
         for sample in units
     ]
-    contents = [shorten(printable(sample.unit.content), _CONTENT, Cut.END) for sample in units]
+    contents = [shorten(sample.unit.content, _CONTENT, Cut.END) for sample in units]
     if any(contents):
         columns.append(Column("DESCRIPTION", is_number=False, rank=5))
         for row, content in zip(rows, contents, strict=True):

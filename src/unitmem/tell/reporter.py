@@ -8,19 +8,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unitmem.kernel.process import Process
+from unitmem.measure.sample import UnitSample
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Override
 from unitmem.policy.journal_fields import POLICY_FIELD, SET_BACK_MESSAGE_ID, STEP_FIELD, UNKNOWN_MESSAGE_ID
 from unitmem.policy.model import step_number
 from unitmem.policy.state import State
 from unitmem.policy.trends import NOT_YET_WATCHED
 from unitmem.record.event import Event, EventKind
-from unitmem.record.recorder import Recorder, decision_event, outcome_event
+from unitmem.record.recorder import Recorder, decision_event, described, outcome_event
 from unitmem.tell.journal import Entry, Journal, Priority
 from unitmem.tell.once import LONGEST_QUIET, Once
 from unitmem.tell.reset import messages_by_unit, reset_entry
 from unitmem.tell.wording import decision_entry, outcome_entry, unit_fields
 from unitmem.text import format_span
-from unitmem.unit import Invocation, ManagerKind
+from unitmem.unit import Invocation, ManagerKind, titled
 
 if TYPE_CHECKING:
     from unitmem.tell.exporter import Exporter
@@ -104,7 +105,7 @@ class Reporter:
         if entry is not None:
             self._journal.write(entry)
             event = outcome_event(outcome, entry.message, time.time())
-            self._recorder.event(replace(event, detail={"decided": decided}), outcome.at)
+            self._recorder.event(replace(event, detail={**event.detail, "decided": decided}), outcome.at)
         if self._exporter is not None:
             self._exporter.concluded(outcome)
 
@@ -127,10 +128,11 @@ class Reporter:
             event = Event(time.time(), EventKind.RESET, unit, message, detail={"uid": uid})
             self._recorder.event(event, now)
 
-    def unknown(self, state: State, now: float) -> None:
+    def unknown(self, state: State, now: float, units: Mapping[str, UnitSample] = {}) -> None:
         """Report steps that can't be judged since a measure is unknown, once for each run of a unit.
 
-        Of a unit that is restarted again and again, further runs are in the history only.
+        Of a unit that is restarted again and again, further runs are in the history only. `units` are those of the
+        sample, by name.
         """
         found = self._blind_steps(state)
         steps = {blind.of_unit for blind in found}
@@ -138,10 +140,12 @@ class Reporter:
             self._once.news(gone, None, now=now)
         self._blind = steps
         for blind, why in self._news(state, found):
-            message = f"{blind.invocation.unit}: policy {blind.policy}, step {blind.step} can't fire: {why}"
+            name = blind.invocation.unit
+            content = units[name].unit.content if name in units else ""
+            message = f"{titled(name, content)}: policy {blind.policy}, step {blind.step} can't fire: {why}"
             fields = {
                 "MESSAGE_ID": UNKNOWN_MESSAGE_ID,
-                **unit_fields(blind.invocation.unit, self._kind),
+                **unit_fields(name, self._kind, content),
                 POLICY_FIELD: blind.policy,
                 STEP_FIELD: blind.step,
             }
@@ -150,11 +154,12 @@ class Reporter:
             event = Event(
                 time.time(),
                 EventKind.UNKNOWN,
-                blind.invocation.unit,
+                name,
                 message,
                 run=blind.invocation.invocation_id,
                 policy=blind.policy,
                 step=blind.step,
+                detail=described(content),
             )
             self._recorder.event(event, now)
 

@@ -8,6 +8,7 @@ from unitmem.policy.journal_fields import (
     ACTION_FIELD,
     DECIDED_FIELD,
     DECISION_MESSAGE_ID,
+    DESCRIPTION_FIELD,
     INVOCATION_FIELD,
     OBJECT_FIELDS,
     OUTCOME_MESSAGE_ID,
@@ -42,7 +43,7 @@ def decision_entry(decision: Decision, manager: ManagerKind = ManagerKind.SYSTEM
     """Return the entry of a decision: what was decided and why, with measure, value, threshold and time held."""
     why = " and ".join(str(finding) for finding in decision.findings)
     held = f" for {format_span(decision.held)}" if decision.hold > 0 else ""
-    message = f"{decision.unit}: {why}{held} ({_origin(decision)})"
+    message = f"{decision.title}: {why}{held} ({_origin(decision)})"
     if (intent := _intent(decision)) is not None:
         message += f": {intent}"
     return Entry(
@@ -72,19 +73,20 @@ def outcome_entry(outcome: Outcome, manager: ManagerKind = ManagerKind.SYSTEM) -
         fields["UNITMEM_PROCESS"] = outcome.process.label
     return Entry(
         _PRIORITY_OF_RESULT[outcome.result],
-        f"{decision.unit}: {lead}{outcome.detail} ({_origin(decision)})",
+        f"{decision.title}: {lead}{outcome.detail} ({_origin(decision)})",
         fields,
     )
 
 
-def unit_fields(unit: str, manager: ManagerKind) -> dict[str, str | int]:
-    """Return the fields by which `journalctl -u UNIT` finds an entry, and by which `explain` does."""
-    return {OBJECT_FIELDS[manager]: unit, UNIT_FIELD: unit}
+def unit_fields(unit: str, manager: ManagerKind, content: str = "") -> dict[str, str | int]:
+    """Return the fields by which `journalctl -u UNIT` finds an entry, and by which `explain` does; and its `content`."""
+    described = {DESCRIPTION_FIELD: content} if content else {}
+    return {OBJECT_FIELDS[manager]: unit, UNIT_FIELD: unit, **described}
 
 
 def _fields(decision: Decision, manager: ManagerKind) -> dict[str, str | int]:
     fields: dict[str, str | int] = {
-        **unit_fields(decision.unit, manager),
+        **unit_fields(decision.unit, manager, decision.content),
         POLICY_FIELD: decision.policy,
         STEP_FIELD: decision.step_number,
         ACTION_FIELD: decision.action.name,
