@@ -59,7 +59,7 @@ def test_instances_are_offered_and_the_units_that_they_watch(complete, serve):
     assert "web.service" in offered
     assert "was.service" in offered
     assert "api.service" not in offered
-    assert complete("reset late ") == complete("reset none ")
+    assert complete("reset late ") == complete("reset none ") == complete("reset ../none ")
 
 
 def test_policies_are_files(complete):

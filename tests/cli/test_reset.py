@@ -75,7 +75,9 @@ def test_where_there_is_nothing_it_says_so_and_is_done(run, asked):
         ("web ssh", 4, "no policy in web.yaml governs ssh.service\n"),
         ("web web*", 2, "'web*' is not the name of a unit\nWithout UNIT all units are reset.\n"),
         ("other", 1, "unitmem@other.service is not running\nStart one with `systemctl start unitmem@other.service`.\n"),
-        ("../web", 1, "unitmem@../web.service is not running\n"),
+        ("../web", 2, "'../web' is not an instance of unitmem@.service\n`unitmem status` shows those that run.\n"),
+        ("..", 2, "'..' is not an instance of unitmem@.service\n"),
+        ("unitmem@.service", 2, "'unitmem@.service' is not an instance of unitmem@.service\n"),
         ("", 2, "missing argument 'INSTANCE'\n"),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from unitmem.cli.machine import Machine
-from unitmem.errors import NoSuchUnitError, UnitmemError
+from unitmem.errors import NoSuchUnitError, UnitmemError, UsageError
 from unitmem.tell.interface import (
     INTERFACE,
     NO_SUCH_UNIT,
@@ -26,6 +26,7 @@ from unitmem.tell.interface import (
 )
 from unitmem.tell.varlink import END, CallError, MalformedMessageError, call_message, parse_reply
 from unitmem.text import format_span
+from unitmem.unit import is_unit_name
 
 TIMEOUT = 3.0
 """Seconds for a watch to answer: it does between two ticks."""
@@ -48,8 +49,17 @@ class Answer:
 
 
 def instance_of(name: str) -> str:
-    """Return the instance that is meant: `web` of `web` and of `unitmem@web.service`."""
-    return name.removeprefix("unitmem@").removesuffix(".service")
+    """Return the instance that is meant: `web` of `web` and of `unitmem@web.service`.
+
+    Raises:
+        UsageError: no watch can have that name.
+    """
+    instance = name.removeprefix("unitmem@").removesuffix(".service")
+    if not is_unit_name(f"unitmem@{instance}.service") or not instance.strip("."):
+        raise UsageError(
+            f"{name!r} is not an instance of unitmem@.service", hint="`unitmem status` shows those that run"
+        )
+    return instance
 
 
 def not_running(instance: str | None, *, user: bool) -> UnitmemError:
@@ -121,7 +131,7 @@ def instance_names(context: typer.Context, incomplete: str) -> Iterator[str]:
 def watched_units(context: typer.Context, incomplete: str) -> Iterator[str]:
     """Yield the units of the instance that was named before, for a shell."""
     directory = Machine.of(context).watches(user=bool(context.params.get("user")))
-    with suppress(AttributeError, KeyError, TypeError):
+    with suppress(AttributeError, KeyError, TypeError, UsageError):
         for answer in ask(directory, instance_of(context.params["instance"]), STATUS, timeout=_AT_ONCE):
             document = answer.status or {}
             names = {entry["unit"] for entry in (*document["units"], *document["cooling"])}
