@@ -154,11 +154,13 @@ def test_the_role_from_nothing_to_nothing(play, host, suite, tmp_path):
         again = play("--check", unitmem_instances=[data, file])
         assert (again.status, again.changed) == (0, set()), again.output
 
-        # what an interrupted run has left undone, the next one does; and what is not wanted is removed
-        host.check_output("touch /etc/unitmem/e2e-data.yaml")
+        # what an interrupted run has left undone, the next one does; what is not wanted is removed; and what others could
+        # change is root's again
+        host.check_output("touch /etc/unitmem/e2e-data.yaml && chown nobody /etc/unitmem")
         file = {"name": "e2e-file", "state": "absent"}
         mended = play("--tags", "unitmem_instances", unitmem_instances=[data, file])
         assert ("Reload the instances", "e2e-data") in mended.changed, mended.output
+        assert host.file("/etc/unitmem").user == "root"
         found = host.run("find /etc/unitmem /etc/systemd /var/lib/unitmem /run/unitmem -name '*e2e-*'").stdout
         assert "e2e-data" in found
         assert "e2e-file" not in found

@@ -493,6 +493,20 @@ def test_what_fails_again_and_again_is_not_reloaded_and_can_be_removed(evaluate)
     assert evaluate("__unitmem_found", **variables) == ["a", "b", "c"]
 
 
+def test_what_has_to_be_root_s_is_made_so():
+    """A file of another user is written anew by every play, as it isn't what is wanted, and a service doesn't obey it."""
+    written = [
+        task["ansible.builtin.copy"]
+        for path in sorted((ROLE / "tasks").glob("*.yml"))
+        for task in yaml.safe_load(path.read_text())
+        if "__unitmem_is_there" in str(task.get("when"))
+    ]
+    assert len(written) == 4
+    made = task("tasks/instances.yml", "Make the directory of policies")["ansible.builtin.file"]
+    for each, mode in ((made, "0755"), *((each, "0644") for each in written)):
+        assert (each["owner"], each["group"], each["mode"]) == ("root", "root", mode)
+
+
 def test_one_way_of_installing_is_removed_only_when_the_other_is_there():
     for file, other in (("wheel.yml", "package_absent.yml"), ("package.yml", "wheel_absent.yml")):
         listed = yaml.safe_load((ROLE / "tasks" / file).read_text())
