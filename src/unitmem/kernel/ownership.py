@@ -11,8 +11,34 @@ _MOST_LINKS = 40  # as the kernel has it
 
 
 def trusted_owners() -> frozenset[int]:
-    """Return the IDs of root and of the user that this program runs as."""
-    return frozenset({0, os.geteuid()})
+    """Return the IDs of root and of the user that this program runs as.
+
+    The ID that stands for everybody whom a user namespace doesn't know is none of them.
+    """
+    return frozenset({0, os.geteuid()}) - {unmapped_owner()}
+
+
+def unmapped_owner() -> int | None:
+    """Return the ID that stands for all users from outside of this user namespace; None where each has its own.
+
+    See user_namespaces(7). An ID that somebody within has as well is nobody's from outside, as far as can be told.
+    """
+    try:
+        number = int(Path("/proc/sys/kernel/overflowuid").read_text())
+        ranges = parse_id_map(Path("/proc/self/uid_map").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if any(number in within for within in ranges) else number
+
+
+def parse_id_map(text: str) -> list[range]:
+    """Return the IDs within a user namespace by its uid_map.
+
+    Raises:
+        ValueError: it has other lines than those of three numbers.
+    """
+    lines = [tuple(map(int, line.split())) for line in text.splitlines()]
+    return [range(first, first + count) for first, _, count in lines]
 
 
 def distrust(path: Path, owners: Collection[int]) -> str | None:
@@ -23,16 +49,20 @@ def distrust(path: Path, owners: Collection[int]) -> str | None:
     has for itself is nobody else: where each user has one, it may write what the user makes. Where there is nothing at
     `path`, the directories on the way to it are judged.
 
+    In a user namespace, `/` and other directories may belong to somebody outside, most often to the real root. They are
+    taken for trusted if nobody else may write them: whoever has them can take a file away, but not make one that belongs to
+    `owners`. Of a file or a link from outside, nobody can tell whose it is.
+
     Args:
         path: of a file or directory.
         owners: user IDs.
     """
     names = list(reversed(path.absolute().parts[1:]))
-    at, links = Path("/"), 0
+    at, links, unmapped = Path("/"), 0, unmapped_owner()
     try:
         while links <= _MOST_LINKS:
             status = at.lstat()
-            if (why := _fault(at, status, owners)) is not None:
+            if (why := _fault(at, status, owners, unmapped)) is not None:
                 return why
             if stat.S_ISLNK(status.st_mode):
                 links += 1
@@ -49,8 +79,14 @@ def distrust(path: Path, owners: Collection[int]) -> str | None:
     return None  # what can't be looked at can't be opened either
 
 
-def _fault(part: Path, status: os.stat_result, owners: Collection[int]) -> str | None:
-    if status.st_uid not in owners:
+def _fault(part: Path, status: os.stat_result, owners: Collection[int], unmapped: int | None) -> str | None:
+    is_from_outside = status.st_uid == unmapped
+    if is_from_outside and not stat.S_ISDIR(status.st_mode):
+        return (
+            f"{part} belongs to a user from outside of this user namespace, who may be anybody: choose another place, or "
+            "run unitmem outside of the namespace"
+        )
+    if status.st_uid not in owners and not is_from_outside:
         whom = "root" if set(owners) == {0} else "you or root"
         return f"{part} belongs to user {status.st_uid}, and not to {whom}: chown it, or choose another place"
     mode = status.st_mode
