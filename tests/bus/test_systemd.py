@@ -20,7 +20,8 @@ from fake_systemd1 import PROPERTIES, FakeSystemd1, FakeUnit, running_bus
 
 from unitmem.errors import BusError, BusLostError, InvocationGoneError, NoSuchUnitError, UnitmemError
 from unitmem.manager.dbus import text_of
-from unitmem.manager.systemd import Change, Manager, UnitChange
+from unitmem.manager.signals import Change, UnitChange
+from unitmem.manager.systemd import Manager
 from unitmem.unit import ManagerKind, Unit
 
 ID = "0123456789abcdef0123456789abcdef"
@@ -333,7 +334,7 @@ def test_many_changes_at_once(systemd: FakeSystemd1, manager: Manager):
 
 def test_a_flood_of_changes(systemd: FakeSystemd1, manager: Manager, monkeypatch: pytest.MonkeyPatch):
     """A call returns though there is always one more change, and the next calls bring the rest."""
-    monkeypatch.setattr("unitmem.manager.systemd._MOST_AT_ONCE", 100)
+    monkeypatch.setattr("unitmem.manager.signals._MOST_AT_ONCE", 100)
     manager.follow()
     names = [f"u{number}.service" for number in range(450)]
     systemd.burst(names)
@@ -879,7 +880,7 @@ def test_an_interrupted_call_is_an_error_of_ours(
     systemd: FakeSystemd1, impatient: Manager, monkeypatch: pytest.MonkeyPatch
 ):
     """Should a call be interrupted all the same, by a signal not thought of, then it is a refusal."""
-    monkeypatch.setattr("unitmem.manager.systemd._DEFERRED", frozenset())
+    monkeypatch.setattr("unitmem.manager.bus._DEFERRED", frozenset())
     systemd.hang("ListUnits")
     before = signal.signal(signal.SIGALRM, lambda *_: None)
     try:

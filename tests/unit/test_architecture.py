@@ -53,7 +53,6 @@ PURE = {"policy", "simulate", "unit", "text", "errors"}
 IMPURE = {"os", "io", "time", "datetime", "pathlib", "subprocess", "socket", "random", "select", "sys"}
 LONGEST = 450
 LONGER = {
-    "manager/systemd.py": "one object for one connection",
     "tell/openmetrics.py": "the list of all metrics",
     "report/top.py": "one screen",
 }

@@ -18,7 +18,8 @@ from unitmem.errors import BusError, BusLostError, NoSuchUnitError
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.files import CGROUP_ROOT, OpenFiles
 from unitmem.kernel.memory_events import MemoryEvents
-from unitmem.manager.systemd import Change, Manager
+from unitmem.manager.signals import Change
+from unitmem.manager.systemd import Manager
 from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, matches, protection, unit_kind
 
 _MOST_ENDS, _MOST_UNITS = 256, 1000
