@@ -7,8 +7,8 @@ from math import inf
 from typing import Any
 
 from unitmem.policy.groups import Group, GroupKey, Picked
+from unitmem.record.invocations import invocation_document, parse_invocation
 from unitmem.record.numbers import finite
-from unitmem.unit import Invocation
 
 
 def group_document(key: GroupKey, picked: Picked, group: Group) -> dict[str, Any]:
@@ -18,9 +18,7 @@ def group_document(key: GroupKey, picked: Picked, group: Group) -> dict[str, Any
         "policy": policy,
         "step": step,
         "level": level,
-        "unit": picked.invocation.unit,
-        "invocation_id": picked.invocation.invocation_id,
-        "inode": picked.invocation.cgroup_inode,
+        **invocation_document(picked.invocation),
         "at": picked.at,
         "settle": picked.settle,
         "due_by": None if picked.due_by == inf else picked.due_by,
@@ -43,15 +41,15 @@ def parse_group(document: Mapping[str, Any], shift: float) -> tuple[GroupKey, Gr
     def moved(at: float | None) -> float | None:
         return None if at is None else finite(at) + shift
 
-    def invocation(unit: object, run: object, inode: object) -> Invocation:
-        return Invocation(str(unit), None if not run else str(run), int(finite(inode)))
-
     picked = Picked(
-        invocation(document["unit"], document["invocation_id"], document["inode"]),
+        parse_invocation(document),
         finite(document["at"]) + shift,
         finite(document["settle"]),
         moved(document["due_by"]),
     )
     key = str(document["policy"]), int(finite(document["step"])), str(document["level"])
-    failed = frozenset(invocation(*entry) for entry in document["failed"])
+    failed = frozenset(
+        parse_invocation({"unit": unit, "invocation_id": run or None, "inode": inode})
+        for unit, run, inode in document["failed"]
+    )
     return key, Group(picked=picked, counts_from=moved(document["counts_from"]), failed=failed)

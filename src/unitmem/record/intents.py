@@ -28,8 +28,8 @@ from unitmem.policy.decision import (
     Refusal,
     Result,
 )
-from unitmem.record.numbers import finite
-from unitmem.unit import Invocation
+from unitmem.record.invocations import invocation_document, parse_invocation
+from unitmem.record.numbers import count, finite, text
 
 _LONGEST = 10 * 365.25 * 86400
 """The longest span, in seconds, that is taken for one."""
@@ -38,17 +38,14 @@ _LONGEST = 10 * 365.25 * 86400
 def intent_document(intent: Intent) -> dict[str, Any]:
     """Return `intent` as a JSON document; `parse_intent` is the inverse, but for the sizes of processes."""
     decision = intent.decision
-    run, refusal = decision.invocation, decision.refusal
-    victim, ranking = decision.victim, decision.ranking
+    refusal, victim, ranking = decision.refusal, decision.victim, decision.ranking
     return {
         "policy": decision.policy,
-        "unit": decision.unit,
+        **invocation_document(decision.invocation),
         "description": decision.content,
         "step": decision.step,
         "at": decision.at,
         "realtime": intent.realtime,
-        "invocation_id": run.invocation_id,
-        "inode": run.cgroup_inode,
         "held": decision.held,
         "hold": decision.hold,
         "observe": decision.observe,
@@ -74,7 +71,7 @@ def key_of(document: Mapping[str, Any]) -> DecisionKey:
     Raises:
         ValueError, KeyError, TypeError: it has none.
     """
-    return _text(document["policy"]), _text(document["unit"]), _count(document["step"]), _time(document["at"])
+    return text(document["policy"]), text(document["unit"]), count(document["step"]), _time(document["at"])
 
 
 def parse_intent(document: Mapping[str, Any], now: float, shift: float = 0.0) -> Intent:
@@ -88,18 +85,17 @@ def parse_intent(document: Mapping[str, Any], now: float, shift: float = 0.0) ->
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is none, or it can't be true.
     """
-    policy, unit, step, at = key_of(document)
+    policy, _, step, at = key_of(document)
     at += shift
     if at > now:
         raise ValueError(f"decided in {at - now:g} seconds")
-    run, refusal = document["invocation_id"], document["refusal"]
-    victim, ranking = document["victim"], document["ranking"]
+    refusal, victim, ranking = document["refusal"], document["victim"], document["ranking"]
     decision = Decision(
         at=at,
         policy=policy,
         step=step,
         action=_action(document["action"]),
-        invocation=Invocation(unit, None if run is None else _text(run), _count(document["inode"])),
+        invocation=parse_invocation(document),
         held=_span(document["held"]),
         hold=_span(document["hold"]),
         findings=tuple(map(_finding, document["findings"])),
@@ -107,7 +103,7 @@ def parse_intent(document: Mapping[str, Any], now: float, shift: float = 0.0) ->
         refusal=None if refusal is None else _refusal(refusal, shift),
         victim=None if victim is None else _process(victim),
         ranking=None if ranking is None else _ranking(ranking),
-        content=_text(document.get("description", "")),  # not in those of older versions
+        content=text(document.get("description", "")),  # not in those of older versions
     )
     intent = Intent(
         decision,
@@ -181,10 +177,10 @@ def _action(document: Mapping[str, Any]) -> Action:
 def _finding(document: Mapping[str, Any]) -> Finding:
     measure, span, derivation = document["measure"], document["span"], document["derivation"]
     comparison = Comparison(
-        _text(measure),
-        _text(document["operator"]),
+        text(measure),
+        text(document["operator"]),
         finite(document["threshold"]),
-        of=_optional(_text, document["of"]),
+        of=_optional(text, document["of"]),
         span=None if span is None else _span(span),
         derivation=None if derivation is None else Derivation(derivation),
     )
@@ -195,20 +191,20 @@ def _finding(document: Mapping[str, Any]) -> Finding:
         _optional(_flag, document["truth"]),
         _optional(_value, document["value"]),
         _optional(_value, document["against"]),
-        {_text(name): _text(why) for name, why in document["unknown"].items()},
-        _optional(_text, document["level"]),
+        {text(name): text(why) for name, why in document["unknown"].items()},
+        _optional(text, document["level"]),
     )
 
 
 def _ranking(document: list[Any]) -> Ranking:
     by, dimension, of, *first = document
-    values = tuple((_text(unit), finite(value)) for unit, value in first)
-    return Ranking(_text(by), Dimension(dimension), _count(of), values)
+    values = tuple((text(unit), finite(value)) for unit, value in first)
+    return Ranking(text(by), Dimension(dimension), count(of), values)
 
 
 def _refusal(document: list[Any], shift: float) -> Refusal:
     obstacle, reason, until = document
-    return Refusal(Obstacle(obstacle), _text(reason), None if until is None else finite(until) + shift)
+    return Refusal(Obstacle(obstacle), text(reason), None if until is None else finite(until) + shift)
 
 
 def _progress(document: list[Any], action: Action, now: float, shift: float) -> ActionProgress:
@@ -216,7 +212,7 @@ def _progress(document: list[Any], action: Action, now: float, shift: float) -> 
     deadline = _time(deadline) + shift
     if deadline > now + getattr(action, "timeout", 0.0) + END_WAIT:
         raise ValueError(f"it has {deadline - now:g} seconds left")
-    return ActionProgress(deadline, _flag(killed), _optional(_text, refusal), tuple(map(_process, processes)))
+    return ActionProgress(deadline, _flag(killed), _optional(text, refusal), tuple(map(_process, processes)))
 
 
 def _outcome(document: list[Any], decision: Decision, shift: float) -> Outcome:
@@ -224,7 +220,7 @@ def _outcome(document: list[Any], decision: Decision, shift: float) -> Outcome:
     return Outcome(
         decision,
         Result(result),
-        _text(detail),
+        text(detail),
         _time(at) + shift,
         again=_flag(again),
         untried=_flag(untried),
@@ -234,19 +230,13 @@ def _outcome(document: list[Any], decision: Decision, shift: float) -> Outcome:
 
 def _process(document: list[Any]) -> Process:
     pid, start_time, name = document
-    if _count(pid) == 0:
+    if count(pid) == 0:
         raise ValueError("no process has the pid 0")
-    return Process(pid, _count(start_time), _text(name))
+    return Process(pid, count(start_time), text(name))
 
 
 def _optional(parse: Callable[[Any], Any], value: Any) -> Any:
     return None if value is None else parse(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is not a text")
-    return value
 
 
 def _flag(value: object) -> bool:
@@ -257,12 +247,6 @@ def _flag(value: object) -> bool:
 
 def _value(value: object) -> float:
     return math.inf if value == math.inf else finite(value)  # an `eta` may be never
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-        raise ValueError(f"{value!r:.40} is not a count")
-    return value
 
 
 def _time(value: object) -> float:
@@ -284,7 +268,7 @@ def _timeout(value: object) -> float:
 
 
 def _properties(value: list[Any]) -> tuple[tuple[str, int | None], ...]:
-    return tuple((_text(name), _optional(_count, size)) for name, size in value)
+    return tuple((text(name), _optional(count, size)) for name, size in value)
 
 
 _FIELDS: Mapping[str, Callable[[Any], Any]] = {
@@ -292,8 +276,8 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     "otherwise": lambda value: None if value is None else LastResort(value),
     "number": lambda value: Signals[value],
     "to": Target,
-    "command": lambda value: tuple(map(_text, value)),
-    "size": _count,
+    "command": lambda value: tuple(map(text, value)),
+    "size": count,
     "properties": _properties,
 }
 """The fields of actions, by name."""

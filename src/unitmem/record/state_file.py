@@ -46,6 +46,7 @@ from unitmem.record.files import replace_file
 from unitmem.record.former_fingerprint import former_fingerprint
 from unitmem.record.groups import group_document, parse_group
 from unitmem.record.intents import end_by_reboot, intent_document, parse_intent
+from unitmem.record.invocations import invocation_document, parse_invocation
 from unitmem.record.numbers import finite, load
 from unitmem.record.overrides import override_document, parse_override
 from unitmem.unit import Invocation
@@ -106,9 +107,7 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
         "ladders": [
             {
                 "policy": policy,
-                "unit": unit,
-                "invocation_id": ladder.invocation.invocation_id,
-                "inode": ladder.invocation.cgroup_inode,
+                **invocation_document(ladder.invocation),
                 "episode_since": ladder.episode_since,
                 "is_ending": ladder.invocation in state.ending and policy in acting,
                 "steps": [
@@ -119,7 +118,7 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
                     for step in ladder.steps
                 ],
             }
-            for (policy, unit), ladder in sorted(state.ladders.items())
+            for (policy, _), ladder in sorted(state.ladders.items())
             if ladder.episode_since is not None
         ],
         "cooling": [[*key, until] for key, until in sorted(state.cooling.items())],
@@ -128,9 +127,7 @@ def encode(remembered: Remembered, policies: Sequence[Policy]) -> dict[str, Any]
         "holds": [override_document(override) for override in remembered.overrides],
         "refused": [
             {
-                "unit": run.unit,
-                "invocation_id": run.invocation_id,
-                "inode": run.cgroup_inode,
+                **invocation_document(run),
                 "action": action,
                 "reason": refused.reason,
             }
@@ -298,7 +295,7 @@ def _ladder(
     policy = unchanged.get(key[0])
     if policy is None:  # that an episode is open is all that counts of it
         return key, Ladder(Invocation(key[1], None, 0), (), 0.0)
-    invocation = _invocation(entry)
+    invocation = parse_invocation(entry)
     is_ending = entry["is_ending"] and invocation not in followed
     steps = []
     for step, kept in zip(policy.steps, entry["steps"], strict=True):
@@ -315,13 +312,8 @@ def _ladder(
     return key, Ladder(invocation, tuple(steps), finite(entry["episode_since"]) + shift)
 
 
-def _invocation(entry: Mapping[str, Any]) -> Invocation:
-    run = entry["invocation_id"]
-    return Invocation(str(entry["unit"]), None if run is None else str(run), int(finite(entry["inode"])))
-
-
 def _refused(entry: Mapping[str, Any]) -> tuple[tuple[Invocation, str], Refused]:
-    return (_invocation(entry), str(entry["action"])), Refused(str(entry["reason"]))
+    return (parse_invocation(entry), str(entry["action"])), Refused(str(entry["reason"]))
 
 
 def _moved(times: Iterable[float], shift: float) -> tuple[float, ...]:
