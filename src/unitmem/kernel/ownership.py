@@ -50,8 +50,8 @@ def distrust(path: Path, owners: Collection[int]) -> str | None:
     `path`, the directories on the way to it are judged.
 
     In a user namespace, `/` and other directories may belong to somebody outside, most often to the real root. They are
-    taken for trusted if nobody else may write them: whoever has them can take a file away, but not make one that belongs to
-    `owners`. Of a file or a link from outside, nobody can tell whose it is.
+    taken for trusted if nobody else may write them: whoever has them can take a file away, but not make one that
+    belongs to `owners`. Of a file or a link from outside, nobody can tell whose it is.
 
     Args:
         path: of a file or directory.
@@ -83,8 +83,8 @@ def _fault(part: Path, status: os.stat_result, owners: Collection[int], unmapped
     is_from_outside = status.st_uid == unmapped
     if is_from_outside and not stat.S_ISDIR(status.st_mode):
         return (
-            f"{part} belongs to a user from outside of this user namespace, who may be anybody: choose another place, or "
-            "run unitmem outside of the namespace"
+            f"{part} belongs to a user from outside of this user namespace, who may be anybody: choose another place, "
+            "or run unitmem outside of the namespace"
         )
     if status.st_uid not in owners and not is_from_outside:
         whom = "root" if set(owners) == {0} else "you or root"

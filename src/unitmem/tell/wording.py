@@ -79,7 +79,7 @@ def outcome_entry(outcome: Outcome, manager: ManagerKind = ManagerKind.SYSTEM) -
 
 
 def unit_fields(unit: str, manager: ManagerKind, content: str = "") -> dict[str, str | int]:
-    """Return the fields by which `journalctl -u UNIT` finds an entry, and by which `explain` does; and its `content`."""
+    """Return the fields by which `journalctl -u UNIT` and `explain` find an entry, and the unit's `content`, if any."""
     described = {DESCRIPTION_FIELD: content} if content else {}
     return {OBJECT_FIELDS[manager]: unit, UNIT_FIELD: unit, **described}
 
