@@ -187,7 +187,7 @@ DEPENDENTS = (*STOPPED_WITH, *STARTED_BY)
 
 # What must live for the machine to be reached and repaired: without any of these an operator has
 # lost the journal, the bus, the login or the network. Sockets come along: stopping one stops its service.
-OWN_UNITS = ("unitmem.slice", "unitmem@*.service")
+OWN_UNITS = ("unitmem.slice", "unitmem@*.service", "unitmem-observe@*.service")
 CORE_UNITS: tuple[str, ...] = (
     "init.scope",
     ROOT_SLICE,

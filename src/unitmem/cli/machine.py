@@ -26,7 +26,7 @@ class Machine:
     runtime: Path = Path("/run")
     """Below it are the runtime directories, in which running watches have their sockets."""
     state: Path = Path("/var/lib/unitmem")
-    """Below it are the state directories of the unitmem@ services, with their histories."""
+    """Below it are the state directories of the unitmem@ services, with their histories; unitmem-observe@ has its own beside it."""
 
     @classmethod
     def of(cls, context: typer.Context) -> Machine:
@@ -50,7 +50,7 @@ class Machine:
     def histories(self, *, user: bool) -> tuple[Path, ...]:
         """Return the directories that contain the histories of watches, of the system or of the calling user."""
         if not user:
-            return (self.state,)
+            return self.state, self.state.with_name(f"{self.state.name}-observe")
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
         # where systemd before 254 has a user's StateDirectory=
         config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"

@@ -48,15 +48,18 @@ elif [ -n "$(ls -A "$venv" 2>/dev/null)" ]; then
 else
     echo "place=free"
 fi
+echo "observer=$(sed -n 's/^unitmem-observe:.*/yes/p' /etc/passwd)"
 echo "wheel=$(cat "$venv/installed" 2>/dev/null)"
 echo "metrics=$([ ! -d "$4" ] || stat -c %U "$4")"
 echo "link=$(readlink /usr/local/bin/unitmem)"
 for path in "$venv/bin/unitmem" /usr/bin/unitmem /usr/local/bin/unitmem /etc/unitmem /var/lib/unitmem /run/unitmem \
     /etc/systemd/system/unitmem.slice /etc/systemd/system/unitmem@.service /lib/systemd/system/unitmem@.service \
-    /etc/systemd/system/unitmem@.service.d; do
+    /etc/systemd/system/unitmem-observe@.service /etc/systemd/user/unitmem@.service /var/lib/unitmem-observe \
+    /var/lib/private/unitmem-observe /etc/systemd/system/unitmem@.service.d; do
     [ ! -e "$path" ] && [ ! -L "$path" ] || echo "there:$path=yes"
 done
 set -- /etc/systemd/system/unitmem.slice /etc/systemd/system/unitmem@*.service \
+    /etc/systemd/system/unitmem-observe@.service /etc/systemd/user/unitmem@.service \
     /etc/systemd/system/unitmem@*.service.d/*.conf /etc/unitmem/*.yaml
 sha1sum "$@" 2>/dev/null | sed 's/^\([0-9a-f]*\)  \(.*\)/sha1:\2=\1/'
 stat -c 'mode:%n=%a %U %G' /etc/unitmem "$@" 2>/dev/null
