@@ -215,9 +215,13 @@ class UnitFacts:
             return None if left is None else left[1]
         if comparison.measure != FILL or comparison.derivation is not None or not has_levels(self._unit):
             return None
-        level = fullest(self._unit.levels, self._host.total, self._host.available)
+        # a history has bounds of what is available: where both make the same level the fullest, that is the one
+        paths = set()
+        for available in self.bounds("host.available") or ():
+            level = fullest(self._unit.levels, self._host.total, available)
+            paths.add(None if level is None else level[1])
         own = self._unit.levels[0].path if self._unit.levels else None
-        return None if level is None or level[1] == own else level[1]
+        return next(iter(paths - {own}), None) if len(paths) == 1 else None
 
     def _eta(self, target: str, span: float) -> tuple[Bounds, str | None] | None:
         """Return what `time_left` does, by slopes over the whole span; None before it was watched."""
