@@ -283,7 +283,7 @@ class _Tick:
         if refusal is None or refusal.obstacle is Obstacle.PROTECTED:
             self._fire(each, decision)
         else:
-            self._withhold(each, decision, before.withheld)
+            self._withhold(each, decision, before.reported)
 
     def _advance_picking(self, policy: Policy, index: int, pick: Pick, judged: Sequence[_Judged]) -> None:
         """Advance a step of all ladders, and fire it for one of those of each group for which it is due."""
@@ -297,7 +297,7 @@ class _Tick:
             if key[:2] not in self.picked and key[:2] != (policy.name, index)
         }
         groups = StepGroups(step, before, elsewhere | self.groups, self.present, self.now)
-        withheld = [each.states[index].withheld for each in judged]
+        reported = [each.states[index].reported for each in judged]
         candidates = []
         for position, each in enumerate(judged):
             verdict, state = each.verdicts[index], each.states[index]
@@ -311,7 +311,8 @@ class _Tick:
             if (settling := groups.settling(level)) is not None:
                 if after.phase is Phase.FIRED:
                     continue
-                each.states[index] = replace(after, withheld=not_picked(settling, settles=True))
+                withheld = not_picked(settling, settles=True)
+                each.states[index] = replace(after, withheld=withheld, reported=reported[position])
             elif is_due and each.invocation not in self.ending:
                 rank, unknown = _rank(pick, each.facts)
                 if rank is None:
@@ -329,9 +330,7 @@ class _Tick:
                 groups.take(choice.candidate.level, decision, pick.settle)
                 self._fire(each, decision)
             else:
-                self._withhold(
-                    each, decision, withheld[choice.candidate.position], is_reported=choice.is_first
-                )
+                self._withhold(each, decision, reported[choice.candidate.position], is_first=choice.is_first)
         self.groups |= groups.after(policy.name, index)
         self.picked.add((policy.name, index))
 
@@ -365,12 +364,14 @@ class _Tick:
                 self.ending |= {decision.invocation}
 
     def _withhold(
-        self, each: _Judged, decision: Decision, before: Refusal | None, *, is_reported: bool = True
+        self, each: _Judged, decision: Decision, reported: Obstacle | None, *, is_first: bool = True
     ) -> None:
-        state = each.states[decision.step]
-        each.states[decision.step] = replace(state, withheld=decision.refusal)
-        if is_reported and self.obstacles.is_news(decision, before):
+        if is_first and self.obstacles.is_news(decision, reported):
             self.decisions.append(decision)
+        if is_first and decision.refusal is not None:
+            reported = decision.refusal.obstacle
+        state = each.states[decision.step]
+        each.states[decision.step] = replace(state, withheld=decision.refusal, reported=reported)
 
     def _end_episode(self, key: LadderKey, ladder: Ladder) -> None:
         if ladder.episode_since is not None:

@@ -37,7 +37,8 @@ def advance(
         is_again = step.repeat is not None and (
             before.fired_at is None or now - before.fired_at >= step.repeat
         )
-        return replace(before, held=held, looked_at=now, withheld=None, unknown={}), is_due and is_again
+        after = replace(before, held=held, looked_at=now, withheld=None, reported=None, unknown={})
+        return after, is_due and is_again
     return StepState(Phase.HOLDING, held, now, before.fired_at, before.not_before), is_due
 
 
