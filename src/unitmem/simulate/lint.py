@@ -195,7 +195,7 @@ class _Review:
                 *("steps", index, "when"),
             )
         if self.machine is not None:
-            for doubt in shared_limit_doubts(without_not(step.when), self.policy, self.machine):
+            for doubt in shared_limit_doubts(step.when, self.policy, self.machine):
                 yield self.doubt(LintCode.SHARED_LIMIT, doubt, "steps", index, "when")
         if not step.action.acts:
             return
