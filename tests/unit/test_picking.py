@@ -621,9 +621,10 @@ def test_two_steps_each_pick_their_own():
 
 def test_a_step_without_pick_beside_one_that_picks():
     one = policy()
-    bare = Step(parse_condition("footprint > 15M"), SetProperties((("MemoryHigh", M),)))
+    bare = Step(parse_condition("footprint > 100M"), SetProperties((("MemoryHigh", M),)))
     watch = Watch((replace(one, steps=(bare, *one.steps)),))
-    assert [(one.unit, one.step) for one in watch.look(*THREE)] == [(HOG, 0), (SECOND, 0), (HOG, 1)]
+    units = (*THREE[:2], unit(SECOND, 200))
+    assert [(one.unit, one.step) for one in watch.look(*units)] == [(HOG, 0), (SECOND, 0), (HOG, 1)]
 
 
 # --- over reloads, restarts and gaps ------------------------------------------------------------

@@ -309,6 +309,8 @@ class Verdict:
 
     truth: bool | None
     findings: tuple[Finding, ...]
+    is_close: bool = False
+    """Whether it is true by less than what memory.stat may lag behind, so that a second look has to agree."""
 
 
 def judge(condition: Condition, facts: Facts) -> Verdict:

@@ -13,7 +13,8 @@ is in one of three phases:
 
 Only time in which somebody looked counts for `for`: a look credits the time since the last one, at most two intervals.
 So a watch that is late fires late, and two looks never suffice for a `for` that is longer than the interval. After a
-gap longer than each of `for`, a minute and two intervals, the credit starts over.
+gap longer than each of `for`, a minute and two intervals, the credit starts over. Without `for` one look suffices, unless
+the condition holds by no more than what memory.stat may lag behind memory.current: then the next look has to agree.
 
 The episode begins with the first step that fires. It ends when `clear` holds (without one: when no
 step's condition holds), or with the invocation: another run of the unit has a new ladder. An invocation that is
@@ -58,14 +59,14 @@ from functools import partial
 from math import isinf
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope
+from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope, Trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
-from unitmem.policy.condition import Comparison, Condition, Facts, Verdict, judge, truth_of
+from unitmem.policy.condition import Comparison, Verdict, comparisons, judge, truth_of
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.groups import Group, GroupKey, level_of
-from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile
+from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile, Step
 from unitmem.policy.obstacles import Obstacles
 from unitmem.policy.picking import Candidate, StepGroups, chosen, not_picked
 from unitmem.policy.state import IDLE, Ladder, LadderKey, Phase, State, StepState, counted, unjudged
@@ -259,7 +260,9 @@ class _Tick:
             self.ladders[key] = ladder
             return None
         facts = facts_about(unit, policy, self, self.now, self.sample.host)
-        verdicts = self.judged[key] = [_verdict(step.when, facts) for step in policy.steps]
+        verdicts = self.judged[key] = [
+            _verdict(step, before, facts) for step, before in zip(policy.steps, ladder.steps, strict=True)
+        ]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)
         else:
@@ -391,9 +394,22 @@ def _rank(pick: Pick, facts: UnitFacts) -> tuple[float | None, Mapping[str, str]
     return found.value, found.unknown
 
 
-def _verdict(condition: Condition, facts: Facts) -> Verdict:
-    """Return the verdict on `condition`, without findings where it doesn't hold: nobody is told of these."""
-    return _FALSE if truth_of(condition, facts) is False else judge(condition, facts)
+def is_close(step: Step, before: StepState, facts: UnitFacts) -> bool:
+    """Return whether the condition of `step`, if it holds, has to at the next look as well before the step fires."""
+    return (
+        step.hold == 0
+        and before.held is None
+        and any(Trait.LAGGING in OPERANDS[term.measure].traits for term in comparisons(step.when))
+        and truth_of(step.when, facts.with_lag()) is not True
+    )
+
+
+def _verdict(step: Step, before: StepState, facts: UnitFacts) -> Verdict:
+    """Return the verdict on the condition of `step`, without findings where it doesn't hold: nobody is told of these."""
+    if truth_of(step.when, facts) is False:
+        return _FALSE
+    verdict = judge(step.when, facts)
+    return replace(verdict, is_close=True) if verdict.truth and is_close(step, before, facts) else verdict
 
 
 def _idle(policy: Policy, invocation: Invocation) -> Ladder:

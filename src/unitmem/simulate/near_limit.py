@@ -49,8 +49,8 @@ def _near(condition: Condition, units: list[UnitSample]) -> Comparison | None:
         case All(terms):
             return next((found for term in terms if (found := _near(term, units)) is not None), None)
         case AnyOf(terms):
-            found = [_near(term, units) for term in terms]
-            return found[0] if None not in found else None
+            each = [_near(term, units) for term in terms]
+            return each[0] if None not in each else None
         case _:  # no `not` is left
             return None
 
