@@ -143,7 +143,7 @@ class _Held:
 def live(
     machine: Machine, file: PolicyFile, seed: int = 0, look: Callable[[Sample], None] = lambda _: None
 ) -> Iterator[Did | Decision]:
-    """Yield everything that happens on `machine` while `file` governs it, in the order of time; `look` gets each sample."""
+    """Yield all that happens on `machine` while `file` governs it, in the order of time; `look` gets each sample."""
     dice = {service.name: random.Random(f"{seed} {service.name}") for service in machine.services}
     file = replace(
         file,

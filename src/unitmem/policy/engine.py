@@ -13,8 +13,8 @@ is in one of three phases:
 
 Only time in which somebody looked counts for `for`: a look credits the time since the last one, at most two intervals.
 So a watch that is late fires late, and two looks never suffice for a `for` that is longer than the interval. After a
-gap longer than each of `for`, a minute and two intervals, the credit starts over. Without `for` one look suffices, unless
-the condition holds by no more than what memory.stat may lag behind memory.current: then the next look has to agree.
+gap longer than each of `for`, a minute and two intervals, the credit starts over. Without `for` one look suffices,
+unless the condition holds by no more than what memory.stat may lag behind memory.current: then the next has to agree.
 
 The episode begins with the first step that fires. It ends when `clear` holds (without one: when no
 step's condition holds), or with the invocation: another run of the unit has a new ladder. An invocation that is
@@ -405,7 +405,7 @@ def is_close(step: Step, before: StepState, facts: UnitFacts) -> bool:
 
 
 def _verdict(step: Step, before: StepState, facts: UnitFacts) -> Verdict:
-    """Return the verdict on the condition of `step`, without findings where it doesn't hold: nobody is told of these."""
+    """Return the verdict on a step's condition, without findings where it doesn't hold: nobody is told of these."""
     if truth_of(step.when, facts) is False:
         return _FALSE
     verdict = judge(step.when, facts)

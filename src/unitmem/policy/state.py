@@ -46,7 +46,7 @@ class StepState:
     withheld: Refusal | None = None
     """The obstacle, while it is due and doesn't fire."""
     reported: Obstacle | None = None
-    """The last obstacle of which there was a decision, while it is withheld: of a unit that isn't first there is none."""
+    """The last obstacle of which there was a decision while it is withheld; none while another unit comes first."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """The unknown measures because of which its condition can't be judged, with the reasons."""
 

@@ -1,4 +1,4 @@
-"""Thresholds so near to a limit that a fast leak meets the limit, and the kernel kills, before anything is done. Pure."""
+"""Thresholds so near to a limit that in a fast leak the kernel kills before anything is done. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from unitmem.policy.model import Policy, Step
 from unitmem.simulate.thresholds import without_not
 
 NEAR = 98.0
-"""The percentage of a limit from which on a threshold is near to it. In a unit with 1 GiB, what is left is filled at 200 MiB/s
-between two looks, which are 100 ms apart at least; at less if it has to last for some time."""
+"""The percentage of a limit from which on a threshold is near to it.
+
+In a unit with 1 GiB, a leak of 200 MiB/s fills what is left between two looks, which are 100 ms apart at least;
+a slower one does while the condition has to last.
+"""
 
 
 def near_limit_doubts(policy: Policy, step: Step, machine: Sample | None) -> Iterator[str]:
