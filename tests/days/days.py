@@ -9,6 +9,7 @@ after which the action helps nobody: the kernel's OOM killer, or the loss, has c
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from behaviours import (
     batch,
@@ -56,6 +57,17 @@ policies:
         do: {stop: {timeout: 30s, else: kill}}
 """
 """A condition on the machine, by which one unit is to be stopped and not all of them."""
+FULL = """
+policies:
+  - name: full
+    units: ["*.service"]
+    steps:
+      - when: "fill > 90% and unreclaimable > 30% of limit"
+        for: 30s
+        pick: {by: footprint, settle: 1min}
+        do: {stop: {timeout: 30s, else: kill}}
+"""
+"""The one that `check` points out for units that share the limit of a slice."""
 ONCE = SHORT + "    budget: {actions: 1, per: 1d}\n"
 HOG = "hog.service"
 INNOCENTS = tuple(Service(f"{name}.service", steady(300 * M, 2 * G)) for name in ("a", "b", "c", "y", "z"))
@@ -76,6 +88,8 @@ class Right:
     before: float = DAY
     times: int = 1
     """How often at least."""
+    most: int | None = None
+    """How often at most, at any time of the day."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +166,53 @@ def asleep(since: float, until: float) -> Machine:
     return Machine((), is_looking=lambda now: not since <= now < until)
 
 
-def lowered(at: float, to: int) -> Machine:
-    """A machine on which somebody lowers the limit of the first service for good."""
-    return Machine((), limits=lambda now, service: to if now >= at and service.name == API else service.max)
+def with_limit(since: float, to: int, until: float = inf) -> Machine:
+    """A machine on which somebody sets another limit of api@1.service, for good or for a while."""
+
+    def limit(now: float, service: Service) -> int | None:
+        return to if since <= now < until and service.name == API else service.max
+
+    return Machine((), limits=limit)
+
+
+def without_available(since: float, lasts: float) -> Machine:
+    """A machine whose MemAvailable is more than its MemTotal for a while."""
+
+    def spoil(now: float, meminfo: dict[str, int]) -> dict[str, int]:
+        more = {"MemAvailable": 2 * meminfo["MemTotal"]}
+        return meminfo | more if since <= now < since + lasts else meminfo
+
+    return Machine((), spoil=spoil)
+
+
+def unreadable(since: float, lasts: float) -> Machine:
+    """A machine on which memory.stat of api@1.service can't be read for a while."""
+    return Machine(
+        (), is_unreadable=lambda now, service: since <= now < since + lasts and service.name == API
+    )
+
+
+def starved(every: float) -> Machine:
+    """A machine so short of time that the watch comes to look at it but seldom."""
+    return Machine((), is_looking=lambda now: now % every < 20)
+
+
+def stepped(*steps: tuple[float, float], lasts: float = DAY) -> Machine:
+    """A machine whose wall clock is set by so many hours at those times, whereupon the watch is restarted."""
+
+    def wall(now: float) -> float:
+        return 1e9 + now + sum(hours * HOUR for at, hours in steps if now >= at)
+
+    return Machine((), lasts=lasts, wall=wall, restarts=tuple(at for at, _ in steps))
+
+
+def shared(most: int, *slices: str) -> Machine:
+    """A machine with a limit on apps.slice for all units in it together."""
+    return Machine((), slice_max={"apps.slice": most}, slices=slices)
+
+
+def in_slice(name: str, behaviour: Behaviour, **more: int) -> Service:
+    return Service(name, behaviour, slice="apps.slice", **more)
 
 
 HOG_LEAK = leak(300 * M, HOG_RATE)
@@ -404,6 +462,37 @@ DAYS = (
         right=(HOG_STOPPED,),
     ),
     short("a machine that is only busy has nobody stopped", Service("db.service", noisy(8 * G, 2 * G))),
+    # --- a slice that is full -----------------------------------------------------------------------
+    day(
+        "a slice that its units fill together is told, though none of them is near its limit",
+        FIRST_LOOK,
+        *(in_slice(f"{name}.service", steady(250 * M, 1 * G)) for name in ("a", "b", "c")),
+        right=(Right("apps.slice", "log of near-its-limit", 0, HOUR),),
+        machine=replace(shared(1 * G, "apps.slice"), lasts=DAY, look=60.0),
+    ),
+    day(
+        "of a slice that a hog fills, the hog is stopped and not who is beside it",
+        FULL,
+        in_slice("a.service", steady(330 * M, 1 * G)),
+        in_slice(HOG, leak(200 * M, FAST)),
+        Service("outside.service", steady(2 * G)),
+        right=(Right(HOG, "stop", fills(550 * M, FAST, 0.85 * G), fills(530 * M, FAST, 1 * G)),),
+        machine=shared(1 * G),
+    ),
+    day(
+        "of a slice that many fill, one after the other is stopped until there is room",
+        FULL,
+        *(in_slice(f"{name}.service", leak(100 * M, 30 * M / HOUR, 380 * M)) for name in ("a", "b")),
+        in_slice("c.service", leak(150 * M, 30 * M / HOUR, 400 * M)),
+        right=(Right("c.service", "stop", 6 * HOUR, 9 * HOUR),),
+        machine=shared(1 * G),
+    ),
+    day(
+        "page cache that fills a slice stops nobody",
+        FULL,
+        *(in_slice(f"{name}.service", cache_bursts(320 * M, 4 * G, HOUR)) for name in ("a", "b")),
+        machine=shared(1 * G),
+    ),
     # --- a machine, or a watch, that isn't well ---------------------------------------------------
     day(
         "a MemTotal of 0 stops nobody",
@@ -424,12 +513,93 @@ DAYS = (
         machine=asleep(8 * HOUR, 14 * HOUR),
     ),
     day(
+        "a leak that is suspended while `for` runs is restarted in time",
+        LEAKY,
+        Service(API, leak(300 * M, FAST), max=1 * G),
+        right=restarted_in_time(300 * M, FAST, 1 * G),
+        may=MILD,
+        machine=Machine((), lasts=2 * HOUR, suspends=(fills(300 * M, FAST, 0.9 * G) + 20,)),
+    ),
+    day(
+        "a watch that comes to look but once a minute restarts a leak late, and in time",
+        LEAKY,
+        Service(API, leak(300 * M, 2 * SLOW), max=1 * G),
+        right=restarted_in_time(300 * M, 2 * SLOW, 1 * G),
+        may=MILD,
+        machine=starved(MINUTE),
+    ),
+    *(
+        day(
+            f"a leak is restarted in time though the clock is set by {hours:+g} h",
+            LEAKY,
+            Service(API, leak(300 * M, FAST), max=1 * G),
+            right=restarted_in_time(300 * M, FAST, 1 * G),
+            may=MILD,
+            machine=stepped((fills(300 * M, FAST, 0.9 * G), hours), lasts=2 * HOUR),
+        )
+        for hours in (-5, 5)
+    ),
+    *(
+        day(
+            f"a clock that is set by {hours:+g} h refills no budget",
+            LEAKY,
+            Service(API, steady(980 * M), max=1 * G),
+            right=(Right(API, "restart", 0, HOUR, most=4),),
+            may=((API, "signal"),),
+            machine=stepped((2 * HOUR, hours), (4 * HOUR, hours), lasts=6 * HOUR),
+        )
+        for hours in (-20, 20)
+    ),
+    day(
+        "a memory.stat that can't be read stops nobody",
+        LEAKY,
+        Service(API, steady(300 * M, 8 * G), max=400 * M),
+        may=((API, "signal"),),
+        machine=replace(unreadable(HOUR, HOUR), lasts=3 * HOUR),
+    ),
+    day(
+        "a leak is restarted when memory.stat can be read again",
+        LEAKY,
+        Service(API, leak(300 * M, 2 * SLOW), max=1 * G),
+        right=(Right(API, "restart", fills(300 * M, 2 * SLOW, 0.95 * G), fills(300 * M, 2 * SLOW, 1 * G)),),
+        may=MILD,
+        machine=unreadable(fills(300 * M, 2 * SLOW, 0.8 * G), fills(0, 2 * SLOW, 0.15 * G)),
+    ),
+    short(
+        "the hog is stopped when what is available can be true again",
+        Service(HOG, HOG_LEAK),
+        right=(Right(HOG, "stop", 3.75 * HOUR, fills(300 * M, HOG_RATE, 14.5 * G)),),
+        machine=without_available(3 * HOUR, 0.75 * HOUR),
+    ),
+    day(
         "a limit lowered live is the limit",
         LEAKY,
         Service(API, steady(470 * M), max=1 * G),
         right=(Right(API, "restart", 12 * HOUR, 12 * HOUR + 10 * MINUTE),),
         may=((API, "signal"), (API, "restart")),
-        machine=lowered(12 * HOUR, 512 * M),
+        machine=with_limit(12 * HOUR, 512 * M),
+    ),
+    day(
+        "a limit that is lowered for some seconds restarts nothing",
+        LEAKY,
+        Service(API, steady(850 * M), max=1 * G),
+        may=((API, "signal"),),
+        machine=replace(with_limit(HOUR, 900 * M, HOUR + 20), lasts=3 * HOUR),
+    ),
+    day(
+        "a limit raised in time is the limit of a leak",
+        LEAKY,
+        Service(API, leak(300 * M, FAST), max=1 * G),
+        right=restarted_in_time(300 * M, FAST, 2 * G),
+        may=MILD,
+        machine=replace(with_limit(fills(300 * M, FAST, 0.8 * G), 2 * G), lasts=4 * HOUR),
+    ),
+    day(
+        "a limit that is taken away stops nobody, however large",
+        LEAKY,
+        Service(API, between(HOUR, steady(6 * G), steady(300 * M)), max=1 * G),
+        may=MILD,
+        machine=replace(with_limit(HOUR / 2, 16 * G), lasts=3 * HOUR),
     ),
     day(
         "a restart loop is ended by the budget",

@@ -10,10 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from unitmem.kernel.cgroup import CgroupReading
 from unitmem.kernel.host import Host, impossible_meminfo
-from unitmem.kernel.limits import level_of
+from unitmem.kernel.limits import Level, level_of
 from unitmem.kernel.oom_preference import OomPreference
 from unitmem.measure.formulas import host_values, unit_values
 from unitmem.measure.sample import Sample, UnitSample
@@ -21,7 +23,9 @@ from unitmem.policy.actions import Kill, Restart, Signal, Stop, Target
 from unitmem.policy.decision import Decision, Outcome, Result
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Mode, PolicyFile
-from unitmem.policy.state import State, conclude
+from unitmem.policy.state import State, conclude, restart_timers
+from unitmem.record.clock import Instant
+from unitmem.record.state_file import Remembered, Store
 from unitmem.unit import Invocation, Unit
 
 M = 2**20
@@ -93,6 +97,16 @@ class Machine:
     """memory.max of a service at that time, for limits that are changed live."""
     slices: tuple[str, ...] = ()
     """The slices that are looked at as units of their own."""
+    slice_max: Mapping[str, int] = field(default_factory=dict)
+    """memory.max of slices, for all units in them together."""
+    is_unreadable: Callable[[float, Service], bool] = lambda _, service: False
+    """Whether memory.stat of a service can't be read at that time."""
+    suspends: tuple[float, ...] = ()
+    """When the machine was suspended for a while: time goes on from there, and so does what runs."""
+    wall: Callable[[float], float] = lambda now: now
+    """The wall clock at that time."""
+    restarts: tuple[float, ...] = ()
+    """When the watch is restarted."""
 
 
 @dataclass
@@ -126,8 +140,10 @@ class _Held:
         return self.resident + self.cache
 
 
-def live(machine: Machine, file: PolicyFile, seed: int = 0) -> Iterator[Did | Decision]:
-    """Yield everything that happens on `machine` while `file` governs it, in the order of time."""
+def live(
+    machine: Machine, file: PolicyFile, seed: int = 0, look: Callable[[Sample], None] = lambda _: None
+) -> Iterator[Did | Decision]:
+    """Yield all that happens on `machine` while `file` governs it, in the order of time; `look` gets each sample."""
     dice = {service.name: random.Random(f"{seed} {service.name}") for service in machine.services}
     file = replace(
         file,
@@ -151,8 +167,13 @@ def live(machine: Machine, file: PolicyFile, seed: int = 0) -> Iterator[Did | De
                 held[name] = _settle(machine, runs[name], now, dice[name])
             else:
                 del runs[name], held[name]
+        if any(now <= at < now + machine.look for at in machine.suspends):
+            state = restart_timers(state)
+        if any(now <= at < now + machine.look for at in machine.restarts):
+            state = _restarted(state, file, machine.wall, now)
         if machine.is_looking(now):
             sample = _sample(machine, runs, held, now)
+            look(sample)
             state, decisions = evaluate(file, sample, state, now)
             for decision in decisions:
                 yield decision
@@ -190,8 +211,12 @@ def _settle(machine: Machine, run: _Run, now: float, dice: random.Random) -> _He
 def _overfull(
     machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held], now: float
 ) -> Iterator[str]:
-    """Yield the units that the kernel kills: those past their own limit, and the largest of the machine."""
+    """Yield the units that the kernel kills: those past their own limit, and the largest of a slice or the machine."""
     left = {}
+    for slice_, most in machine.slice_max.items():
+        within = {name: held[name].resident for name, run in runs.items() if run.service.slice == slice_}
+        if sum(within.values()) > most:
+            yield max(within, key=within.__getitem__)
     for name, run in runs.items():
         limit = machine.limits(now, run.service)
         if limit is not None and held[name].resident > limit:
@@ -222,13 +247,16 @@ def _sample(machine: Machine, runs: Mapping[str, _Run], held: Mapping[str, _Held
         ),
         max((one.stall for one in held.values()), default=0.0),
     )
-    units = {name: _unit(machine, run, held[name], host, now) for name, run in runs.items()}
+    around = {name: _slice(name, most, runs, held) for name, most in machine.slice_max.items()}
+    units = {name: _unit(machine, run, held[name], host, now, around) for name, run in runs.items()}
     for name in machine.slices:
         within = [units[one] for one, run in runs.items() if run.service.slice == name]
         values = {
             measure: sum(unit.values[measure] for unit in within)
             for measure in ("footprint", "unreclaimable")
         }
+        if name in machine.slice_max:
+            values |= {"limit": machine.slice_max[name], "age": now}
         unit = Unit(name, control_group=f"/{name}")
         units[name] = UnitSample(unit, Invocation(name, None, 1), values=values)
     return Sample(now, units, host_values(host))
@@ -245,10 +273,19 @@ def _host(meminfo: dict[str, int], stall: float) -> Host:
     )
 
 
-def _unit(machine: Machine, run: _Run, held: _Held, host: Host, now: float) -> UnitSample:
+def _slice(name: str, most: int, runs: Mapping[str, _Run], held: Mapping[str, _Held]) -> Level:
+    within = [held[one] for one, run in runs.items() if run.service.slice == name]
+    used = sum(int(one.resident) for one in within)
+    cache = min(sum(int(one.cache) for one in within), max(0, most - used))
+    return Level(f"/{name}", most, None, used + cache, cache, cache, 0)
+
+
+def _unit(
+    machine: Machine, run: _Run, held: _Held, host: Host, now: float, around: Mapping[str, Level]
+) -> UnitSample:
     service = run.service
     limits = {"memory.max": machine.limits(now, service), "memory.high": service.high}
-    stat = _stat(held)
+    stat = {} if machine.is_unreadable(now, service) else _stat(held)
     path = f"/{service.slice}/{service.name}"
     own = level_of(path, limits | {"memory.current": int(held.current)}, stat, {})
     reading = CgroupReading(
@@ -264,7 +301,8 @@ def _unit(machine: Machine, run: _Run, held: _Held, host: Host, now: float) -> U
         stat=stat,
         events=dict(run.events),
         pressure=_pressure(held.stall),
-        levels=(own,),
+        levels=(own, *(level for name, level in around.items() if name == service.slice)),
+        unknown={} if stat else {"memory.stat": "input/output error"},
     )
     values, unknown = unit_values(reading, host)
     values["age"] = now - run.since
@@ -297,6 +335,20 @@ def _stat(held: _Held) -> dict[str, int]:
 
 def _pressure(stall: float) -> dict[str, float]:
     return {f"{kind}.{window}": stall for kind in ("some", "full") for window in ("avg10", "avg60", "avg300")}
+
+
+# --- what outlives a watch ---------------------------------------------------------------------
+
+
+def _restarted(state: State, file: PolicyFile, wall: Callable[[float], float], now: float) -> State:
+    """Return what the next watch of the same boot knows of `state`."""
+    with TemporaryDirectory() as directory:
+        instant = Instant(now, wall(now), "boot")
+        store = Store(Path(directory))
+        store.save(Remembered(state), file.policies, replace(instant, realtime=wall(now - 1)))
+        state = store.load(file.policies, instant, file.budget).state
+        store.close()
+    return state
 
 
 # --- what is done ------------------------------------------------------------------------------

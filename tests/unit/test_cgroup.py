@@ -395,6 +395,42 @@ def test_the_file_lists_of_a_level_are_added_up(tree):
     assert (read(tree).levels[0].file, read(tree).levels[0].unreclaimable) == (500, 400)
 
 
+def usage(current: int, cache: int) -> dict[str, int | str]:
+    stat = f"active_file {cache}\ninactive_file 0\nslab_reclaimable 0"
+    return FILES | {"memory.current": current, "memory.stat": stat}
+
+
+@pytest.mark.parametrize(
+    ("at", "current", "cache", "unreclaimable"),
+    [
+        ("memory.stat", 600, 100, 500),
+        ("memory.stat", 1200, 700, 300),
+        ("memory.stat", 1300, 500, 500),
+        ("memory.current", 600, 100, 100),
+        ("memory.current", 1200, 700, 500),
+        ("memory.current", 1300, 500, 500),
+    ],
+)
+def test_cache_that_goes_or_comes_while_a_cgroup_is_read_is_never_counted_as_unreclaimable(
+    tree, monkeypatch, at, current, cache, unreclaimable
+):
+    """500 of 1000 are page cache; what there is changes before memory.stat, or memory.current for the second time."""
+    tree.add(WEB, usage(1000, 500))
+    plain, seen = Cgroup.read_file, []
+
+    def read_file(cgroup: Cgroup, name: str) -> str:
+        seen.append(name)
+        if name == at and seen.count("memory.stat") == 1:
+            tree.add(WEB, usage(current, cache))
+        return plain(cgroup, name)
+
+    monkeypatch.setattr(Cgroup, "read_file", read_file)
+    with Cgroup(WEB, tree.root) as cgroup:
+        reading = cgroup.read(Request(stat=USAGE_KEYS, levels=True))
+    assert seen.count("memory.current") == 2
+    assert reading.levels[0].unreclaimable == unreclaimable <= max(500, current - cache)
+
+
 # --- cgroups that go and come ------------------------------------------------------------------
 
 

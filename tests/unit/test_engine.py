@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from unitmem.kernel.limits import STAT_LAG
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Kill, LastResort, Log, Restart, Signal, Stop, Target
@@ -54,6 +55,44 @@ def unit(anon, name="a", run=1, **more):
     values = more.pop("values", {}) | ({} if anon is None else {"anon": anon * M})
     name = f"{name}.service"
     return UnitSample(Unit(name), Invocation(name, f"{run:032x}", run), values=values, **more)
+
+
+@pytest.mark.parametrize(
+    ("when", "hold", "values", "fired"),
+    [
+        ("unreclaimable > 100M", 0, {"unreclaimable": 100 * M + 1}, [2]),
+        ("unreclaimable > 100M", 0, {"unreclaimable": 100 * M + STAT_LAG}, [2]),
+        ("unreclaimable > 100M", 0, {"unreclaimable": 100 * M + STAT_LAG + 1}, [1]),
+        ("workingset < 100M", 0, {"workingset": 100 * M - 1}, [2]),
+        ("workingset < 100M", 0, {"workingset": 100 * M - STAT_LAG - 1}, [1]),
+        ("slice.footprint > 100M", 0, {"slice.footprint": 100 * M + 1}, [2]),
+        ("fill > 90%", 0, {"fill": 90.01, "limit": 100 * STAT_LAG}, [2]),
+        ("fill > 90%", 0, {"fill": 92, "limit": 100 * STAT_LAG}, [1]),
+        # by another one it is certain
+        ("anon > 1M or unreclaimable > 100M", 0, {"anon": 2 * M, "unreclaimable": 100 * M + 1}, [1]),
+        ("anon > 1M and unreclaimable > 100M", 0, {"anon": 2 * M, "unreclaimable": 100 * M + 1}, [2]),
+        # memory.stat alone, and where `for` asks for more looks anyway
+        ("anon > 100M", 0, {"anon": 100 * M + 1}, [1]),
+        ("unreclaimable > 100M", 1, {"unreclaimable": 100 * M + 1}, [2]),
+    ],
+)
+def test_what_memory_stat_may_lag_behind_takes_two_looks_that_agree(when, hold, values, fired):
+    file = PolicyFile((policy(step(when, hold=hold)),), interval=1.0)
+    state, seen = State(), []
+    for now in (1.0, 2.0, 3.0):
+        state, made = evaluate(file, Sample(now, {"a.service": unit(None, values=values)}), state, now)
+        seen += [decision.at for decision in made]
+    assert seen == fired
+
+
+def test_looks_that_disagree_about_what_is_close_count_for_nothing():
+    file = PolicyFile((policy(step("unreclaimable > 100M")),), interval=1.0)
+    state, seen = State(), []
+    for now, more in enumerate((1, 0, 1, 0, 1, 1)):
+        values = {"unreclaimable": 100 * M + more}
+        state, made = evaluate(file, Sample(now, {"a.service": unit(None, values=values)}), state, now)
+        seen += [decision.at for decision in made]
+    assert seen == [5]
 
 
 # --- playing a scenario ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.kernel.host import Host
-from unitmem.kernel.limits import Level
+from unitmem.kernel.limits import HOST_LEVEL, Level
 from unitmem.measure.collect import Surroundings, collect
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
@@ -426,6 +426,32 @@ def test_a_replay_finds_the_level_that_filled(tmp_path):
     ]
     made = list(decisions(file, samples, Replayed()))
     assert [decision.unit for decision in made] == ["calm.service", "leak.service"]
+
+
+@pytest.mark.parametrize(
+    ("slice_used", "available", "named"),
+    [
+        (380 * M, 600 * M, "/a.slice"),
+        (100 * M, 100 * M, HOST_LEVEL),
+        # by one bound of the machine it is the fuller one, by the other the slice is
+        (360 * M, 100 * M, None),
+    ],
+)
+def test_a_replay_names_the_level_of_fill(tmp_path, slice_used, available, named):
+    """Of the machine a history has bounds, as what is available never stays the same."""
+    file: PolicyFile = parse(CROWD.replace("eta(limit, 1min) < 5min", "fill > 80%")).file
+    recorder = Recorder(tmp_path, "boot")
+    for at in range(0, 62, 2):
+        sample = filling(0, slice_used=lambda _: slice_used, available=available - at % 4 * M // 8)
+        fill = 95.0 if slice_used > 360 * M else 90.0 + at % 4 / 80
+        units = {
+            name: replace(unit, values={**unit.values, "fill": fill}) for name, unit in sample.units.items()
+        }
+        recorder.tick(replace(sample, units=units, at=float(at)), 1000.0 + at, file.measures, file.followed)
+    recorder.close()
+    made = list(decisions(file, read_samples(tmp_path / FILE_NAME), Replayed()))
+    assert [decision.unit for decision in made] == ["calm.service", "leak.service"]
+    assert {decision.findings[0].level for decision in made} == {named}
 
 
 def test_levels_are_recorded_only_where_they_are_asked_for(tmp_path):

@@ -53,6 +53,11 @@ SHARED = sample_of(
     replace(loaded("top.service", 512 * M), levels=(Level("/top.service"), Level("/", max=512 * M))),
     host=host(swap=0),
 )
+SLOWED = sample_of(
+    loaded("web@1.service", G),
+    replace(loaded("web@2.service"), values={"limit": G, "high": 900 * M}),
+    host=host(swap=0),
+)
 SWAP = sample_of(*HERE.units.values(), host=host(swap=G))
 
 
@@ -104,6 +109,26 @@ DOUBTFUL = {
         steps('when: "anon > 80% of host.total", do: log'),
         HERE,
         ("above-limit", 5, 16),
+    ),
+    "a stop near the limit": (
+        steps('when: "unreclaimable > 98% of limit and age > 1h", for: 1s, do: stop'),
+        HERE,
+        ("near-limit", 5, 16),
+    ),
+    "a signal near the limit, whatever the machine": (
+        steps('when: "not (fill < 99% and anon < 98% of max)", do: {signal: SIGTERM}'),
+        None,
+        ("near-limit", 5, 16),
+    ),
+    "a size near the limit of one that matches": (
+        steps('when: "unreclaimable > 510M", do: {signal: SIGTERM}', units="web@*.service"),
+        HERE,
+        ("near-limit", 5, 16),
+    ),
+    "a stop near the limit of one that isn't slowed down": (
+        steps('when: "unreclaimable > 98% of limit", for: 1s, do: stop', units="web@*.service"),
+        SLOWED,
+        ("near-limit", 5, 16),
     ),
     "a share of the limit of a slice": (
         steps('when: "pss > 1M or not anon <= 80% of limit", do: log', units="web@*.service"),
@@ -406,6 +431,21 @@ FINE = {
         HERE,
     ),
     "less than all of the limit": (steps('when: "anon > 99% of limit", do: log'), HERE),
+    "a stop short of the limit": (steps('when: "anon > 97% of limit", for: 1s, do: stop'), HERE),
+    "a stop near the limit, or else": (
+        steps('when: "anon > 98% of limit or pressure.full.avg10 > 40%", for: 1s, do: stop'),
+        HERE,
+    ),
+    "a stop short of the machine": (steps('when: "anon > 98% of host.total", for: 1s, do: stop'), None),
+    "a stop near the limit of one that is slowed down": (
+        steps('when: "anon > 98% of limit", for: 1s, do: stop', units="web@2.service"),
+        SLOWED,
+    ),
+    "a stop near the limit, after it was slowed down": (
+        steps(f'when: "anon > 80% of limit", do: {SET_1G}', 'when: "anon > 98% of limit", for: 1s, do: stop'),
+        None,
+    ),
+    "a thaw below the limit": (steps('when: "anon < 98% of limit", do: thaw'), HERE),
     "the slice is looked at too": (
         steps('when: "fill > 90% and anon > 30% of limit", do: log', units="web@*.service"),
         SHARED,

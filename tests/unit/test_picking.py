@@ -223,6 +223,36 @@ def test_a_protected_unit_is_told_once_and_the_next_one_is_picked():
     assert watch.withheld("d.service") == "it is"
 
 
+@pytest.mark.parametrize(
+    ("more", "obstacle"),
+    [
+        ({"protected": "it is"}, Obstacle.PROTECTED),
+        ({"oom_preference": OomPreference.OMIT}, Obstacle.NOT_PICKED),
+    ],
+)
+@pytest.mark.parametrize("settle", [0.0, 5.0])
+def test_the_obstacle_of_a_unit_that_is_first_only_later_is_told_then_and_once(more, obstacle, settle):
+    watch = Watch((policy(settle=settle),))
+    second = unit("d.service", 800, **more)
+    (decision,) = watch.look(*THREE, second)
+    assert decision.unit == HOG
+    watch.concluded(decision, Result.VERIFIED)
+    left = [THREE[0], second]
+    told = [made for _ in range(8) for made in watch.look(*left) if made.refusal is not None]
+    assert [(made.unit, made.refusal.obstacle) for made in told] == [("d.service", obstacle)]
+
+
+def test_an_obstacle_is_not_told_again_of_a_unit_that_is_first_again():
+    watch = Watch((policy(),))
+    first = unit("d.service", 800, protected="it is")
+    told = [
+        made.unit
+        for footprint in (700, 990, 700, 990)
+        for made in watch.look(first, unit("e.service", footprint, protected="it is"))
+    ]
+    assert told == ["d.service", "e.service"]
+
+
 def test_a_unit_that_cools_down_is_passed_over():
     watch = Watch((policy(cooldown=60.0),))
     (decision,) = watch.look(*THREE)
@@ -591,9 +621,10 @@ def test_two_steps_each_pick_their_own():
 
 def test_a_step_without_pick_beside_one_that_picks():
     one = policy()
-    bare = Step(parse_condition("footprint > 15M"), SetProperties((("MemoryHigh", M),)))
+    bare = Step(parse_condition("footprint > 100M"), SetProperties((("MemoryHigh", M),)))
     watch = Watch((replace(one, steps=(bare, *one.steps)),))
-    assert [(one.unit, one.step) for one in watch.look(*THREE)] == [(HOG, 0), (SECOND, 0), (HOG, 1)]
+    units = (*THREE[:2], unit(SECOND, 200))
+    assert [(one.unit, one.step) for one in watch.look(*units)] == [(HOG, 0), (SECOND, 0), (HOG, 1)]
 
 
 # --- over reloads, restarts and gaps ------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from samples import sample_of
 
 from unitmem.kernel.host import Host
+from unitmem.kernel.limits import Level
 from unitmem.measure.sample import UnitSample
 from unitmem.policyfile.expression import parse_condition
 from unitmem.policyfile.reader import parse
@@ -144,6 +145,50 @@ def test_a_unit_that_refuses_to_be_stopped_is_told_where_a_step_would(steps, is_
     printed = StringIO()
     print_plan([planning], console_on(printed))
     assert printed.getvalue().count("RefuseManualStop=yes") == is_told
+
+
+@pytest.mark.parametrize(
+    ("when", "patterns", "shares"),
+    [
+        ("anon > 80% of limit", '["web@*.service"]', ("anon > 80% of limit",)),
+        ("not anon <= 80% of limit", '["web@*.service"]', ("anon > 80% of limit",)),
+        ("anon > 80% of limit and fill > 90%", '["web@*.service"]', ()),
+        ("anon > 80% of limit", '["web@*.service", "web.slice"]', ()),
+        ("anon > 400M", '["web@*.service"]', ()),
+    ],
+)
+def test_a_limit_that_other_units_use_too_is_told_of_each_unit_that_has_it(when, patterns, shares):
+    def below(name: str, own: int) -> UnitSample:
+        levels = (Level(f"/web.slice/{name}", max=own), Level("/web.slice", max=G))
+        return replace(running(name, limit=min(own, G)), levels=levels)
+
+    steps = f'[{{when: "{when}", for: 1min, do: stop}}, {{when: "{when}", for: 1min, do: log}}]'
+    planning = planned(
+        below("web@1.service", 2 * G), below("web@2.service", G // 2), steps=steps, patterns=patterns
+    )
+    (policy,) = plan_document([planning])["policies"]
+    told = {"path": "/web.slice", "comparisons": list(shares)} if shares else None
+    assert [unit["shared_limit"] for unit in policy["units"]] == [told, None]
+    printed = StringIO()
+    print_plan([planning], console_on(printed))
+    assert printed.getvalue().count("its limit is that of /web.slice") == len(shares)
+
+
+@pytest.mark.parametrize(
+    ("pick", "order"),
+    [
+        ("anon", "web@2.service 500.0M, web@1.service 300.0M"),
+        ("growth(anon, 10min)", "depends on growth(anon, 10min), which only a watch measures"),
+        ("footprint", None),
+    ],
+)
+def test_a_pick_says_who_comes_first_or_what_that_depends_on(pick, order):
+    steps = f'[{{when: "host.available < 1G", for: 1min, pick: "{pick}", do: stop}}]'
+    printed = StringIO()
+    units = running("web@1.service", anon=300 * M), running("web@2.service")
+    print_plan([planned(*units, steps=steps)], console_on(printed))
+    said = [line.strip() for line in printed.getvalue().splitlines() if "picked first" in line]
+    assert said == ([] if order is None else [f"picked first: {order}"])
 
 
 # --- what holds --------------------------------------------------------------------------------

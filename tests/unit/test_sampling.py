@@ -197,7 +197,7 @@ def test_with_metrics_all_is_read(watched):
 def test_a_limit_that_is_lowered_is_seen_at_once(tree, watched, path):
     watch = watched("steps: [{when: 'unreclaimable > 80% of limit', do: log}]")
     assert [bool(watch.tick(now)[0].unread) for now in (0.0, 2.0)] == [False, True]
-    tree.add(path, {"memory.max": 110 * M})
+    tree.add(path, {"memory.max": 100 * M})
     sample, decisions = watch.tick(4.0)
     assert (sample.unread, len(decisions)) == (frozenset(), 1)
 
@@ -334,11 +334,27 @@ def test_a_look_sees_that_a_threshold_was_crossed_and_the_tick_after_it_acts(tre
     tree.add(PATH, files((cache + 100) * M, 50 * M, cache * M))
     assert watch.tick(0.0)[1] == ()
     seen = []
-    for number, used in enumerate((110, 190, 199, 201)):
+    for number, used in enumerate((110, 190, 199, 300)):
         tree.add(PATH, files((cache + used) * M, used * M, cache * M))
         seen.append(watch.sampling.look(watch.state, 0.1 + number / 10))
     assert seen == [False, False, False, True]
     assert len(watch.tick(0.5)[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("past", "looks"), [(STAT_LAG // 2, [0.0, 0.1]), (2 * STAT_LAG, [0.0])], ids=["within its lag", "past it"]
+)
+def test_a_threshold_that_is_passed_by_less_than_memory_stat_lags_takes_a_second_look_at_once(
+    tree, watched, past, looks
+):
+    watch = watched("steps: [{when: 'unreclaimable > 200M', do: log}]")
+    tree.add(PATH, files(500 * M + past, 200 * M, 300 * M))
+    now, ticks, fired = 0.0, [0.0], len(watch.tick(0.0)[1])
+    while (now := watch.sampling.look_at) < 2.0:
+        if watch.sampling.look(watch.state, now):
+            ticks.append(pytest.approx(now))
+            fired += len(watch.tick(now)[1])
+    assert (ticks, fired) == (looks, 1)
 
 
 def test_what_is_true_already_is_left_to_the_ticks(tree, watched):

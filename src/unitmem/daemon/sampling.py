@@ -19,10 +19,11 @@ from unitmem.measure.collect import Surroundings, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.ceiling import ceiling, distance, has_ceiling
-from unitmem.policy.engine import facts_about
-from unitmem.policy.model import Policy, wanted_measures
+from unitmem.policy.condition import truth_of
+from unitmem.policy.engine import facts_about, is_close
+from unitmem.policy.model import Policy, Step, wanted_measures
 from unitmem.policy.need import Need, costly_need, is_candidate
-from unitmem.policy.state import Phase, State, step_state
+from unitmem.policy.state import Phase, State, StepState, step_state
 from unitmem.unit import Invocation
 
 READ_EVERY = 30.0
@@ -214,9 +215,19 @@ class Sampling:
             facts = facts_about(unit, policy, state, now, self._machine)
             ladder = state.ladders.get((policy.name, unit.name))
             for index, step in enumerate(policy.steps):
-                if step_state(ladder, index).phase is Phase.IDLE:
+                if _is_awaited(step, step_state(ladder, index)):
                     left = min(left, distance(step.when, facts))
         return left
+
+    def _is_close(self, known: _Known, unit: UnitSample, state: State, now: float) -> bool:
+        """Return whether a condition of a unit holds so closely that the next look has to agree before a step fires."""
+        return any(
+            truth_of(step.when, facts) and is_close(step, before, facts)
+            for policy in known.governing
+            for facts in [facts_about(unit, policy, state, now, self._machine)]
+            for index, step in enumerate(policy.steps)
+            for before in [step_state(state.ladders.get((policy.name, unit.name)), index)]
+        )
 
     def _of(self, tracked: Tracked) -> _Known:
         governing = tuple(policy for policy in self._policies if policy.governs(tracked.unit))
@@ -286,7 +297,10 @@ class Sampling:
     ) -> None:
         """Note a sample that was read, and up to which memory.current it stays in use."""
         known.sample, known.limits = unit, limits
-        self._set_pace(known, self._distance(known, unit, state, now), now)
+        left = self._distance(known, unit, state, now)
+        self._set_pace(known, left, now)
+        if left <= 0 and self._is_close(known, unit, state, now):
+            known.look_at = now + QUICKEST
         if limits is None:
             return
         known.ceiling = min(
@@ -313,6 +327,12 @@ class Sampling:
             return None
         above = self._around.ancestors.limits(cgroup.path) if known.levels else ()
         return own, above, host.limit, host.swap_total
+
+
+def _is_awaited(step: Step, state: StepState) -> bool:
+    """Return whether a step waits for its condition to hold, or for a second look that agrees with the first one."""
+    is_unproven = state.phase is Phase.HOLDING and state.held == step.hold == 0 and state.withheld is None
+    return state.phase is Phase.IDLE or is_unproven
 
 
 def read_needed(unit: UnitSample, pins: Pins, need_of: Callable[[UnitSample], Need]) -> UnitSample:

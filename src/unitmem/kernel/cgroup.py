@@ -317,7 +317,8 @@ class Cgroup:
     def _usage(self, keys: tuple[str, ...], unknown: dict[str, str]) -> tuple[int | None, dict[str, int]]:
         """Return memory.current and those lines of memory.stat, without any that can't be true.
 
-        The stat lags, and both move meanwhile: of memory.current before and after it, the lesser counts.
+        The stat lags, and both move meanwhile: of memory.current before and after it, the lesser counts, so that
+        page cache which comes or goes between two reads is never taken for what can't be reclaimed.
         """
         before = self._counter(_CURRENT, unknown)
         if not keys:

@@ -105,7 +105,7 @@ def tightest_high(levels: Sequence[Level]) -> int | None:
     return min((level.high for level in levels if level.high is not None), default=None)
 
 
-def fullest(levels: Sequence[Level], total: int | None, available: int | None) -> tuple[float, str] | None:
+def fullest(levels: Sequence[Level], total: int | None, available: float | None) -> tuple[float, str] | None:
     """Return (percent, owner) of the level that is filled most with what can't be reclaimed; None if one is unknown.
 
     A level is a cgroup with a memory.max, from the unit up, or the machine, whose owner is `HOST_LEVEL`. Of equal ones it is

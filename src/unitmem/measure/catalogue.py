@@ -65,6 +65,8 @@ class Trait(Flag):
     """The kernel walks page tables to compute it."""
     LEVELS = auto()
     """It depends on the cgroups above the unit as well."""
+    LAGGING = auto()
+    """It is computed from memory.current and memory.stat, which are some pages apart."""
     RECORDED = auto()
     """The history always records it, even if no condition needs it."""
 
@@ -164,7 +166,7 @@ def _measures() -> Iterator[Measure]:
         "memory.current, memory.stat",
         "current − inactive_file",
         _workingset,
-        _USE | Trait.RECORDED,
+        _USE | Trait.LAGGING | Trait.RECORDED,
         keys=("inactive_file",),
     )
     yield _stat("anon", _USE | Trait.RECORDED)
@@ -188,7 +190,7 @@ def _measures() -> Iterator[Measure]:
         "memory.current, memory.stat",
         "current − active_file − inactive_file − slab_reclaimable",
         _unreclaimable,
-        _USE | Trait.RECORDED,
+        _USE | Trait.LAGGING | Trait.RECORDED,
         keys=USAGE_KEYS,
     )
     yield Measure(
@@ -198,7 +200,7 @@ def _measures() -> Iterator[Measure]:
         "memory.current, memory.stat, memory.swap.current",
         "unreclaimable − zswap − swapcached + swap",
         _footprint,
-        Trait.GROWS | Trait.RECORDED,
+        Trait.GROWS | Trait.LAGGING | Trait.RECORDED,
         keys=(*USAGE_KEYS, "zswap", "swapcached"),
     )
     yield _counter("max", "memory.max", "the unit's own", Trait.LIMIT | Trait.FIXED, _NO_LIMIT)
@@ -229,7 +231,7 @@ def _measures() -> Iterator[Measure]:
         "memory.max, memory.current, memory.stat, /proc/meminfo",
         "the least of max − workingset of the unit and of each ancestor, and MemAvailable",
         lambda unit, host: headroom(_levels(unit, "max"), host),
-        Trait.LIMIT | Trait.SCARCE | Trait.LEVELS,
+        Trait.LIMIT | Trait.SCARCE | Trait.LEVELS | Trait.LAGGING,
         "what is used below a limit, or MemAvailable, can't be read",
         USAGE_KEYS,
     )
@@ -240,7 +242,7 @@ def _measures() -> Iterator[Measure]:
         "memory.max, memory.current, memory.stat, /proc/meminfo",
         "the most of unreclaimable / max of the unit and of each ancestor, and (MemTotal − MemAvailable) / MemTotal",
         _fill,
-        Trait.LIMIT | Trait.LEVELS | Trait.RECORDED,
+        Trait.LIMIT | Trait.LEVELS | Trait.LAGGING | Trait.RECORDED,
         "what can't be reclaimed below a limit, or MemAvailable, can't be read",
         USAGE_KEYS,
     )

@@ -38,7 +38,8 @@ ETA_USAGE = "unreclaimable"
 """The measure that `eta` follows: only memory that the kernel can't reclaim stays at a limit."""
 FILL = "fill"
 """The measure of the levels that `eta` looks at."""
-_MACHINE = ("host.total", "host.available")
+MACHINE = ("host.total", "host.available")
+"""The measures of the outermost of those levels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,7 @@ def measures_of(condition: Condition) -> frozenset[str]:
     for comparison in comparisons(condition):
         names |= {comparison.measure, comparison.of, comparison.followed}
         if comparison.derivation is Derivation.ETA:
-            names |= {FILL, *(_MACHINE if comparison.measure == "limit" else ())}
+            names |= {FILL, *(MACHINE if comparison.measure == "limit" else ())}
     return frozenset(name for name in names if name)
 
 
@@ -308,6 +309,8 @@ class Verdict:
 
     truth: bool | None
     findings: tuple[Finding, ...]
+    is_close: bool = False
+    """Whether it is true by less than what memory.stat may lag behind, so that a second look has to agree."""
 
 
 def judge(condition: Condition, facts: Facts) -> Verdict:

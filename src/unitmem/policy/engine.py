@@ -13,7 +13,8 @@ is in one of three phases:
 
 Only time in which somebody looked counts for `for`: a look credits the time since the last one, at most two intervals.
 So a watch that is late fires late, and two looks never suffice for a `for` that is longer than the interval. After a
-gap longer than each of `for`, a minute and two intervals, the credit starts over.
+gap longer than each of `for`, a minute and two intervals, the credit starts over. Without `for` one look suffices,
+unless the condition holds by no more than what memory.stat may lag behind memory.current: then the next has to agree.
 
 The episode begins with the first step that fires. It ends when `clear` holds (without one: when no
 step's condition holds), or with the invocation: another run of the unit has a new ladder. An invocation that is
@@ -58,14 +59,14 @@ from functools import partial
 from math import isinf
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope
+from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope, Trait
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
-from unitmem.policy.condition import Comparison, Condition, Facts, Verdict, judge, truth_of
+from unitmem.policy.condition import Comparison, Verdict, comparisons, judge, truth_of
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.groups import Group, GroupKey, level_of
-from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile
+from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile, Step
 from unitmem.policy.obstacles import Obstacles
 from unitmem.policy.picking import Candidate, StepGroups, chosen, not_picked
 from unitmem.policy.state import IDLE, Ladder, LadderKey, Phase, State, StepState, counted, unjudged
@@ -259,7 +260,9 @@ class _Tick:
             self.ladders[key] = ladder
             return None
         facts = facts_about(unit, policy, self, self.now, self.sample.host)
-        verdicts = self.judged[key] = [_verdict(step.when, facts) for step in policy.steps]
+        verdicts = self.judged[key] = [
+            _verdict(step, before, facts) for step, before in zip(policy.steps, ladder.steps, strict=True)
+        ]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)
         else:
@@ -283,7 +286,7 @@ class _Tick:
         if refusal is None or refusal.obstacle is Obstacle.PROTECTED:
             self._fire(each, decision)
         else:
-            self._withhold(each, decision, before.withheld)
+            self._withhold(each, decision, before.reported)
 
     def _advance_picking(self, policy: Policy, index: int, pick: Pick, judged: Sequence[_Judged]) -> None:
         """Advance a step of all ladders, and fire it for one of those of each group for which it is due."""
@@ -297,7 +300,7 @@ class _Tick:
             if key[:2] not in self.picked and key[:2] != (policy.name, index)
         }
         groups = StepGroups(step, before, elsewhere | self.groups, self.present, self.now)
-        withheld = [each.states[index].withheld for each in judged]
+        reported = [each.states[index].reported for each in judged]
         candidates = []
         for position, each in enumerate(judged):
             verdict, state = each.verdicts[index], each.states[index]
@@ -311,7 +314,8 @@ class _Tick:
             if (settling := groups.settling(level)) is not None:
                 if after.phase is Phase.FIRED:
                     continue
-                each.states[index] = replace(after, withheld=not_picked(settling, settles=True))
+                withheld = not_picked(settling, settles=True)
+                each.states[index] = replace(after, withheld=withheld, reported=reported[position])
             elif is_due and each.invocation not in self.ending:
                 rank, unknown = _rank(pick, each.facts)
                 if rank is None:
@@ -329,9 +333,7 @@ class _Tick:
                 groups.take(choice.candidate.level, decision, pick.settle)
                 self._fire(each, decision)
             else:
-                self._withhold(
-                    each, decision, withheld[choice.candidate.position], is_reported=choice.is_first
-                )
+                self._withhold(each, decision, reported[choice.candidate.position], is_first=choice.is_first)
         self.groups |= groups.after(policy.name, index)
         self.picked.add((policy.name, index))
 
@@ -366,12 +368,14 @@ class _Tick:
                 self.ending |= {decision.invocation}
 
     def _withhold(
-        self, each: _Judged, decision: Decision, before: Refusal | None, *, is_reported: bool = True
+        self, each: _Judged, decision: Decision, reported: Obstacle | None, *, is_first: bool = True
     ) -> None:
-        state = each.states[decision.step]
-        each.states[decision.step] = replace(state, withheld=decision.refusal)
-        if is_reported and self.obstacles.is_news(decision, before):
+        if is_first and self.obstacles.is_news(decision, reported):
             self.decisions.append(decision)
+        if is_first and decision.refusal is not None:
+            reported = decision.refusal.obstacle
+        state = each.states[decision.step]
+        each.states[decision.step] = replace(state, withheld=decision.refusal, reported=reported)
 
     def _end_episode(self, key: LadderKey, ladder: Ladder) -> None:
         if ladder.episode_since is not None:
@@ -391,9 +395,22 @@ def _rank(pick: Pick, facts: UnitFacts) -> tuple[float | None, Mapping[str, str]
     return found.value, found.unknown
 
 
-def _verdict(condition: Condition, facts: Facts) -> Verdict:
-    """Return the verdict on `condition`, without findings where it doesn't hold: nobody is told of these."""
-    return _FALSE if truth_of(condition, facts) is False else judge(condition, facts)
+def is_close(step: Step, before: StepState, facts: UnitFacts) -> bool:
+    """Return whether the condition of `step`, if it holds, has to at the next look as well before the step fires."""
+    return (
+        step.hold == 0
+        and before.held is None
+        and any(Trait.LAGGING in OPERANDS[term.measure].traits for term in comparisons(step.when))
+        and truth_of(step.when, facts.with_lag()) is not True
+    )
+
+
+def _verdict(step: Step, before: StepState, facts: UnitFacts) -> Verdict:
+    """Return the verdict on a step's condition, without findings where it doesn't hold: nobody is told of these."""
+    if truth_of(step.when, facts) is False:
+        return _FALSE
+    verdict = judge(step.when, facts)
+    return replace(verdict, is_close=True) if verdict.truth and is_close(step, before, facts) else verdict
 
 
 def _idle(policy: Policy, invocation: Invocation) -> Ladder:

@@ -25,11 +25,11 @@ class Obstacles:
         self.spent_in_all = dict(state.spent_in_all)
         self.refused: dict[tuple[Invocation, str], Refused] = dict(state.refused)
 
-    def is_news(self, decision: Decision, before: Refusal | None) -> bool:
-        """Return whether a withheld `decision` is to be told, given the step's obstacle at the last look."""
+    def is_news(self, decision: Decision, reported: Obstacle | None) -> bool:
+        """Return whether a withheld `decision` is to be told, given the obstacle that was last told of its step."""
         obstacle = None if decision.refusal is None else decision.refusal.obstacle
         if obstacle is not Obstacle.REFUSED_BY_MANAGER:
-            return before is None or before.obstacle is not obstacle
+            return reported is not obstacle
         key, step = (decision.invocation, str(decision.action)), (decision.policy, decision.step)
         refused = self.refused[key]
         self.refused[key] = replace(refused, reported=refused.reported | {step})

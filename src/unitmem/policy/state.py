@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
-from unitmem.policy.decision import Decision, Outcome, Refusal, Result
+from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.groups import Groups, concluded, released, retried, unlooked
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile
@@ -45,6 +45,8 @@ class StepState:
     """The time before which it doesn't fire again, after its action failed."""
     withheld: Refusal | None = None
     """The obstacle, while it is due and doesn't fire."""
+    reported: Obstacle | None = None
+    """The last obstacle of which there was a decision while it is withheld; none while another unit comes first."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """The unknown measures because of which its condition can't be judged, with the reasons."""
 
@@ -396,4 +398,4 @@ def _given_back(spent: Mapping[_T, tuple[float, ...]], key: _T, at: float) -> Ma
 def unjudged(step: StepState) -> StepState:
     """Return `step` after a time in which it wasn't judged: it is still fired if it was, and its timer starts anew."""
     phase = Phase.FIRED if step.phase is Phase.FIRED else Phase.IDLE
-    return replace(step, phase=phase, held=None, looked_at=None, withheld=None, unknown={})
+    return replace(step, phase=phase, held=None, looked_at=None, withheld=None, reported=None, unknown={})

@@ -31,13 +31,16 @@ def advance(
         return after, False
     held = _credited(step, before, now, interval)
     # two looks, however far apart, may have met a spike each: it takes a third one, unless `for` asks for two
-    is_proven = step.hold <= interval or bool(before.held)
+    is_proven = bool(before.held)
+    if step.hold <= interval:
+        is_proven = before.held is not None or not verdict.is_close
     is_due = held >= step.hold and is_proven and (before.not_before is None or now >= before.not_before)
     if before.phase is Phase.FIRED:
         is_again = step.repeat is not None and (
             before.fired_at is None or now - before.fired_at >= step.repeat
         )
-        return replace(before, held=held, looked_at=now, withheld=None, unknown={}), is_due and is_again
+        after = replace(before, held=held, looked_at=now, withheld=None, reported=None, unknown={})
+        return after, is_due and is_again
     return StepState(Phase.HOLDING, held, now, before.fired_at, before.not_before), is_due
 
 

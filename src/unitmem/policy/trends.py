@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
 
-from unitmem.kernel.limits import fullest
-from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Scope
+from unitmem.kernel.limits import STAT_LAG, fullest
+from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Dimension, Scope, Trait
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, Sample, UnitSample
 from unitmem.policy.condition import ETA_USAGE, FILL, FUNCTIONS, Bounds, Comparison, Derivation
 from unitmem.policy.levels import LEVELS_MISSING, fillings, has_levels, lacks_levels, time_left
@@ -164,22 +164,38 @@ class UnitFacts:
         now: float,
         host: HostSample = NO_HOST,
         levels: LevelTrends = NO_LEVELS,
+        lag: int = 0,
     ) -> None:
         self._unit = unit
         self._host = host
         self._trend = trend if trend is not None and trend.invocation == unit.invocation else None
         self._now = now
         self._levels = levels
+        self._lag = lag
+        """Bytes by which what depends on memory.stat may be wrong."""
         self._slopes: dict[Slope, float | None] = {}
 
     def bounds(self, measure: str) -> Bounds | None:
         if (value := self._part(measure).values.get(measure)) is not None:
-            return Bounds(value, value)
+            lag = self._lag_of(measure) if self._lag else 0
+            return Bounds(value - lag, value + lag)
         part = self._part(measure)
         most, least = part.at_most.get(measure), part.at_least.get(measure)
         if most is None and least is None:
             return None
         return Bounds(least or 0, inf if most is None else most)
+
+    def _lag_of(self, measure: str) -> float:
+        entry, limit = OPERANDS[measure], self._unit.values.get("limit")
+        if Trait.LAGGING not in entry.traits:
+            return 0.0
+        if entry.dimension is Dimension.SIZE:
+            return self._lag
+        return 100 * self._lag / limit if limit else 0.0
+
+    def with_lag(self) -> UnitFacts:
+        """Return these facts as far as they are certain: memory.stat lags behind memory.current."""
+        return UnitFacts(self._unit, self._trend, self._now, self._host, self._levels, STAT_LAG)
 
     def _part(self, measure: str) -> UnitSample | HostSample:
         return self._host if measure.startswith("host.") else self._unit
@@ -215,9 +231,13 @@ class UnitFacts:
             return None if left is None else left[1]
         if comparison.measure != FILL or comparison.derivation is not None or not has_levels(self._unit):
             return None
-        level = fullest(self._unit.levels, self._host.total, self._host.available)
+        # a history has bounds of what is available: where both make the same level the fullest, that is the one
+        paths = set()
+        for available in self.bounds("host.available") or ():
+            level = fullest(self._unit.levels, self._host.total, available)
+            paths.add(None if level is None else level[1])
         own = self._unit.levels[0].path if self._unit.levels else None
-        return None if level is None or level[1] == own else level[1]
+        return next(iter(paths - {own}), None) if len(paths) == 1 else None
 
     def _eta(self, target: str, span: float) -> tuple[Bounds, str | None] | None:
         """Return what `time_left` does, by slopes over the whole span; None before it was watched."""

@@ -19,7 +19,7 @@ from typing import Any
 from unitmem.kernel.process import Process
 from unitmem.measure.catalogue import Trait, with_trait
 from unitmem.measure.sample import Sample
-from unitmem.policy.condition import FILL
+from unitmem.policy.condition import FILL, MACHINE
 from unitmem.policy.decision import Decision, Outcome
 from unitmem.record.buffer import Buffer, Written
 from unitmem.record.chunk import encode
@@ -105,8 +105,9 @@ class Recorder:
             return
         if self._asked_for != (wanted, followed):
             self._asked_for = wanted, followed
-            names = (*_ALWAYS, *sorted(set(wanted).difference(_ALWAYS)))
-            self._kept = Kept(names, followed, with_levels=FILL in wanted)
+            with_levels = FILL in wanted
+            others = {*wanted, *(MACHINE if with_levels else ())}.difference(_ALWAYS)
+            self._kept = Kept((*_ALWAYS, *sorted(others)), followed, with_levels=with_levels)
         self._buffer.add(sample, realtime, self._kept)
         due = [self._row(*each) for each in self._buffer.take(everything=self._is_urgent)]
         self._is_urgent = False

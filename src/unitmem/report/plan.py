@@ -52,9 +52,8 @@ def _print_policy(plan: PolicyPlan, console: Console) -> None:
         print_line(console, Text(f"{_INDENT}can't act here: {reason}", "yellow"))
     for index, step in enumerate(policy.steps):
         print_line(console, f"{_INDENT}step {step_number(index)}: {_spelled(step)}")
-        if step.pick is not None and (first := pick_order(step.pick, plan.units)):
-            values = [f"{name} {format_value(value, step.pick.by.dimension)}" for name, value in first]
-            print_line(console, f"{_INDENT * 2}picked first: {listed(values, _MOST_PICKED)}")
+        if step.pick is not None and (order := _order(step.pick, plan)) is not None:
+            print_line(console, f"{_INDENT * 2}{order}")
         for reason in idle.get(index, ()):
             print_line(console, Text(f"{_INDENT * 2}can't act here: {reason}", "yellow"))
 
@@ -64,6 +63,15 @@ def _spelled(step: Step) -> str:
     hold = f" for {format_span(step.hold)}" if step.hold else ""
     pick = "" if step.pick is None else f", of one at a time, picked by {step.pick}"
     return f"{step.when}{hold}: {step.action}{pick}"
+
+
+def _order(pick: Pick, plan: PolicyPlan) -> str | None:
+    if pick.by.function is not None:
+        return f"picked first: depends on {pick.by.subject}, which only a watch measures"
+    values = [
+        f"{name} {format_value(value, pick.by.dimension)}" for name, value in pick_order(pick, plan.units)
+    ]
+    return f"picked first: {listed(values, _MOST_PICKED)}" if values else None
 
 
 def _print_unit(unit: UnitPlan, console: Console) -> None:
@@ -88,6 +96,9 @@ def _notes(unit: UnitPlan) -> Iterator[str]:
         yield f"protected, so only `log` is performed on it: {unit.protected}"
     if unit.refuses_stops:
         yield "systemd refuses to stop it (RefuseManualStop=yes), so `stop` and `restart` fail unless they have `else: kill`"
+    if unit.shared_limit is not None:
+        shares = ", ".join(f"`{term}`" for term in dict.fromkeys(unit.shared_limit.shares))
+        yield f"its limit is that of {unit.shared_limit.path}, and what other units in it use is left out of {shares}"
     for each in unit.stopped_with:
         yield f"stopping it also stops: {each}"
     for each in unit.started_by:
@@ -140,6 +151,12 @@ def _unit(unit: UnitPlan) -> dict[str, Any]:
         "stopped_with": [_dependent(each) for each in unit.stopped_with],
         "started_by": [_dependent(each) for each in unit.started_by],
         "refuses_stops": unit.refuses_stops,
+        "shared_limit": None
+        if unit.shared_limit is None
+        else {
+            "path": unit.shared_limit.path,
+            "comparisons": [str(term) for term in dict.fromkeys(unit.shared_limit.shares)],
+        },
     }
 
 

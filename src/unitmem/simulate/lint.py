@@ -14,11 +14,7 @@ from itertools import chain
 from unitmem.errors import Problem
 from unitmem.measure.catalogue import OPERANDS, Trait
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.actions import (
-    Reclaim,
-    Restart,
-    SetProperties,
-)
+from unitmem.policy.actions import Reclaim, Restart, SetProperties
 from unitmem.policy.condition import All, AnyOf, Comparison, Condition, Not, comparisons
 from unitmem.policy.model import Policy, Step
 from unitmem.policyfile.reader import Checked, is_silenced
@@ -26,6 +22,7 @@ from unitmem.policyfile.values import never_true
 from unitmem.policyfile.warnings import Code, Ignore
 from unitmem.simulate.contradictions import contradiction, shared_unit
 from unitmem.simulate.lint_budgets import BudgetCode, doubts_about_budgets, repeating_kills
+from unitmem.simulate.near_limit import near_limit_doubts
 from unitmem.simulate.no_pick import hits_all
 from unitmem.simulate.page_cache import page_cache_alone
 from unitmem.simulate.shared_limit import shared_limit_doubts
@@ -52,6 +49,8 @@ class LintCode(StrEnum):
     """A harsher step that fires no later than a milder one."""
     MEMORY_HIGH_WITHOUT_SWAP = "memory-high-without-swap"
     """MemoryHigh= without swap, which can stall the unit."""
+    NEAR_LIMIT = "near-limit"
+    """A threshold for more than `log` at 98% of a limit or more, without MemoryHigh=."""
     NO_HOLD = "no-hold"
     """An action that ends the unit, in a step without `for`."""
     NO_MATCH = "no-match"
@@ -195,7 +194,7 @@ class _Review:
                 *("steps", index, "when"),
             )
         if self.machine is not None:
-            for doubt in shared_limit_doubts(without_not(step.when), self.policy, self.machine):
+            for doubt in shared_limit_doubts(step.when, self.policy, self.machine):
                 yield self.doubt(LintCode.SHARED_LIMIT, doubt, "steps", index, "when")
         if not step.action.acts:
             return
@@ -208,7 +207,8 @@ class _Review:
                 "compare `workingset` or, better, `unreclaimable`",
                 *("steps", index, "when"),
             )
-
+        for doubt in near_limit_doubts(self.policy, step, self.machine):
+            yield self.doubt(LintCode.NEAR_LIMIT, doubt, "steps", index, "when")
         for term in short_slopes(step.when):
             yield self.doubt(
                 LintCode.SHORT_SPAN,
@@ -439,7 +439,7 @@ def _is_judged(code: str, machine: Sample | None, start_limits: Mapping[str, Sta
             return machine is not None
         case BudgetCode.START_LIMIT:
             return start_limits is not None
-        case Code.ABOVE_LIMIT | LintCode.SHARED_LIMIT:
+        case Code.ABOVE_LIMIT | LintCode.SHARED_LIMIT | LintCode.NEAR_LIMIT:
             return machine is not None and any("limit" in sample.values for sample in machine.units.values())
         case LintCode.MEMORY_HIGH_WITHOUT_SWAP | LintCode.NO_SWAP:
             return machine is not None and machine.host.swap_total is not None

@@ -13,11 +13,12 @@ from typing import NamedTuple
 from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.actions import Restart, Stop
-from unitmem.policy.condition import Verdict, comparisons, judge
+from unitmem.policy.condition import Comparison, Verdict, comparisons, judge
 from unitmem.policy.model import Pick, Policy, PolicyFile, Step
 from unitmem.policy.picking import Candidate, ranked
 from unitmem.policy.trends import NOT_YET_WATCHED, UnitFacts, extend
 from unitmem.simulate.lint import impossible
+from unitmem.simulate.shared_limit import shares_of_limit, slice_with_limit
 from unitmem.unit import STARTED_BY, STOPPED_WITH, matches
 
 Dependents = Callable[[str], Mapping[str, tuple[str, ...]]]
@@ -48,6 +49,15 @@ class Dependent:
         return f"{self.to} <- {self.unit} ({self.relation})"
 
 
+class SharedLimit(NamedTuple):
+    """A limit that a unit has from a slice, for all units in it together."""
+
+    path: str
+    """The path of the slice."""
+    shares: tuple[Comparison, ...]
+    """The comparisons with a share of it, by steps that don't look at what other units use."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
     """The plan of one policy for one unit that it governs."""
@@ -63,6 +73,8 @@ class UnitPlan:
     """The active units that would start it again."""
     refuses_stops: bool = False
     """Whether a step would stop or restart it, which the manager refuses."""
+    shared_limit: SharedLimit | None = None
+    """The slice that sets its limit, if a step compares with a share of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +174,20 @@ def _plan_unit(policy: Policy, machine: Sample, sample: UnitSample, answers: Ans
     )
     would_stop = any(isinstance(step.action, Stop | Restart) for step in policy.steps)
     return UnitPlan(
-        sample, protected, verdicts, taken, tuple(starting), would_stop and answers.refuses_stops(name)
+        sample,
+        protected,
+        verdicts,
+        taken,
+        tuple(starting),
+        would_stop and answers.refuses_stops(name),
+        _shared_limit(policy, machine, sample),
     )
+
+
+def _shared_limit(policy: Policy, machine: Sample, sample: UnitSample) -> SharedLimit | None:
+    shares = tuple(term for step in policy.steps for term in shares_of_limit(step.when))
+    path = slice_with_limit(sample, policy, machine) if shares else None
+    return None if path is None else SharedLimit(path, shares)
 
 
 def _facts(policy: Policy, machine: Sample, sample: UnitSample) -> UnitFacts:
