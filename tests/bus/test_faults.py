@@ -136,9 +136,34 @@ def test_a_manager_that_hangs_costs_one_timeout_however_much_is_under_way(start,
         )
     systemd.hang("GetUnit", "Ping")
     ticks(watch)
-    assert len(systemd.calls("GetUnit")) == 1
-    assert watch.connection.manager is None
+    assert len(systemd.calls("GetUnit", "Ping")) == 1
     assert len(watch.pending) == 10
+    ticks(watch)
+    assert len(systemd.calls("GetUnit", "Ping")) == 2
+    assert watch.connection.manager is None
+
+
+def test_a_last_resort_costs_no_more_than_one_timeout_of_the_others(start, systemd, cgroups, monkeypatch):
+    """All of them are past their deadline when the manager is found to hang."""
+    monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "200ms")
+    names, files = [f"web{number}.service" for number in range(5)], []
+    for name in names:
+        path = f"/system.slice/{name}"
+        systemd.add(name, control_group=path, directory=cgroups.make(path), stops=False)
+        files.append(cgroups.add_file(path, "cgroup.kill"))
+        cgroups.add_file(path, "cgroup.events", "populated 1\nfrozen 0\n")
+    watch = start("{stop: {timeout: 10s, else: kill}}")
+    watch.path.write_text(watch.path.read_text().replace(BUDGET, ""))
+    watch.reload()
+    now = time.monotonic()
+    watch.tick(now)
+    watch.catch_up(now + 1)  # what the manager signals of these stops is read
+    assert len(watch.pending) == 5
+    before = len(systemd.calls())
+    systemd.hang("GetUnit", "Ping")
+    watch.catch_up(now + 11)
+    assert len(systemd.calls()) == before + 1
+    assert [file.read_text() for file in files] == ["1"] * 5
 
 
 @pytest.mark.parametrize("action", ["stop", "{set: {MemoryHigh: 512M}}", "{signal: SIGUSR1, to: all}"])

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
-from unitmem.act.ending import has_no_process, request_end, take_last_resort
+from unitmem.act.ending import has_no_process, request_again, request_end, take_last_resort
 from unitmem.act.task import OVER, Pending, Task
-from unitmem.errors import BusError, NoSuchUnitError
+from unitmem.errors import BusError, BusLostError, NoSuchUnitError, OutOfReachError
+from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
 from unitmem.unit import START_LIMIT_HIT, ManagerKind
 
 
 def perform(task: Task[Restart]) -> Outcome | Pending:
-    if task.unit_meant().active_state == "deactivating":
-        # a restart would undo that, and start what somebody wants to be stopped
-        return task.outcome(Result.GONE, "it is stopping already")
-    return request_end(task, task.manager.restart_unit)
+    with suppress(OutOfReachError, BusLostError):  # so does the request
+        if task.unit_meant().active_state == "deactivating":
+            # a restart would undo that, and start what somebody wants to be stopped
+            return task.outcome(Result.GONE, "it is stopping already")
+    return request_end(task, Manager.restart_unit)
 
 
 def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
@@ -38,6 +41,7 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             state, is_old = "not loaded", False
         except BusError:
             pass
+    pending = request_again(task, pending, Manager.restart_unit)
     if task.now < pending.deadline:
         return pending
     is_there = is_old and task.cgroup.exists() and not has_no_process(task)
