@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +23,7 @@ from unitmem.daemon.pace import REST_PER_TICK, Pace
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
-from unitmem.errors import BusLostError
+from unitmem.errors import BusError, BusLostError
 from unitmem.kernel.host import read_host
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
@@ -46,6 +48,8 @@ policies:
     units: ["*.service"]
     steps: [{when: "current > 1K", do: %s}]
 """
+ANOTHER = object()
+"""A connection of its own."""
 BUDGET = "    budget: {actions: 3, per: 1h}\n"
 
 
@@ -68,7 +72,7 @@ def start(systemd, cgroups, tmp_path, machine):
     """start(action, …): a watch over the fake manager's units that has not ticked yet, in a world of that kind."""
     watches = []
 
-    def start(action="log", address=systemd.address, **world):
+    def start(action="log", address=systemd.address, manager=ANOTHER, **world):
         path, state = tmp_path / "web.yaml", tmp_path / "state"
         path.write_text(POLICY % action + ("" if action == "log" else BUDGET))
         state.mkdir(exist_ok=True)
@@ -78,7 +82,8 @@ def start(systemd, cgroups, tmp_path, machine):
             "cgroup_root": cgroups.root,
             "connect": lambda kind: Manager(kind, systemd.address),
         } | world
-        watch = Watch(path, config.load(path), Manager(address=address), World(**world))
+        manager = Manager(address=address) if manager is ANOTHER else manager
+        watch = Watch(path, config.load(path), manager, World(**world))
         watches.append(watch)
         return watch
 
@@ -316,6 +321,79 @@ def test_a_slice_is_not_seen_before_the_core_units_in_it(systemd, manager, cgrou
     tracker.update(manager)
     assert set(described[:2]) == {"dbus.service", "ssh.service"}
     tracker.close()
+
+
+# --- the start, and a reload ---
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.mark.parametrize("trouble", ["no bus", "Subscribe", "ListUnits"])
+def test_a_watch_without_its_manager_waits_with_growing_pauses_and_is_ready_once_it_guards(
+    start, systemd, web, said, capsys, monkeypatch, trouble
+):
+    monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "100ms")
+    has_bus = trouble != "no bus"
+
+    def connect(kind):
+        if not has_bus:
+            raise BusError("the system bus can't be reached: connection refused")
+        return Manager(kind, systemd.address)
+
+    systemd.hang(trouble)
+    watch = start(manager=None, connect=connect, notify=lambda **fields: said.append(fields))
+    pauses, now = [], time.monotonic()
+    for _ in range(4):
+        now = max(now, watch.connection.retry_at)
+        watch.tick(now)
+        watch.announce()
+        pauses.append(watch.connection.retry_at - now)
+    assert pauses == sorted(set(pauses)), "they grow"
+    assert all("ready" not in fields for fields in said)
+    assert any("extend_timeout_usec" in fields for fields in said)
+    told = capsys.readouterr().err
+    assert (told.count("and reconnecting\n"), told.count("watching with")) == (1, 0)
+
+    systemd.hang()
+    has_bus = True
+    for _ in range(2):
+        now = max(now, watch.connection.retry_at) + 1
+        watch.tick(now)
+        watch.announce()
+    assert said.count({"ready": 1}) == 1
+    assert list(watch.state.ladders) == [("p", NAME)]
+    told = capsys.readouterr().err
+    assert (told.count("is back\n"), told.count("watching with")) == (1, 1)
+
+
+EXEC_RELOAD = re.search(
+    r"^ExecReload=/bin/sh -ec '(.*)'$",
+    (Path(__file__).parents[2] / "units/unitmem@.service").read_text(),
+    re.MULTILINE,
+)
+
+
+def test_a_reload_of_the_service_is_judged_by_the_daemon_itself(start, tmp_path):
+    """`systemctl reload` fails where the file is refused, without an interpreter that may be slow to start."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    watch = start(runtime_directory=directory)
+    before = signal.signal(signal.SIGHUP, lambda *_: watch.reload())
+    assert EXEC_RELOAD is not None
+    script = EXEC_RELOAD[1].replace("$$", "$")  # what systemd makes of it
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(directory), "MAINPID": str(os.getpid())}
+    try:
+        for text, status in (("policies: 3\n", 1), (POLICY % "stop", 0), (POLICY % "stop it", 1)):
+            watch.path.write_text(text)
+            reload = subprocess.run(["/bin/sh", "-ec", script], env=environment, timeout=60, check=False)
+            assert reload.returncode == status
+        os.kill(os.getpid(), signal.SIGHUP)  # nobody waits for the answer to that
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert isinstance(watch.file.policies[0].steps[0].action, Stop)
 
 
 # --- the kernel's files ---
