@@ -507,6 +507,55 @@ def test_a_state_that_can_not_be_saved_is_told_once_and_that_it_can_again(start,
     assert told.count("the state is saved again\n") == 1
 
 
+def test_a_removed_state_directory_is_told_for_the_history_too(start, web, tmp_path, capsys):
+    """SQLite goes on writing into a file that has no name any more."""
+    watch, now = start(), time.monotonic()
+    watch.tick(now)
+    (tmp_path / "state").rename(tmp_path / "away")
+    for minute in range(1, 6):
+        watch.tick(now + 61 * minute)
+    gone = f"the history can't be written: {tmp_path}/state/history.sqlite was removed\n"
+    told = capsys.readouterr().err
+    assert told.count(gone) == 1
+    assert "written again" not in told
+    (tmp_path / "away").rename(tmp_path / "state")
+    for minute in range(6, 12):
+        watch.tick(now + 61 * minute)
+    assert capsys.readouterr().err.count("the history is written again\n") == 1
+
+
+def test_a_history_that_is_damaged_is_told_once_and_that_another_one_is_written(start, web, tmp_path, capsys):
+    start().tick(time.monotonic())
+    for part in (tmp_path / "state").glob("history.sqlite*"):
+        part.unlink()
+    (tmp_path / "state/history.sqlite").write_bytes(b"x" * 10_000)
+    watch = start()
+    ticks(watch, 3)
+    told = capsys.readouterr().err
+    assert told.count("it is set aside as") == 1
+    assert told.count("the history is written again\n") == 1
+
+
+@pytest.mark.parametrize("name", [STATE_FILE, f".{STATE_FILE}.new", "ahead.jsonl"])
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_a_directory_in_place_of_the_state_is_told_once_and_that_it_is_gone(
+    start, web, tmp_path, capsys, when, name
+):
+    state = tmp_path / "state" / name
+    if when == "at the start":
+        state.mkdir(parents=True)
+    watch = start("{signal: SIGUSR1, to: all}")
+    if when == "later":
+        state.mkdir()
+    ticks(watch, 3)
+    assert capsys.readouterr().err.count("the state can't be saved") == 1
+    state.rmdir()
+    ticks(watch, 3)
+    assert capsys.readouterr().err.count("the state is saved again\n") == 1
+    assert (state.parent / STATE_FILE).is_file()
+    assert not list(state.parent.glob(".*"))
+
+
 def test_a_state_that_is_kept_before_an_action_alone_is_not_saved(tmp_path, monkeypatch, capsys):
     def replace_file(path, text, *, durable):
         if durable:
