@@ -575,6 +575,26 @@ def test_a_manager_that_is_back_in_time_is_asked_and_has_its_whole_time(
     assert file.read_text() == ""
 
 
+def test_a_unit_that_somebody_stops_before_the_manager_can_be_asked_is_not_restarted(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]
+):
+    running = start(restarts="hangs")
+    pending = under_way(perform(running.decision(ELSE_KILL["restart"]), running.cgroup, None, 0))
+    systemd.change(NAME, active_state="deactivating")
+    assert done(follow_up(pending, manager, 1)).result is Result.GONE
+    assert acts(systemd) == []
+
+
+def test_a_kill_of_a_run_that_nobody_knows_by_its_id_asks_the_manager(
+    systemd: FakeSystemd1, manager: Manager, cgroups: CgroupTree, start: Callable[..., Running]
+):
+    running = start(invocation_id="")
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    os.setxattr(file.parent, "user.invocation_id", b"ab" * 16)
+    under_way(perform(running.decision(Kill()), running.cgroup, manager, 0))
+    assert file.read_text() == "1"
+
+
 def test_a_unit_that_ends_before_the_manager_can_be_asked_was_not_stopped(
     cgroups: CgroupTree, start: Callable[..., Running]
 ):

@@ -20,7 +20,7 @@ from unitmem.errors import (
 )
 from unitmem.kernel.attributes import INVOCATION_ID, read_attribute
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
-from unitmem.kernel.process import Process, ProcessGoneError, ProcessHiddenError, send_signal
+from unitmem.kernel.process import ProcessGoneError, ProcessHiddenError, send_signal
 from unitmem.kernel.processes import read_processes
 from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import END_WAIT, LastResort, Restart
@@ -96,7 +96,7 @@ def _check_run(task: Task[Any]) -> None:
         InvocationGoneError, NoSuchUnitError: that run is over.
     """
     noted = read_attribute(task.cgroup, INVOCATION_ID)
-    if noted is None:
+    if noted is None or task.invocation_id is None:
         # a manager that doesn't answer is no reason to let a unit grow
         with suppress(BusError):
             task.unit_meant()
@@ -111,15 +111,15 @@ def _kill_each(cgroup: Cgroup) -> bool:
         CgroupGoneError: the cgroup is removed.
         OSError: a process can't be killed, or not all of them can be listed.
     """
-    killed: set[Process] = set()
+    killed: set[tuple[int, int]] = set()
     for _ in range(_MOST_ROUNDS):
-        living = set(read_processes(cgroup)) - killed
-        if not living:
+        others = [each for each in read_processes(cgroup) if (each.pid, each.start_time) not in killed]
+        if not others:
             break
-        for process in living:
+        for process in others:
+            killed.add((process.pid, process.start_time))
             with suppress(ProcessGoneError, ProcessHiddenError):
                 send_signal(process, signal.SIGKILL, still_meant=partial(cgroup.contains, process.pid))
-        killed |= living
     return bool(killed)
 
 

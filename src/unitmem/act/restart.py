@@ -13,12 +13,14 @@ from unitmem.policy.actions import LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
 from unitmem.unit import START_LIMIT_HIT, ManagerKind
 
+_STOPPING = "it is stopping already"
+
 
 def perform(task: Task[Restart]) -> Outcome | Pending:
-    with suppress(OutOfReachError, BusLostError):  # so does the request
+    with suppress(OutOfReachError, BusLostError):  # which the request meets as well
         if task.unit_meant().active_state == "deactivating":
             # a restart would undo that, and start what somebody wants to be stopped
-            return task.outcome(Result.GONE, "it is stopping already")
+            return task.outcome(Result.GONE, _STOPPING)
     return request_end(task, Manager.restart_unit)
 
 
@@ -31,6 +33,8 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             run = task.invocation_id
             is_old = unit.invocation_id == run and (run is not None or task.cgroup.exists())
             state = unit.state
+            if unit.active_state == "deactivating" and pending.unasked is not None and not pending.killed:
+                return task.outcome(Result.GONE, _STOPPING)
             if unit.active_state == "active" and not is_old:
                 killed = ", killed first" + _refused(pending) if pending.killed else ""
                 detail = f"restarted{killed}; the new run was up {task.waited} after the decision"

@@ -15,9 +15,8 @@ def answer_reload(directory: Path | None, *, is_loaded: bool) -> None:
     """Write `loaded` or `refused` to the FIFO in `directory` if somebody reads it; nobody is waited for."""
     if directory is None:
         return
-    with suppress(
-        OSError
-    ):  # there is none, or nobody reads it: the file was to be read again by a signal alone
+    # there is none, or nobody reads it, where the file is read again because of a signal alone
+    with suppress(OSError):
         fifo = os.open(directory / FILE_NAME, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if stat.S_ISFIFO(os.fstat(fifo).st_mode):

@@ -7,7 +7,7 @@ import os
 from unitmem.kernel.cgroup import Cgroup
 
 INVOCATION_ID = "user.invocation_id"
-"""The run of the unit whose cgroup it is, as 32 hex digits; since systemd 251."""
+"""The run of the unit whose cgroup it is, as 32 hex digits; older versions of systemd don't set it."""
 
 
 def read_attribute(cgroup: Cgroup, name: str) -> str | None:

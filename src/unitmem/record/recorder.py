@@ -112,7 +112,7 @@ class Recorder:
         self._is_urgent = False
         self._write(due, sample.at)
 
-    def trouble_told(self) -> None:
+    def trouble_reported(self) -> None:
         """Forget `trouble` if it is over, as where a damaged file was set aside; to be called once it was reported."""
         if self._database is not None:
             self.trouble = None

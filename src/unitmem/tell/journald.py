@@ -71,11 +71,9 @@ def _entry(fields: Mapping[str, str | int]) -> bytes:
 
 
 def _loss(count: int) -> dict[str, str | int]:
-    lost = f"{plural(count, 'entry', 'entries')} of unitmem before this one" + (
-        " is" if count == 1 else " are"
-    )
     return {
-        "MESSAGE": f"{lost} missing, as journald did not read for a while; decisions and outcomes are in the history",
+        "MESSAGE": f"{plural(count, 'entry', 'entries')} of unitmem lost before this one, as journald did not read for a while; "
+        "decisions and outcomes are in the history",
         "PRIORITY": 4,
         "SYSLOG_IDENTIFIER": "unitmem",
     }
