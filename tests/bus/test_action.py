@@ -548,6 +548,10 @@ def test_a_last_resort_is_taken_where_the_manager_could_never_be_asked(
         assert why in outcome.detail
         assert outcome.detail.endswith("gone 31s after the decision; its Restart= may start it again")
     else:  # it has to come up as well
+        failed = done(follow_up(killed, None, 60))
+        assert failed.result is Result.FAILED
+        assert failed.detail.startswith("the manager could not be asked to restart it within 1min (")
+        assert failed.detail.endswith("it was killed, and its Restart= may start it again")
         for method in ("GetUnit", "Restart"):
             systemd.allow(method)
         manager.ping()

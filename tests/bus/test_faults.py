@@ -376,24 +376,38 @@ EXEC_RELOAD = re.search(
 )
 
 
+def reload_by_the_service(directory, pid):
+    """Run ExecReload= as systemd does; its status."""
+    assert EXEC_RELOAD is not None
+    script = EXEC_RELOAD[1].replace("$$", "$")
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(directory), "MAINPID": str(pid)}
+    return subprocess.run(
+        ["/bin/sh", "-ec", script], env=environment, stderr=subprocess.DEVNULL, timeout=60, check=False
+    ).returncode
+
+
 def test_a_reload_of_the_service_is_judged_by_the_daemon_itself(start, tmp_path):
     """`systemctl reload` fails where the file is refused, without an interpreter that may be slow to start."""
     directory = tmp_path / "run"
     directory.mkdir()
     watch = start(runtime_directory=directory)
     before = signal.signal(signal.SIGHUP, lambda *_: watch.reload())
-    assert EXEC_RELOAD is not None
-    script = EXEC_RELOAD[1].replace("$$", "$")  # what systemd makes of it
-    environment = {**os.environ, "RUNTIME_DIRECTORY": str(directory), "MAINPID": str(os.getpid())}
     try:
-        for text, status in (("policies: 3\n", 1), (POLICY % "stop", 0), (POLICY % "stop it", 1)):
+        for text, is_taken in (("policies: 3\n", False), (POLICY % "stop", True), (POLICY % "halt", False)):
             watch.path.write_text(text)
-            reload = subprocess.run(["/bin/sh", "-ec", script], env=environment, timeout=60, check=False)
-            assert reload.returncode == status
-        os.kill(os.getpid(), signal.SIGHUP)  # nobody waits for the answer to that
+            assert (reload_by_the_service(directory, os.getpid()) == 0) is is_taken
     finally:
         signal.signal(signal.SIGHUP, before)
     assert isinstance(watch.file.policies[0].steps[0].action, Stop)
+
+
+def test_a_reload_of_a_service_that_ends_meanwhile_does_not_wait_for_it(tmp_path):
+    """Until it ends, systemd starts no other one."""
+    daemon = subprocess.Popen(["sleep", "600"])  # SIGHUP ends it
+    reaper = threading.Thread(target=daemon.wait)
+    reaper.start()
+    assert reload_by_the_service(tmp_path, daemon.pid) != 0
+    reaper.join()
 
 
 # --- the kernel's files ---

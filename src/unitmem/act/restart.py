@@ -57,6 +57,11 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             # it has to come up again as well
             return replace(after, deadline=task.now + task.action.timeout)
     detail = f"{task.waited} after it was asked for, the unit is {state}"
+    if pending.unasked is not None:
+        killed = "; it was killed, and its Restart= may start it again" if pending.killed else ""
+        detail = (
+            f"the manager could not be asked to restart it within {task.waited} ({pending.unasked}){killed}"
+        )
     return task.outcome(Result.FAILED, detail, again=is_there)
 
 
