@@ -126,8 +126,8 @@ def _kill_each(cgroup: Cgroup) -> bool:
 def request_end(task: Task[Any], ask: Ask) -> Pending:
     """Ask the manager to end the unit; where it refuses to for good, take the last resort at once if there is one.
 
-    Where it can't be asked and there is a last resort, the action is under way all the same: `request_again` asks once it
-    can be, and the last resort needs no manager.
+    Where it can't be asked and there is a last resort, the action is under way all the same: `request_again` asks
+    once it can be, and the last resort needs no manager.
 
     Raises:
         RefusedError: it refuses for good, and there is no last resort, or it refuses the start of a restart.
@@ -154,7 +154,10 @@ def request_end(task: Task[Any], ask: Ask) -> Pending:
 
 
 def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Pending:
-    """Ask the manager for what it could not be asked for; then that has its whole time. Return `pending` if it still can't."""
+    """Ask the manager for what it could not be asked for; then that has its whole time.
+
+    Return `pending` as it is where there is nothing to ask for, or it still can't be asked.
+    """
     if pending.unasked is None or task.reachable is None:
         return pending
     try:

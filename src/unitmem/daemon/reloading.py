@@ -1,4 +1,4 @@
-"""The answer to ExecReload= of the service: whether the policy file was loaded, by which `systemctl reload` succeeds."""
+"""The answer to ExecReload= of the service: whether the policy file was loaded. `systemctl reload` fails if not."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ class Watch:
             self._save(now, ahead=True)
 
     def announce(self) -> None:
-        """Log what is watched and notify the manager that the watch is ready, once units are listed: until then it guards none."""
+        """Log what is watched and notify the manager that the watch is ready, once units are listed."""
         if self._alive.is_ready or not (self.tracker.is_listed or self.tracker.refusal is not None):
             return
         self._reporter.say(
