@@ -69,8 +69,8 @@ class Connection:
     def answering(self, now: float) -> Manager | None:
         """Return the manager; None if it is out of reach, or its last call got no answer.
 
-        It counts as away until the time is another one than `now`: a manager that hangs costs one timeout a tick. Then it
-        is dropped unless it answers a ping, as that one call may just have taken too long.
+        It counts as away until the time is another one than `now`: a manager that hangs costs one timeout a tick.
+        Then it is dropped unless it answers a ping, as that one call may just have taken too long.
         """
         manager = self.manager
         if manager is None or manager.lost is None:

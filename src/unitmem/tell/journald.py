@@ -72,8 +72,8 @@ def _entry(fields: Mapping[str, str | int]) -> bytes:
 
 def _loss(count: int) -> dict[str, str | int]:
     return {
-        "MESSAGE": f"{plural(count, 'entry', 'entries')} of unitmem lost before this one, as journald did not read for a while; "
-        "decisions and outcomes are in the history",
+        "MESSAGE": f"{plural(count, 'entry', 'entries')} of unitmem lost before this one, as journald did not read for "
+        "a while; decisions and outcomes are in the history",
         "PRIORITY": 4,
         "SYSLOG_IDENTIFIER": "unitmem",
     }
