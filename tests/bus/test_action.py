@@ -470,6 +470,144 @@ def test_a_stop_without_its_manager(manager: Manager, cgroups: CgroupTree, start
     assert outcome.result is Result.VERIFIED
 
 
+# --- what needs no manager ---
+
+
+@with_processes
+@pytest.mark.parametrize("manager_is", ["away", "hanging"])
+def test_processes_are_killed_one_by_one_where_neither_kernel_nor_manager_does_it(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    start: Callable[..., Running],
+    child: Callable[..., Child],
+    manager_is: str,
+):
+    """What ends them is told from what a SIGTERM would: they ignore that."""
+    children = [child(nature="stubborn") for _ in range(3)]
+    running = start(*(each.pid for each in children), path=OWN_CGROUP or "")
+    systemd.refuse("GetUnit", NO_REPLY)
+    reachable = None if manager_is == "away" else manager
+    under_way(perform(running.decision(Kill()), running.cgroup, reachable, 0))
+    assert [each.process.wait(60) for each in children] == [-signal.SIGKILL] * 3
+    assert len(systemd.calls()) <= 1, "one timeout, and no further call"
+
+
+@pytest.mark.parametrize("is_meant", [True, False])
+def test_a_kill_asks_the_cgroup_whose_it_is_and_not_a_manager_that_may_hang(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    cgroups: CgroupTree,
+    start: Callable[..., Running],
+    is_meant: bool,
+):
+    """What outlives its run keeps its cgroup, and the next run is put into the same one."""
+    running = start()
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    noted = running.unit.invocation_id if is_meant else "cd" * 16
+    os.setxattr(file.parent, "user.invocation_id", noted.encode())
+    result = perform(running.decision(Kill()), running.cgroup, manager, 0)
+    assert systemd.calls() == []
+    assert isinstance(result, Pending) is is_meant
+    assert file.read_text() == ("1" if is_meant else "")
+    if not is_meant:
+        assert done(result).result is Result.GONE
+
+
+ELSE_KILL = {"stop": Stop(30, LastResort.KILL), "restart": Restart(30, LastResort.KILL)}
+
+
+@pytest.mark.parametrize("action", ELSE_KILL.values(), ids=ELSE_KILL)
+@pytest.mark.parametrize("trouble", ["lost", "no manager"])
+def test_a_last_resort_is_taken_where_the_manager_could_never_be_asked(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    cgroups: CgroupTree,
+    start: Callable[..., Running],
+    action: Stop | Restart,
+    trouble: str,
+):
+    """After the time that a stop would have had: SIGTERM is not sent in its place, as Restart= would undo that."""
+    running = start()
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    events = cgroups.add_file(running.path, "cgroup.events", "populated 1\nfrozen 0\n")
+    for method in ("GetUnit", "Stop", "Restart"):
+        systemd.refuse(method, NO_REPLY, "not today")
+    pending = under_way(
+        perform(running.decision(action), running.cgroup, manager if trouble == "lost" else None, 0)
+    )
+    pending = under_way(follow_up(pending, None, 29.9))
+    assert file.read_text() == ""
+    killed = under_way(follow_up(pending, None, 30))
+    assert file.read_text() == "1"
+    events.write_text("populated 0\nfrozen 0\n")
+    if isinstance(action, Stop):
+        outcome = done(follow_up(killed, None, 31))
+        assert outcome.result is Result.VERIFIED
+        why = "not today" if trouble == "lost" else "the service manager is out of reach"
+        assert outcome.detail.startswith("killed, as the manager could not be asked to stop it within 30s (")
+        assert why in outcome.detail
+        assert outcome.detail.endswith("gone 31s after the decision; its Restart= may start it again")
+    else:  # it has to come up as well
+        failed = done(follow_up(killed, None, 60))
+        assert failed.result is Result.FAILED
+        assert failed.detail.startswith("the manager could not be asked to restart it within 1min (")
+        assert failed.detail.endswith("it was killed, and its Restart= may start it again")
+        for method in ("GetUnit", "Restart"):
+            systemd.allow(method)
+        manager.ping()
+        asked = under_way(follow_up(killed, manager, 32))
+        assert acts(systemd)[-1] == "Restart"
+        outcome = done(follow_up(asked, manager, 33))
+        assert outcome.detail == "restarted, killed first; the new run was up 33s after the decision"
+
+
+@pytest.mark.parametrize("action", ELSE_KILL.values(), ids=ELSE_KILL)
+def test_a_manager_that_is_back_in_time_is_asked_and_has_its_whole_time(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    cgroups: CgroupTree,
+    start: Callable[..., Running],
+    action: Stop | Restart,
+):
+    running = start(stops=False, restarts="hangs")
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    pending = under_way(perform(running.decision(action), running.cgroup, None, 0))
+    asked = under_way(follow_up(pending, manager, 20))
+    assert asked.deadline == 50
+    assert under_way(follow_up(asked, manager, 49)) == asked
+    assert acts(systemd) == ["Stop" if isinstance(action, Stop) else "Restart"]
+    assert file.read_text() == ""
+
+
+def test_a_unit_that_somebody_stops_before_the_manager_can_be_asked_is_not_restarted(
+    systemd: FakeSystemd1, manager: Manager, start: Callable[..., Running]
+):
+    running = start(restarts="hangs")
+    pending = under_way(perform(running.decision(ELSE_KILL["restart"]), running.cgroup, None, 0))
+    systemd.change(NAME, active_state="deactivating")
+    assert done(follow_up(pending, manager, 1)).result is Result.GONE
+    assert acts(systemd) == []
+
+
+def test_a_kill_of_a_run_that_nobody_knows_by_its_id_asks_the_manager(
+    systemd: FakeSystemd1, manager: Manager, cgroups: CgroupTree, start: Callable[..., Running]
+):
+    running = start(invocation_id="")
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    os.setxattr(file.parent, "user.invocation_id", b"ab" * 16)
+    under_way(perform(running.decision(Kill()), running.cgroup, manager, 0))
+    assert file.read_text() == "1"
+
+
+def test_a_unit_that_ends_before_the_manager_can_be_asked_was_not_stopped(
+    cgroups: CgroupTree, start: Callable[..., Running]
+):
+    running = start()
+    pending = under_way(perform(running.decision(Stop(30, LastResort.KILL)), running.cgroup, None, 0))
+    cgroups.remove(running.path)
+    assert done(follow_up(pending, None, 1)).result is Result.GONE
+
+
 # --- what the manager refuses for good ---
 
 REFUSAL = f"unit {NAME} may be requested by dependency only (it is configured to refuse manual start/stop)."

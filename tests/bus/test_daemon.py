@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from unitmem.act.perform import perform
 from unitmem.daemon.main import main, metrics_targets
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
-from unitmem.errors import BusLostError, PolicyFileError, UsageError
+from unitmem.errors import BusError, BusLostError, PolicyFileError, UsageError
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.manager.systemd import Manager
 from unitmem.measure.collect import measure_largest
@@ -487,3 +488,43 @@ def test_a_file_that_others_may_write_is_not_watched(tmp_path, part, options):
     ) as caught:
         main(str(path), **options)
     assert caught.value.exit_status == 78
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"), [({}, {}), ({"NOTIFY_SOCKET": "/run/x"}, {"once": True})]
+)
+def test_who_runs_a_watch_by_hand_is_told_at_once_that_there_is_no_bus(
+    tmp_path, monkeypatch, environment, options
+):
+    with pytest.raises(BusError):
+        start_main(tmp_path, monkeypatch, environment, World(connect=no_bus), **options)
+
+
+def test_a_service_that_finds_no_bus_goes_on_until_it_does(tmp_path, monkeypatch, systemd):
+    found = iter([no_bus, no_bus, lambda kind: Manager(kind, systemd.address)])
+
+    def connect(kind):
+        return next(found)(kind)
+
+    def notify(**fields):
+        if "ready" in fields:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    world = World(connect=connect, notify=notify)
+    assert start_main(tmp_path, monkeypatch, {"NOTIFY_SOCKET": "/run/x"}, world) == 0
+    assert list(found) == []
+
+
+def no_bus(kind):
+    raise BusError(f"the {kind} bus can't be reached")
+
+
+def start_main(tmp_path, monkeypatch, environment, world, **options):
+    path = tmp_path / "web.yaml"
+    path.write_text(POLICY)
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(World, "of_service", lambda environment: world)
+    monkeypatch.setattr("unitmem.daemon.main.require_memory_controller", lambda: None)
+    return main(str(path), **options)

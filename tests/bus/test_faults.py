@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +23,7 @@ from unitmem.daemon.pace import REST_PER_TICK, Pace
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
-from unitmem.errors import BusLostError
+from unitmem.errors import BusError, BusLostError
 from unitmem.kernel.host import read_host
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
@@ -46,6 +48,8 @@ policies:
     units: ["*.service"]
     steps: [{when: "current > 1K", do: %s}]
 """
+ANOTHER = object()
+"""A connection of its own."""
 BUDGET = "    budget: {actions: 3, per: 1h}\n"
 
 
@@ -68,7 +72,7 @@ def start(systemd, cgroups, tmp_path, machine):
     """start(action, …): a watch over the fake manager's units that has not ticked yet, in a world of that kind."""
     watches = []
 
-    def start(action="log", address=systemd.address, **world):
+    def start(action="log", address=systemd.address, manager=ANOTHER, **world):
         path, state = tmp_path / "web.yaml", tmp_path / "state"
         path.write_text(POLICY % action + ("" if action == "log" else BUDGET))
         state.mkdir(exist_ok=True)
@@ -78,7 +82,8 @@ def start(systemd, cgroups, tmp_path, machine):
             "cgroup_root": cgroups.root,
             "connect": lambda kind: Manager(kind, systemd.address),
         } | world
-        watch = Watch(path, config.load(path), Manager(address=address), World(**world))
+        manager = Manager(address=address) if manager is ANOTHER else manager
+        watch = Watch(path, config.load(path), manager, World(**world))
         watches.append(watch)
         return watch
 
@@ -136,9 +141,34 @@ def test_a_manager_that_hangs_costs_one_timeout_however_much_is_under_way(start,
         )
     systemd.hang("GetUnit", "Ping")
     ticks(watch)
-    assert len(systemd.calls("GetUnit")) == 1
-    assert watch.connection.manager is None
+    assert len(systemd.calls("GetUnit", "Ping")) == 1
     assert len(watch.pending) == 10
+    ticks(watch)
+    assert len(systemd.calls("GetUnit", "Ping")) == 2
+    assert watch.connection.manager is None
+
+
+def test_a_last_resort_costs_no_more_than_one_timeout_of_the_others(start, systemd, cgroups, monkeypatch):
+    """All of them are past their deadline when the manager is found to hang."""
+    monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "200ms")
+    names, files = [f"web{number}.service" for number in range(5)], []
+    for name in names:
+        path = f"/system.slice/{name}"
+        systemd.add(name, control_group=path, directory=cgroups.make(path), stops=False)
+        files.append(cgroups.add_file(path, "cgroup.kill"))
+        cgroups.add_file(path, "cgroup.events", "populated 1\nfrozen 0\n")
+    watch = start("{stop: {timeout: 10s, else: kill}}")
+    watch.path.write_text(watch.path.read_text().replace(BUDGET, ""))
+    watch.reload()
+    now = time.monotonic()
+    watch.tick(now)
+    watch.catch_up(now + 1)  # what the manager signals of these stops is read
+    assert len(watch.pending) == 5
+    before = len(systemd.calls())
+    systemd.hang("GetUnit", "Ping")
+    watch.catch_up(now + 11)
+    assert len(systemd.calls()) == before + 1
+    assert [file.read_text() for file in files] == ["1"] * 5
 
 
 @pytest.mark.parametrize("action", ["stop", "{set: {MemoryHigh: 512M}}", "{signal: SIGUSR1, to: all}"])
@@ -293,6 +323,93 @@ def test_a_slice_is_not_seen_before_the_core_units_in_it(systemd, manager, cgrou
     tracker.close()
 
 
+# --- the start, and a reload ---
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.mark.parametrize("trouble", ["no bus", "Subscribe", "ListUnits"])
+def test_a_watch_without_its_manager_waits_with_growing_pauses_and_is_ready_once_it_guards(
+    start, systemd, web, said, capsys, monkeypatch, trouble
+):
+    monkeypatch.setenv("SYSTEMD_BUS_TIMEOUT", "100ms")
+    has_bus = trouble != "no bus"
+
+    def connect(kind):
+        if not has_bus:
+            raise BusError("the system bus can't be reached: connection refused")
+        return Manager(kind, systemd.address)
+
+    systemd.hang(trouble)
+    watch = start(manager=None, connect=connect, notify=lambda **fields: said.append(fields))
+    pauses, now = [], time.monotonic()
+    for _ in range(4):
+        now = max(now, watch.connection.retry_at)
+        watch.tick(now)
+        watch.announce()
+        pauses.append(watch.connection.retry_at - now)
+    assert pauses == sorted(set(pauses)), "they grow"
+    assert all("ready" not in fields for fields in said)
+    assert any("extend_timeout_usec" in fields for fields in said)
+    told = capsys.readouterr().err
+    assert (told.count("and reconnecting\n"), told.count("watching with")) == (1, 0)
+
+    systemd.hang()
+    has_bus = True
+    for _ in range(2):
+        now = max(now, watch.connection.retry_at) + 1
+        watch.tick(now)
+        watch.announce()
+    assert said.count({"ready": 1}) == 1
+    assert list(watch.state.ladders) == [("p", NAME)]
+    told = capsys.readouterr().err
+    assert (told.count("is back\n"), told.count("watching with")) == (1, 1)
+
+
+EXEC_RELOAD = re.search(
+    r"^ExecReload=/bin/sh -ec '(.*)'$",
+    (Path(__file__).parents[2] / "units/unitmem@.service").read_text(),
+    re.MULTILINE,
+)
+
+
+def reload_by_the_service(directory, pid):
+    """Run ExecReload= as systemd does; its status."""
+    assert EXEC_RELOAD is not None
+    script = EXEC_RELOAD[1].replace("$$", "$")
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(directory), "MAINPID": str(pid)}
+    return subprocess.run(
+        ["/bin/sh", "-ec", script], env=environment, stderr=subprocess.DEVNULL, timeout=60, check=False
+    ).returncode
+
+
+def test_a_reload_of_the_service_is_judged_by_the_daemon_itself(start, tmp_path):
+    """`systemctl reload` fails where the file is refused, without an interpreter that may be slow to start."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    watch = start(runtime_directory=directory)
+    before = signal.signal(signal.SIGHUP, lambda *_: watch.reload())
+    try:
+        for text, is_taken in (("policies: 3\n", False), (POLICY % "stop", True), (POLICY % "halt", False)):
+            watch.path.write_text(text)
+            assert (reload_by_the_service(directory, os.getpid()) == 0) is is_taken
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert isinstance(watch.file.policies[0].steps[0].action, Stop)
+
+
+def test_a_reload_of_a_service_that_ends_meanwhile_does_not_wait_for_it(tmp_path):
+    """Until it ends, systemd starts no other one."""
+    daemon = subprocess.Popen(["sleep", "600"])  # SIGHUP ends it
+    reaper = threading.Thread(target=daemon.wait)
+    reaper.start()
+    assert reload_by_the_service(tmp_path, daemon.pid) != 0
+    reaper.join()
+
+
 # --- the kernel's files ---
 
 
@@ -402,6 +519,55 @@ def test_a_state_that_can_not_be_saved_is_told_once_and_that_it_can_again(start,
     told = capsys.readouterr().err
     assert told.count("cooldowns, budgets and open episodes end with this watch") == 1
     assert told.count("the state is saved again\n") == 1
+
+
+def test_a_removed_state_directory_is_told_for_the_history_too(start, web, tmp_path, capsys):
+    """SQLite goes on writing into a file that has no name any more."""
+    watch, now = start(), time.monotonic()
+    watch.tick(now)
+    (tmp_path / "state").rename(tmp_path / "away")
+    for minute in range(1, 6):
+        watch.tick(now + 61 * minute)
+    gone = f"the history can't be written: {tmp_path}/state/history.sqlite was removed\n"
+    told = capsys.readouterr().err
+    assert told.count(gone) == 1
+    assert "written again" not in told
+    (tmp_path / "away").rename(tmp_path / "state")
+    for minute in range(6, 12):
+        watch.tick(now + 61 * minute)
+    assert capsys.readouterr().err.count("the history is written again\n") == 1
+
+
+def test_a_history_that_is_damaged_is_told_once_and_that_another_one_is_written(start, web, tmp_path, capsys):
+    start().tick(time.monotonic())
+    for part in (tmp_path / "state").glob("history.sqlite*"):
+        part.unlink()
+    (tmp_path / "state/history.sqlite").write_bytes(b"x" * 10_000)
+    watch = start()
+    ticks(watch, 3)
+    told = capsys.readouterr().err
+    assert told.count("it is set aside as") == 1
+    assert told.count("the history is written again\n") == 1
+
+
+@pytest.mark.parametrize("name", [STATE_FILE, f".{STATE_FILE}.new", "ahead.jsonl"])
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_a_directory_in_place_of_the_state_is_told_once_and_that_it_is_gone(
+    start, web, tmp_path, capsys, when, name
+):
+    state = tmp_path / "state" / name
+    if when == "at the start":
+        state.mkdir(parents=True)
+    watch = start("{signal: SIGUSR1, to: all}")
+    if when == "later":
+        state.mkdir()
+    ticks(watch, 3)
+    assert capsys.readouterr().err.count("the state can't be saved") == 1
+    state.rmdir()
+    ticks(watch, 3)
+    assert capsys.readouterr().err.count("the state is saved again\n") == 1
+    assert (state.parent / STATE_FILE).is_file()
+    assert not list(state.parent.glob(".*"))
 
 
 def test_a_state_that_is_kept_before_an_action_alone_is_not_saved(tmp_path, monkeypatch, capsys):

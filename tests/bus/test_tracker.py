@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -17,7 +18,7 @@ from unitmem.kernel.host import Host
 from unitmem.manager.systemd import Manager
 from unitmem.manager.tracker import Tracker
 from unitmem.policy.state import State
-from unitmem.unit import matches
+from unitmem.unit import Unit, matches
 
 SLICE = "/system.slice"
 
@@ -63,6 +64,32 @@ def test_units_that_end_while_others_are_described_are_not_asked_for(
     systemd.interlude("GetUnit", *({"do": "remove", "name": name, "announce": True} for name in names))
     assert update(tracker, following) == []
     assert len(systemd.calls("GetUnit")) == 1
+
+
+def test_each_attempt_with_a_manager_that_answers_now_and_then_comes_further(
+    systemd: FakeSystemd1,
+    cgroups: CgroupTree,
+    following: Manager,
+    tracker: Tracker,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """It answers for two units at a time, and everything has to be listed anew after each loss."""
+    names = [f"web{number}.service" for number in range(6)]
+    for name in names:
+        run(systemd, cgroups, name)
+    describe, answers = following.describe, iter([True, True, False] * 3)
+
+    def now_and_then(name: str) -> Unit:
+        if not next(answers, True):
+            raise BusLostError("it hangs")
+        return describe(name)
+
+    monkeypatch.setattr(following, "describe", now_and_then)
+    for _ in range(3):
+        with suppress(BusLostError):
+            tracker.update(following)
+        tracker.resume()
+    assert [tracked.unit.name for tracked, _ in tracker.present()] == names
 
 
 def test_units_that_are_there_at_the_start(

@@ -15,7 +15,7 @@ import pytest
 from unitmem.kernel.limits import STAT_LAG
 from unitmem.kernel.process import Process
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.actions import Kill, LastResort, Log, Restart, Signal, Stop, Target
+from unitmem.policy.actions import Kill, LastResort, Log, Reclaim, Restart, Signal, Stop, Target
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result, gravest_first
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Mode, Policy, PolicyFile, Step
@@ -1078,4 +1078,23 @@ def test_units_are_acted_on_by_their_gravest_action_and_steps_in_their_order():
     assert [line(decision) for decision in gravest_first(decisions)] == [
         *("0 p/0@b", "0 p/1@b", "0 p/0@d", "0 p/1@d", "0 p/0"),
         *("0 p/0@c protected", "0 p/1@c protected", "0 one/0@c protected"),
+    ]
+
+
+def test_units_for_which_no_manager_is_asked_come_first():
+    """One that hangs is asked after what needs none; a unit's own steps stay in their order."""
+    policies = [
+        policy(step("anon > 40M", Stop()), name="stop", units=("stop.service", "both.service")),
+        policy(step("anon > 40M", Reclaim(1)), name="mild", units=("mild.service", "both.service")),
+        policy(step("anon > 40M", Kill()), name="kill", units=("kill.service",)),
+        policy(step("anon > 40M", Log()), name="log", units=("log.service",)),
+    ]
+    decisions = decide(policies, *(unit(50, name) for name in ("both", "log", "mild", "stop", "kill")))
+    ordered = [(decision.unit, decision.policy) for decision in gravest_first(decisions)]
+    assert ordered == [
+        ("kill.service", "kill"),
+        ("mild.service", "mild"),
+        ("both.service", "stop"),
+        ("stop.service", "stop"),
+        ("log.service", "log"),
     ]

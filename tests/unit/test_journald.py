@@ -66,8 +66,14 @@ def test_a_journald_that_does_not_read_is_not_waited_for_and_gets_the_latest_lat
         if not (more := heard(listener)):
             break
         entries += more
+    lost, *entries = entries
     assert len(entries) == MAX_KEPT
     assert entries[-1] == f"MESSAGE={2 * MAX_KEPT - 1}\n".encode()
+    # how many are missing stands where they are missing, once
+    missing = 2 * MAX_KEPT - len(first) - len(entries)
+    assert lost.startswith(f"MESSAGE={missing} entries of unitmem lost before this one".encode())
+    journald.send({"MESSAGE": "and on"})
+    assert heard(listener) == [b"MESSAGE=and on\n"]
 
 
 def test_where_there_is_no_journald_nothing_is_kept_for_it(tmp_path):

@@ -516,9 +516,12 @@ def test_one_way_of_installing_is_removed_only_when_the_other_is_there():
 SYSTEMCTL = """#!/bin/sh
 case $1 in
     show) printf 'Id=%s\\nLoadState=loaded\\nActiveState=active\\n' "$2" ;;
-    reload | restart) echo "$*" >>{directory}/done ;;
+    restart) echo "$*" >>{directory}/done ;;
 esac
-case "$*" in *"reload unitmem@edited"*) echo "no" >&2 && exit 1 ;; esac
+"""
+CHECK = """#!/bin/sh
+echo "$*" >>{directory}/done
+case $2 in */edited.yaml) echo "no" >&2 && exit 78 ;; esac
 """
 RESTART = """
 - hosts: localhost
@@ -540,12 +543,14 @@ def test_a_guard_is_restarted_only_where_its_policies_are_taken(tmp_path):
     """One with the code from before is better than one that does not start."""
     (tmp_path / "play.yml").write_text(RESTART.format(role=ROLE))
     (tmp_path / "variables.json").write_text(json.dumps({"__unitmem_probe": probe(active="web edited")}))
-    (tmp_path / "systemctl").write_text(SYSTEMCTL.format(directory=tmp_path))
-    (tmp_path / "systemctl").chmod(0o755)
+    for program, text in (("systemctl", SYSTEMCTL), ("unitmem", CHECK)):
+        (tmp_path / program).write_text(text.format(directory=tmp_path))
+        (tmp_path / program).chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    told = run(tmp_path / "play.yml", "-e", f"@{tmp_path}/variables.json", PATH=path)
-    *reloads, restart = (tmp_path / "done").read_text().splitlines()
-    assert sorted(reloads) == ["reload unitmem@edited.service", "reload unitmem@web.service"]
+    variables = "-e", f"@{tmp_path}/variables.json", "-e", f"__unitmem_program={tmp_path}/unitmem"
+    told = run(tmp_path / "play.yml", *variables, PATH=path)
+    *checks, restart = (tmp_path / "done").read_text().splitlines()
+    assert sorted(checks) == ["check /etc/unitmem/edited.yaml", "check /etc/unitmem/web.yaml"]
     assert restart == "restart unitmem@web.service"
     assert "unitmem@edited.service goes on with the code and the options from before" in told
     assert "unitmem@web.service goes on" not in told

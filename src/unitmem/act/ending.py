@@ -6,17 +6,34 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from unitmem.act.task import OVER, Pending, Task
-from unitmem.errors import BusError, InvocationGoneError, NoSuchUnitError, RefusedError
-from unitmem.kernel.cgroup import CgroupGoneError
+from unitmem.errors import (
+    BusError,
+    BusLostError,
+    InvocationGoneError,
+    NoSuchUnitError,
+    OutOfReachError,
+    RefusedError,
+)
+from unitmem.kernel.attributes import INVOCATION_ID, read_attribute
+from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
+from unitmem.kernel.process import ProcessGoneError, ProcessHiddenError, send_signal
+from unitmem.kernel.processes import read_processes
+from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import END_WAIT, LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
 from unitmem.unit import unit_kind
 
 _OF_PROCESSES = ("service", "scope", "slice")
 """The kinds of unit that are their processes."""
+_MOST_ROUNDS = 100
+"""The most times that processes are listed in order to kill them one by one: some may start others meanwhile."""
+
+Ask: TypeAlias = Callable[[Manager, str, str | None], None]
+"""A request to a manager about a run of a unit: `Manager.stop_unit`."""
 
 
 def has_ended(task: Task[Any], *, killed: bool) -> bool:
@@ -24,7 +41,7 @@ def has_ended(task: Task[Any], *, killed: bool) -> bool:
 
     If it was killed, or if the manager can't be asked, it is enough that no process is left: the cgroup may stay.
     """
-    if not task.cgroup.exists():
+    if not task.cgroup.exists() or (killed and has_no_process(task)):
         return True
     if task.reachable is not None:
         try:
@@ -35,7 +52,7 @@ def has_ended(task: Task[Any], *, killed: bool) -> bool:
             return has_no_process(task)
         if unit.active_state in OVER or unit.invocation_id != task.invocation_id:
             return True
-    return (killed or task.reachable is None) and has_no_process(task)
+    return task.reachable is None and has_no_process(task)
 
 
 def has_no_process(task: Task[Any]) -> bool:
@@ -51,31 +68,76 @@ def has_no_process(task: Task[Any]) -> bool:
 def kill_all(task: Task[Any]) -> None:
     """Send SIGKILL to every process of the unit: through cgroup.kill, which no fork escapes, or else by the manager.
 
+    Where the manager can't be asked, each process is killed through a pidfd.
+
     Raises:
         InvocationGoneError, NoSuchUnitError, CgroupGoneError: there is nothing left to kill.
         BusError: the manager can't do it either.
+        OSError: a process can't be killed, or not all of them can be listed.
     """
-    # processes that outlive their run keep its cgroup, and the next run is put into the same one.
-    # A manager that doesn't answer is no reason to let a unit grow
-    with suppress(BusError):
-        task.unit_meant()
+    _check_run(task)
     try:
         task.cgroup.kill()
     except OSError:
-        task.manager.kill_unit(task.decision.unit, task.invocation_id, "all", signal.SIGKILL)
+        try:
+            task.manager.kill_unit(task.decision.unit, task.invocation_id, "all", signal.SIGKILL)
+        except (OutOfReachError, BusLostError):
+            if not _kill_each(task.cgroup):
+                raise
 
 
-def request_end(task: Task[Any], ask: Callable[[str, str | None], None]) -> Pending:
-    """Ask the manager by `ask`; where it refuses to stop the unit for good, take the last resort at once if there is one.
+def _check_run(task: Task[Any]) -> None:
+    """Return if the cgroup is still of the run that is meant, or nobody can tell.
+
+    Processes that outlive their run keep its cgroup, and the next run is put into the same one. What is noted at the
+    cgroup costs no time of a manager that hangs.
+
+    Raises:
+        InvocationGoneError, NoSuchUnitError: that run is over.
+    """
+    noted = read_attribute(task.cgroup, INVOCATION_ID)
+    if noted is None or task.invocation_id is None:
+        # a manager that doesn't answer is no reason to let a unit grow
+        with suppress(BusError):
+            task.unit_meant()
+    elif noted != task.invocation_id:
+        raise InvocationGoneError(task.decision.unit)
+
+
+def _kill_each(cgroup: Cgroup) -> bool:
+    """Send SIGKILL to each process, also to those that are started meanwhile; return whether there were any.
+
+    Raises:
+        CgroupGoneError: the cgroup is removed.
+        OSError: a process can't be killed, or not all of them can be listed.
+    """
+    killed: set[tuple[int, int]] = set()
+    for _ in range(_MOST_ROUNDS):
+        others = [each for each in read_processes(cgroup) if (each.pid, each.start_time) not in killed]
+        if not others:
+            break
+        for process in others:
+            killed.add((process.pid, process.start_time))
+            with suppress(ProcessGoneError, ProcessHiddenError):
+                send_signal(process, signal.SIGKILL, still_meant=partial(cgroup.contains, process.pid))
+    return bool(killed)
+
+
+def request_end(task: Task[Any], ask: Ask) -> Pending:
+    """Ask the manager to end the unit; where it refuses to for good, take the last resort at once if there is one.
+
+    Where it can't be asked and there is a last resort, the action is under way all the same: `request_again` asks
+    once it can be, and the last resort needs no manager.
 
     Raises:
         RefusedError: it refuses for good, and there is no last resort, or it refuses the start of a restart.
         InvocationGoneError, NoSuchUnitError, CgroupGoneError: that run is over.
         BusError: it can't be asked.
+        OSError: the last resort can't be taken.
     """
     pending = task.pending(task.action.timeout)
     try:
-        ask(task.decision.unit, task.invocation_id)
+        ask(task.manager, task.decision.unit, task.invocation_id)
     except RefusedError as error:
         if task.action.otherwise is not LastResort.KILL:
             raise
@@ -84,7 +146,25 @@ def request_end(task: Task[Any], ask: Callable[[str, str | None], None]) -> Pend
             raise
         kill_all(task)
         return replace(pending, killed=True, refusal=str(error))
+    except (OutOfReachError, BusLostError) as error:
+        if task.action.otherwise is not LastResort.KILL:
+            raise
+        return replace(pending, unasked=str(error))
     return pending
+
+
+def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Pending:
+    """Ask the manager for what it could not be asked for; then that has its whole time.
+
+    Return `pending` as it is where there is nothing to ask for, or it still can't be asked.
+    """
+    if pending.unasked is None or task.reachable is None:
+        return pending
+    try:
+        again = request_end(task, ask)
+    except (InvocationGoneError, NoSuchUnitError, CgroupGoneError, BusError, OSError):
+        return pending  # the next look sees an end, and the deadline comes
+    return pending if again.unasked is not None else replace(again, killed=again.killed or pending.killed)
 
 
 def take_last_resort(task: Task[Any], pending: Pending) -> Outcome | Pending:
@@ -93,6 +173,6 @@ def take_last_resort(task: Task[Any], pending: Pending) -> Outcome | Pending:
         kill_all(task)
     except (InvocationGoneError, NoSuchUnitError, CgroupGoneError):
         return pending  # it has just ended, and not by us: the next look sees that
-    except BusError as error:
+    except (BusError, OSError) as error:
         return task.outcome(Result.FAILED, f"it did not stop, and {error}", again=True)
     return replace(pending, killed=True, deadline=task.now + END_WAIT)

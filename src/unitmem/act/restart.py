@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
-from unitmem.act.ending import has_no_process, request_end, take_last_resort
+from unitmem.act.ending import has_no_process, request_again, request_end, take_last_resort
 from unitmem.act.task import OVER, Pending, Task
-from unitmem.errors import BusError, NoSuchUnitError
+from unitmem.errors import BusError, BusLostError, NoSuchUnitError, OutOfReachError
+from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
 from unitmem.unit import START_LIMIT_HIT, ManagerKind
 
+_STOPPING = "it is stopping already"
+
 
 def perform(task: Task[Restart]) -> Outcome | Pending:
-    if task.unit_meant().active_state == "deactivating":
-        # a restart would undo that, and start what somebody wants to be stopped
-        return task.outcome(Result.GONE, "it is stopping already")
-    return request_end(task, task.manager.restart_unit)
+    with suppress(OutOfReachError, BusLostError):  # which the request meets as well
+        if task.unit_meant().active_state == "deactivating":
+            # a restart would undo that, and start what somebody wants to be stopped
+            return task.outcome(Result.GONE, _STOPPING)
+    return request_end(task, Manager.restart_unit)
 
 
 def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
@@ -28,6 +33,8 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             run = task.invocation_id
             is_old = unit.invocation_id == run and (run is not None or task.cgroup.exists())
             state = unit.state
+            if unit.active_state == "deactivating" and pending.unasked is not None and not pending.killed:
+                return task.outcome(Result.GONE, _STOPPING)
             if unit.active_state == "active" and not is_old:
                 killed = ", killed first" + _refused(pending) if pending.killed else ""
                 detail = f"restarted{killed}; the new run was up {task.waited} after the decision"
@@ -38,6 +45,7 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             state, is_old = "not loaded", False
         except BusError:
             pass
+    pending = request_again(task, pending, Manager.restart_unit)
     if task.now < pending.deadline:
         return pending
     is_there = is_old and task.cgroup.exists() and not has_no_process(task)
@@ -49,6 +57,11 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             # it has to come up again as well
             return replace(after, deadline=task.now + task.action.timeout)
     detail = f"{task.waited} after it was asked for, the unit is {state}"
+    if pending.unasked is not None:
+        killed = "; it was killed, and its Restart= may start it again" if pending.killed else ""
+        detail = (
+            f"the manager could not be asked to restart it within {task.waited} ({pending.unasked}){killed}"
+        )
     return task.outcome(Result.FAILED, detail, again=is_there)
 
 

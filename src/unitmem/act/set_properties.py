@@ -20,10 +20,9 @@ _FILE_OF_PROPERTY = {
 
 
 def perform(task: Task[SetProperties]) -> Outcome | Pending:
-    manager = task.manager
-    if task.override is None:
+    if task.override is None and task.reachable is not None:
         raise BusError("what the properties are now can't be read, so nothing was set")
-    manager.set_size_properties(task.decision.unit, dict(task.action.properties), task.invocation_id)
+    task.manager.set_size_properties(task.decision.unit, dict(task.action.properties), task.invocation_id)
     return verify(task, task.pending(END_WAIT))
 
 

@@ -30,6 +30,8 @@ class Pending:
     """Whether the last resort was taken."""
     refusal: str | None = None
     """What the manager said, where it refused the action for good, so that the last resort was taken at once."""
+    unasked: str | None = None
+    """Why the manager could not be asked yet, where there is a last resort that needs no manager."""
     resumed: bool = False
     """Whether an earlier watch has performed it; see `resume`."""
 
@@ -62,9 +64,12 @@ class Task(Generic[_Action]):
 
         Raises:
             OutOfReachError: the bus is away.
+            BusLostError: its last call got no answer, and another one may time out as well.
         """
         if self.reachable is None:
             raise OutOfReachError("the service manager is out of reach")
+        if self.reachable.lost is not None:
+            raise self.reachable.lost
         return self.reachable
 
     @property

@@ -52,7 +52,7 @@ class Intents:
         """Note what the action has come to."""
         if isinstance(result, Outcome):
             self._note(decision, outcome=result)
-        else:
+        elif result.unasked is None or result.killed:
             self._note(decision, progress=progress_of(result))
 
     def logged(self, decision: Decision) -> None:

@@ -56,6 +56,7 @@ class Loop:
                 if not self._stopping:
                     began = clock()
                     watch.tick(began)
+                    watch.announce()
             self._world.notify(stopping=1, status="stopping")
             watch.leave(clock())
 

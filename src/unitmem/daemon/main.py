@@ -14,6 +14,7 @@ from unitmem.daemon.loop import Loop
 from unitmem.daemon.policy_file import load_checked
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
+from unitmem.errors import BusError
 from unitmem.kernel.cgroup import require_memory_controller
 from unitmem.unit import ManagerKind
 
@@ -44,16 +45,24 @@ def main(
     Raises:
         UsageError: `listen` is not an address to listen on.
         PolicyFileError: the file can't be read, or has mistakes.
-        UnsupportedSystemError, BusError: the units can't be read, or the manager can't be reached.
+        UnsupportedSystemError: the units can't be read.
+        BusError: the manager can't be reached, and this is no service, which tries again.
     """
     raise_file_limit()
     world = World.of_service(os.environ)
     exporter = _exporter(Path(path).stem, metrics_targets(textfile, listen, os.environ), keep=once)
     checked = load_checked(Path(path), observe=observe)
     # systemd first: a machine without it most often lacks cgroup v2 too, and for that reason
-    manager = world.connect(ManagerKind.of(user=user))
+    kind = ManagerKind.of(user=user)
+    manager = None
+    try:
+        manager = world.connect(kind)
+    except BusError:
+        # a service tries again, since ending would only have it started again; whoever runs it by hand wants to know
+        if once or "NOTIFY_SOCKET" not in os.environ:
+            raise
     require_memory_controller()
-    with Watch(Path(path), checked, manager, world, exporter, observe=observe) as watch:
+    with Watch(Path(path), checked, manager, world, exporter, observe=observe, kind=kind) as watch:
         Loop(watch).run(once=once)
         return 0 if watch.has_looked or not once else 1
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-ALIVE_EVERY = 1.0
-"""Seconds between two watchdog messages during a long tick."""
 LONGEST_SUSPEND = 1.0
 """Seconds for which the machine may be suspended without any effect: the clocks are not read at once."""
 EVENTS_PER_INTERVAL = 10

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from unitmem.act.perform import follow_up, perform
 from unitmem.act.resume import resume
 from unitmem.act.task import Pending
+from unitmem.daemon.alive import Alive
 from unitmem.daemon.control import Control
 from unitmem.daemon.intents import Intents, recorded
 from unitmem.daemon.overrides import Overrides
-from unitmem.daemon.pace import ALIVE_EVERY, LONGEST_SUSPEND
+from unitmem.daemon.pace import LONGEST_SUSPEND
 from unitmem.daemon.policy_file import load_checked
+from unitmem.daemon.reloading import answer_reload
 from unitmem.daemon.requests import Requests, unit_meant
 from unitmem.daemon.sampling import Sampling
 from unitmem.daemon.saved_state import SavedState
@@ -58,7 +60,7 @@ from unitmem.tell.reporter import Reporter
 from unitmem.tell.reset import reset_document
 from unitmem.tell.status import WatchStatus, status_document
 from unitmem.text import format_span, plural
-from unitmem.unit import Unit
+from unitmem.unit import ManagerKind, Unit
 
 if TYPE_CHECKING:
     from unitmem.tell.exporter import Exporter
@@ -70,21 +72,23 @@ class Watch:
     Args:
         path: the policy file, for `reload`.
         checked: the file as read.
-        manager: connected, and not followed yet.
+        manager: connected, and not followed yet; None if it can't be reached so far.
         world: the machine.
         exporter: publishes metrics; None for no metrics.
         observe: perform nothing, whatever the policies' modes say.
+        kind: which manager, where `manager` is None.
     """
 
     def __init__(
         self,
         path: Path,
         checked: Checked,
-        manager: Manager,
+        manager: Manager | None,
         world: World,
         exporter: Exporter | None = None,
         *,
         observe: bool = False,
+        kind: ManagerKind = ManagerKind.SYSTEM,
     ) -> None:
         self.path = path
         self.file: PolicyFile = checked.file
@@ -111,17 +115,17 @@ class Watch:
         self._observe = observe
         self._recorder = Recorder(world.state_directory, Instant.now().boot_id)
         self._exporter = exporter
-        self._reporter = Reporter(
-            world.open_journal(), self._recorder, manager.kind, exporter, world.monotonic
-        )
+        kind = kind if manager is None else manager.kind
+        self._reporter = Reporter(world.open_journal(), self._recorder, kind, exporter, world.monotonic)
         store = Store(world.state_directory, world.runtime_directory)
         self._saved_state = SavedState(store, self._reporter)
-        self._alive_at = 0.0
+        self._alive = Alive(world)
         self._suspended = world.suspended()
         self._unseen = Unseen(self._reporter)
         self._is_loaded = True
         self._missed = 0
         self.connection = Connection(
+            kind,
             manager,
             self.selector,
             on_lost=partial(self._reporter.once, "manager", by_words=False),
@@ -158,7 +162,6 @@ class Watch:
 
     def tick(self, now: float) -> None:
         """Do one tick: update the units, sample them, decide, act, report."""
-        self.world.notify(watchdog=1)
         self.catch_up(now)
         self._notice_suspend()
         sample = self._sample(now)
@@ -191,8 +194,17 @@ class Watch:
         return self.sampling.look(self.state, now, changed)
 
     def catch_up(self, now: float) -> None:
-        """Read the manager's signals, check the actions under way, and send what journald had no room for."""
+        """Check the actions under way, read the manager's signals, and send what journald had no room for."""
+        self._alive()
         self._reporter.flush()
+        # before the manager is asked, which may take long: a last resort needs none
+        pending, self.pending = self.pending, []
+        for action in pending:
+            self._alive()
+            after = follow_up(action, self.connection.answering(now), now)
+            if after != action:
+                self._intents.follow(action.decision, after)
+            self._conclude(after, now)
         manager = self.connection.reach(now)
         if manager is not None:
             try:
@@ -206,24 +218,19 @@ class Watch:
                     self.state = forget_refusals(self.state)
         if self._intents.left:
             self._resume(now)
-        pending, self.pending = self.pending, []
-        for action in pending:
-            self._alive()
-            after = follow_up(action, self.connection.answering(now), now)
-            if after != action:
-                self._intents.follow(action.decision, after)
-            self._conclude(after, now)
         if self._forget_over():
             self._save(now, ahead=True)
 
     def announce(self) -> None:
-        """Log what is watched, and notify the manager that the watch is ready."""
+        """Log what is watched and notify the manager that the watch is ready, once units are listed."""
+        if self._alive.is_ready or not (self.tracker.is_listed or self.tracker.refusal is not None):
+            return
         self._reporter.say(
             Priority.INFO,
             f"watching with {self.path}: {_summary(self.file.policies)}, every {format_span(self.file.interval)}"
             + (", observing only" if self._observe else ""),
         )
-        self.world.notify(ready=1)
+        self._alive.ready()
 
     def report_missed(self, missed: int) -> None:
         """Count missed ticks; log the first delay, and no further one until none was missed for a minute."""
@@ -243,11 +250,9 @@ class Watch:
             checked = load_checked(self.path, observe=self._observe)
         except PolicyFileError as error:
             self._is_loaded = False
-            for line in str(error).splitlines():
+            kept = f"{self.path} was not loaded: the previous policies stay in force"
+            for line in (*str(error).splitlines(), kept):
                 self._reporter.say(Priority.ERROR, line)
-            self._reporter.say(
-                Priority.ERROR, f"{self.path} was not loaded: the previous policies stay in force"
-            )
         else:
             self._is_loaded = True
             self.state = carry_over(self.state, self.file.policies, checked.file.policies, now)
@@ -255,7 +260,9 @@ class Watch:
             self.tracker.govern(self._governs, self.file.names, counts_oom=OOM_KILLS in self.file.measures)
             self._tell_warnings(checked)
             self._reporter.say(Priority.NOTICE, f"{self.path} is loaded: {_summary(self.file.policies)}")
-        self.world.notify(ready=1)
+        if self._alive.is_ready:
+            self.world.notify(ready=1)
+        answer_reload(self.world.runtime_directory, is_loaded=self._is_loaded)
 
     def leave(self, now: float) -> None:
         """Undo the overrides, connecting anew if the manager was lost, and save the state."""
@@ -286,12 +293,6 @@ class Watch:
         if self._suspended - before > LONGEST_SUSPEND:
             self.state = restart_timers(self.state)
             self._recorder.resumed()
-
-    def _alive(self) -> None:
-        """Notify the watchdog during a long tick."""
-        if (now := self.world.monotonic()) >= self._alive_at:
-            self._alive_at = now + ALIVE_EVERY
-            self.world.notify(watchdog=1)
 
     # --- acting ---
 
@@ -381,10 +382,9 @@ class Watch:
             self._reporter.say(Priority.WARNING, warning.at(str(self.path)))
 
     def _tell_status(self, sample: Sample) -> None:
-        count = len(sample.units)
         away = "" if self.connection.manager is not None else "; the manager is out of reach"
         doing = f"; {plural(len(self.pending), 'action')} under way" if self.pending else ""
-        governed = f"{_summary(self.file.policies)} over {plural(count, 'running unit')}"
+        governed = f"{_summary(self.file.policies)} over {plural(len(sample.units), 'running unit')}"
         self.world.notify(status=f"{governed}{doing}{away}")
         self._requests.renew()
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 
+from unitmem.kernel.attributes import read_attribute
 from unitmem.kernel.cgroup import Cgroup
 
 
@@ -24,19 +24,10 @@ def read_oom_preference(cgroup: Cgroup) -> OomPreference:
     They are in the user's name space, so that whoever owns the cgroup may set them. That counts only for root's and our
     own: nobody else may exempt a unit.
     """
-    directory = f"/proc/self/fd/{cgroup.fileno()}"
-    try:
-        if os.stat(directory).st_uid not in (0, os.geteuid()):
-            return OomPreference.NONE
-    except OSError:
-        return OomPreference.NONE
     for preference in (OomPreference.OMIT, OomPreference.AVOID):
-        try:
-            if os.getxattr(directory, f"user.oomd_{preference.value}") in _TRUE:
-                return preference
-        except OSError:  # unset, or not known to this kernel
-            continue
+        if read_attribute(cgroup, f"user.oomd_{preference.value}") in _TRUE:
+            return preference
     return OomPreference.NONE
 
 
-_TRUE = (b"1", b"yes", b"y", b"true", b"t", b"on")
+_TRUE = ("1", "yes", "y", "true", "t", "on")

@@ -134,8 +134,10 @@ class Tracker:
                 raise
             except BusError as error:  # asked for again next time
                 self.refusal = str(error)
-        # what protects others first: a slice must not be seen before the core units in it
-        for name in sorted(self._stale | self._unsettled(), key=lambda name: not matches(name, CORE_UNITS)):
+        # what protects others first: a slice must not be seen before the core units in it. Then what isn't known yet:
+        # where the manager answers now and then, each attempt has to come further than the last
+        order = sorted(self._stale | self._unsettled(), key=lambda name: name in self._units)
+        for name in sorted(order, key=lambda name: not matches(name, CORE_UNITS)):
             alive()
             # what has ended since isn't asked for: each call that fails leaks a kilobyte in pystemd
             self._note_changes(manager, now)

@@ -79,6 +79,11 @@ class Action:
         return CGROUP_KINDS, ""
 
     @property
+    def asks_manager(self) -> bool:
+        """Whether it is requested of the manager, which may keep one waiting."""
+        return self.acts
+
+    @property
     def is_harmless_twice(self) -> bool:
         """Whether it may be requested again when the manager's answer was lost."""
         return True  # it is asked of one run of the unit, or is the same a second time

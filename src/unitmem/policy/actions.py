@@ -111,6 +111,10 @@ class Reclaim(Action):
     def object(self) -> str:
         return f"{format_size(self.size)} of its memory"
 
+    @property
+    def asks_manager(self) -> bool:
+        return False
+
 
 def _settable(name: str, *, may_be_none: bool = True) -> Key:
     refusal = f"{name}=0 kills whatever it is set for: write a size greater than 0"
@@ -218,6 +222,10 @@ class Signal(Action):
                 return kinds, "a control process is one that ExecStartPre=, ExecReload= or the like starts"
             case Target.ALL | Target.LARGEST:
                 return CGROUP_KINDS, ""
+
+    @property
+    def asks_manager(self) -> bool:
+        return self.to is not Target.LARGEST
 
     @property
     def is_harmless_twice(self) -> bool:
@@ -351,6 +359,10 @@ class Kill(Action):
     @property
     def object(self) -> str:
         return "all its processes"
+
+    @property
+    def asks_manager(self) -> bool:
+        return False
 
 
 ACTIONS: Mapping[str, type[Action]] = MappingProxyType(

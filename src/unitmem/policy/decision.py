@@ -126,12 +126,24 @@ DecisionKey = tuple[str, str, int, float]
 
 
 def gravest_first(decisions: Sequence[Decision]) -> list[Decision]:
-    """Return `decisions` in the order to perform them: units by their gravest action, a unit's own as they were given."""
+    """Return `decisions` in the order to perform them: units by their gravest action, a unit's own as they were given.
+
+    Before them come the units for which no manager is asked: one that hangs must not keep them waiting.
+    """
     gravest: dict[str, int] = {}
+    waiting: set[str] = set()
     for decision in decisions:
         if decision.acts:
             gravest[decision.unit] = max(gravest.get(decision.unit, 0), decision.action.severity)
-    return sorted(decisions, key=lambda decision: -gravest.get(decision.unit, 0))
+            if decision.action.asks_manager:
+                waiting.add(decision.unit)
+    return sorted(
+        decisions,
+        key=lambda decision: (
+            decision.unit in waiting or decision.unit not in gravest,
+            -gravest.get(decision.unit, 0),
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,11 @@ class Recorder:
         self._is_urgent = False
         self._write(due, sample.at)
 
+    def trouble_reported(self) -> None:
+        """Forget `trouble` if it is over, as where a damaged file was set aside; to be called once it was reported."""
+        if self._database is not None:
+            self.trouble = None
+
     def resumed(self) -> None:
         """Note that nobody has looked for a while, as the machine was suspended."""
         self._buffer.resume()
@@ -191,6 +196,11 @@ class Recorder:
     def _write(self, rows: Sequence[_Statement], clock: float) -> None:
         """Write `rows` in one transaction."""
         if self._database is None or self._path is None or not rows:
+            return
+        if not self._path.exists():  # what is written to it nobody would find
+            self._reopen_at = clock + _REOPEN_AFTER
+            self._disconnect()
+            self.trouble = f"the history can't be written: {self._path} was removed"
             return
         try:
             with self._database:

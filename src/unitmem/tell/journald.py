@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from unitmem.text import plural
+
 JOURNALD_SOCKET = Path("/run/systemd/journal/socket")
 MAX_KEPT = 1000
-"""The most entries that are kept while journald doesn't read; the oldest are dropped first."""
+"""The most entries that are kept while journald doesn't read; the oldest are dropped first, and counted."""
 
 _LONGEST = 48 << 10
 """The length to which values are cut, in characters: journald's limit of a line."""
@@ -27,7 +29,9 @@ class Journald:
 
     def __init__(self, path: Path = JOURNALD_SOCKET) -> None:
         self._path = str(path)
-        self._kept: deque[bytes] = deque(maxlen=MAX_KEPT)
+        self._kept: deque[bytes] = deque()
+        self._dropped = 0
+        """How many entries were dropped since journald last read one."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
         with suppress(OSError):
@@ -36,22 +40,43 @@ class Journald:
 
     def send(self, fields: Mapping[str, str | int]) -> None:
         """Write one entry."""
-        self._kept.append(b"".join(encode(name, str(value)[:_LONGEST]) for name, value in fields.items()))
+        self._kept.append(_entry(fields))
         self.flush()
+        if len(self._kept) > MAX_KEPT:
+            self._kept.popleft()
+            self._dropped += 1
 
     def flush(self) -> None:
-        """Send the kept entries, oldest first, as far as journald accepts them."""
-        while self._kept:
-            try:
-                self._socket.sendto(self._kept[0], self._path)
-            except OSError as error:
-                if error.errno in _NO_ROOM:
-                    return
+        """Send the kept entries, oldest first, as far as journald accepts them; before them, how many were dropped."""
+        if self._dropped and self._is_taken(_entry(_loss(self._dropped))):
+            self._dropped = 0
+        while self._kept and not self._dropped and self._is_taken(self._kept[0]):
             self._kept.popleft()
+
+    def _is_taken(self, entry: bytes) -> bool:
+        """Return whether nothing more is to be done about `entry`: it is sent, or can't be sent ever."""
+        try:
+            self._socket.sendto(entry, self._path)
+        except OSError as error:
+            return error.errno not in _NO_ROOM
+        return True
 
     def close(self) -> None:
         self.flush()
         self._socket.close()
+
+
+def _entry(fields: Mapping[str, str | int]) -> bytes:
+    return b"".join(encode(name, str(value)[:_LONGEST]) for name, value in fields.items())
+
+
+def _loss(count: int) -> dict[str, str | int]:
+    return {
+        "MESSAGE": f"{plural(count, 'entry', 'entries')} of unitmem lost before this one, as journald did not read for "
+        "a while; decisions and outcomes are in the history",
+        "PRIORITY": 4,
+        "SYSLOG_IDENTIFIER": "unitmem",
+    }
 
 
 def encode(name: str, value: str) -> bytes:

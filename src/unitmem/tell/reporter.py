@@ -166,6 +166,7 @@ class Reporter:
     def trouble(self) -> None:
         """Report an error of the history once, and its end."""
         self.once("history", self._recorder.trouble, "the history is written again")
+        self._recorder.trouble_reported()
 
     def flush(self) -> None:
         """Report the problems that have been away for long enough, and send what journald had no room for."""
