@@ -403,17 +403,3 @@ def test_what_looks_over_a_span_of_time_is_read_at_every_look(watched, text):
     for now in range(5):
         sample, _ = watch.tick(float(now))
         assert sample.unread == frozenset()
-
-
-def test_a_unit_that_is_read_again_as_it_was_is_the_same_object_and_its_age_goes_on(tree, watched):
-    """So that it is not judged anew; it still is when it is old enough."""
-    one = watched(steps("growth(anon, 1h) > 1M/h or anon > 1M and age > 60s"))
-    (tracked,) = one.units.tracked
-    one.units.tracked = [replace(tracked, unit=replace(tracked.unit, up_since=1000.0))]
-    seen = [one.tick(1000.0 + 2 * tick) for tick in range(40)]
-    samples = [sample.units["b.service"] for sample, _ in seen]
-    assert all(unit is samples[0] for unit in samples)
-    assert [decision.at for _, decisions in seen for decision in decisions] == [1066.0]
-    tree.add(PATH, files(100 * M, 51 * M))
-    changed, _ = one.tick(1080.0)
-    assert changed.units["b.service"].anon == 51 * M

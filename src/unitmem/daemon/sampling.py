@@ -23,7 +23,6 @@ from unitmem.policy.engine import facts_about
 from unitmem.policy.model import Policy, wanted_measures
 from unitmem.policy.need import Need, costly_need, is_candidate
 from unitmem.policy.state import Phase, State, step_state
-from unitmem.policy.trends import AGE
 from unitmem.unit import Invocation
 
 READ_EVERY = 30.0
@@ -141,7 +140,6 @@ class Sampling:
                         unit = read_needed(unit, pins, need) if unit.processes else unit
                     if is_candidate(known.governing, unit, state, now, machine):
                         unit = replace(unit, oom_preference=read_oom_preference(cgroup))
-                    unit = unit if self._reads_all else _same(known.sample, unit)
                     self._note(known, unit, limits, state, now, machine)
                 known.cgroup = cgroup
             except CgroupGoneError:
@@ -315,14 +313,6 @@ class Sampling:
             return None
         above = self._around.ancestors.limits(cgroup.path) if known.levels else ()
         return own, above, host.limit, host.swap_total
-
-
-def _same(before: UnitSample | None, unit: UnitSample) -> UnitSample:
-    """Return `before` if nothing but the age is other in `unit`: what is the same object is not judged anew."""
-    if before is None or before.unit is not unit.unit:
-        return unit
-    age = {AGE: unit.values[AGE]} if AGE in unit.values and unit.unit.up_since is not None else {}
-    return before if replace(before, values={**before.values, **age}) == unit else unit
 
 
 def read_needed(unit: UnitSample, pins: Pins, need_of: Callable[[UnitSample], Need]) -> UnitSample:
