@@ -47,8 +47,8 @@ refuses that action for good: then that withholds it from every step for this in
 For the runs after one that a policy has decided to end, it doesn't count the OOM kills of earlier runs any longer: one
 kill must not end one run after another.
 
-A unit of which the sample is the same object as at the last tick, and no step holds, has fired or waits, is at rest:
-it isn't judged again before something about it can change, see `rest`.
+A unit about which all is as it was, and of which no step holds, has fired or waits, is at rest: it isn't judged again
+before the truth of a condition can change, see `rest`.
 
 No clock, no files, no bus: time is an argument, and performing a decision is another module's job.
 """
@@ -245,7 +245,9 @@ class _Tick:
         for name, governing in self.governing.items():
             unit = self.sample.units[name]
             keys = [(policy.name, name) for policy in governing]
-            if all(key in self.judged for key in keys) and unit.invocation not in (None, *self.ending):
+            verdicts = [self.judged.get(key) for key in keys]
+            is_idle = not any(each is None or any(one.truth for one in each) for each in verdicts)
+            if is_idle and unit.invocation not in (None, *self.ending):
                 ladders = tuple((key, self.ladders[key]) for key in keys if key not in self.last_ended)
                 rest = rest_of(unit, governing, ladders, self.trends.get(name), self.now)
                 if rest is not None:

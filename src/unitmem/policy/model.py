@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
 
-from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope
+from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Scope
 from unitmem.policy.action import Action
-from unitmem.policy.condition import Comparison, Condition, comparisons, measures_of
+from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons, measures_of
 from unitmem.text import format_span, plural
 from unitmem.unit import Unit, is_glob, matches
 
@@ -143,8 +143,13 @@ class Policy:
     @cached_property
     def of_host(self) -> frozenset[str]:
         """The measures of the machine that its comparisons are about."""
-        names = {name for term in self.comparisons for name in (term.measure, term.of) if name is not None}
-        return frozenset(name for name in names if OPERANDS[name].scope is Scope.HOST)
+        return frozenset(name for name in wanted_measures([self]) if OPERANDS[name].scope is Scope.HOST)
+
+    @cached_property
+    def of_units(self) -> frozenset[str]:
+        """The measures of units that its comparisons are about; the counts of all events where an increase is asked for."""
+        counts = any(term.derivation is Derivation.INCREASE for term in self.comparisons)
+        return wanted_measures([self]) - self.of_host | frozenset(EVENT_NAMES if counts else ())
 
 
 @lru_cache(4096)

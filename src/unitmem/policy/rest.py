@@ -34,8 +34,8 @@ def at_rest(state: State, policies: Sequence[Policy], sample: Sample, now: float
     return {
         name: rest
         for name, rest in resting.units.items()
-        if sample.units.get(name) is rest.sample
-        and now < rest.until
+        if now < rest.until
+        and _is_as(sample.units.get(name), rest)
         and (not changed or changed.isdisjoint(rest.of_host))
         and (is_same or all(ladders.get(key) is ladder for key, ladder in rest.ladders))
     }
@@ -64,7 +64,27 @@ def rest_of(
     if until <= now:
         return None
     of_host = frozenset(chain.from_iterable(policy.of_host for policy in policies))
-    return Rest(unit, tuple(ladders), of_host, until)
+    measures = frozenset(chain.from_iterable(policy.of_units for policy in policies))
+    return Rest(unit, tuple(ladders), measures, of_host, until)
+
+
+def _is_as(unit: UnitSample | None, rest: Rest) -> bool:
+    """Return whether `unit` is as it was when it came to rest, but for what no condition is about."""
+    before = rest.sample
+    if unit is None or unit is before:
+        return unit is before
+    known, knew = unit.values, before.values
+    measures = rest.measures if unit.unit.up_since is None else rest.measures - {AGE}
+    return (
+        unit.invocation == before.invocation
+        and unit.unit == before.unit
+        and unit.oom_ends == before.oom_ends
+        and unit.cgroup_made == before.cgroup_made
+        and all(known.get(name) == knew.get(name) for name in measures)
+        and unit.unknown == before.unknown
+        and unit.at_least == before.at_least
+        and unit.at_most == before.at_most
+    )
 
 
 def _known(host: HostSample, measure: str) -> tuple[object, ...]:

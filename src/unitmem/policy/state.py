@@ -105,8 +105,10 @@ class Rest:
     sample: UnitSample
     ladders: tuple[tuple[LadderKey, Ladder], ...]
     """Of all policies that govern it; no step holds, has fired, or waits."""
+    measures: frozenset[str]
+    """Its measures that conditions are about."""
     of_host: frozenset[str]
-    """The measures of the machine that its conditions are about."""
+    """Those of the machine."""
     until: float
     """The time from which a condition may have another truth, though the sample is the same."""
 
