@@ -160,6 +160,20 @@ def test_a_rest_changes_nothing(file, timeline, are_same):
                 file = replace(file, policies=tuple(reversed(file.policies)))
 
 
+@pytest.mark.parametrize("anon", [M, 3 * M, 5 * M])
+@pytest.mark.parametrize("condition", CONDITIONS, ids=str)
+def test_what_time_alone_changes_is_seen_at_the_same_tick(condition, anon):
+    """Of units of which one is quiet, one was killed once, and one has an event later on."""
+    file = PolicyFile((Policy("p", ("*",), (Step(condition, Log()),)),))
+    happens = {0: ({"anon": anon},) * 3, 3: ({}, {"killed": True}, {}), 40: ({}, {}, {"events.oom_kill": 1})}
+    machine, state = Machine(), State()
+    for tick in range(150):
+        sample = machine.tick(1.3, happens.get(tick, ({},) * 3), None)
+        awake = replace(state, resting=Resting())
+        state, decisions = evaluate(file, sample, state, sample.at)
+        assert evaluate(file, sample, awake, sample.at) == (state, decisions)
+
+
 @pytest.mark.parametrize("is_read_anew", [False, True])
 @pytest.mark.parametrize(
     ("condition", "judged"),
