@@ -47,7 +47,7 @@ def replay_policy(
     """
     checked = config.load(policy)
     replayed = Replayed()
-    made = decisions(checked.file, read_samples(history), replayed)
+    made = decisions(checked.file, read_samples(history, with_ages=False), replayed)
     if as_json:
         documents = [_document(decision, replayed) for decision in made]
         steps = [_step(*step, coverage) for step, coverage in replayed.steps.items()]

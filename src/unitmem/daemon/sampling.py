@@ -20,10 +20,11 @@ from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.ceiling import ceiling, distance, has_ceiling
 from unitmem.policy.condition import truth_of
-from unitmem.policy.engine import facts_about, is_close
+from unitmem.policy.engine import facts_about
 from unitmem.policy.model import Policy, Step, wanted_measures
 from unitmem.policy.need import Need, costly_need, is_candidate
 from unitmem.policy.state import Phase, State, StepState, step_state
+from unitmem.policy.verdicts import is_close
 from unitmem.unit import Invocation
 
 READ_EVERY = 30.0

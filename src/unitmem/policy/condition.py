@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from math import isinf
 from operator import ge, gt, le, lt
 from typing import NamedTuple, Protocol
@@ -134,7 +135,7 @@ class Comparison:
         """The left side, as in a policy: `anon`, `growth(anon, 10min)`."""
         if self.span is None or self.derivation in (None, Derivation.INCREASE):
             return self.measure
-        return f"{self.derivation}({self.measure}, {format_span(self.span, accuracy=0.001)})"
+        return _call(self.derivation, self.measure, self.span)
 
     def __str__(self) -> str:
         share = f" of {self.of}" if self.of is not None else ""
@@ -164,6 +165,11 @@ class Comparison:
         if self.span is None or self.derivation is not Derivation.INCREASE:
             return ""
         return f" in {format_span(self.span, accuracy=0.001)}"
+
+
+@lru_cache  # asked for at each tick, while it is unknown
+def _call(derivation: Derivation | None, measure: str, span: float) -> str:
+    return f"{derivation}({measure}, {format_span(span, accuracy=0.001)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,33 +48,46 @@ refuses that action for good: then that withholds it from every step for this in
 For the runs after one that a policy has decided to end, it doesn't count the OOM kills of earlier runs any longer: one
 kill must not end one run after another.
 
+A unit about which all is as it was, and of which no step holds, has fired or waits, is at rest: it isn't judged again
+before the truth of a condition can change, see `rest`.
+
 No clock, no files, no bus: time is an argument, and performing a decision is another module's job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from math import isinf
+from functools import cached_property, partial
 
 from unitmem.kernel.process import Process
-from unitmem.measure.catalogue import OOM_KILLS, OPERANDS, Scope, Trait
+from unitmem.measure.catalogue import OPERANDS, Scope
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import Signal, Target
-from unitmem.policy.condition import Comparison, Verdict, comparisons, judge, truth_of
+from unitmem.policy.condition import Verdict, truth_of
 from unitmem.policy.decision import Decision, Obstacle, Refusal
 from unitmem.policy.groups import Group, GroupKey, level_of
-from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile, Step
+from unitmem.policy.model import DEFAULT_INTERVAL, Budget, Mode, Pick, Policy, PolicyFile
 from unitmem.policy.obstacles import Obstacles
 from unitmem.policy.picking import Candidate, StepGroups, chosen, not_picked
-from unitmem.policy.state import IDLE, Ladder, LadderKey, Phase, State, StepState, counted, unjudged
+from unitmem.policy.rest import at_rest, rest_of
+from unitmem.policy.state import (
+    IDLE,
+    Ladder,
+    LadderKey,
+    Phase,
+    Rest,
+    Resting,
+    State,
+    StepState,
+    counted,
+    unjudged,
+)
 from unitmem.policy.timers import advance
-from unitmem.policy.trends import UnitFacts, extend, extend_levels
+from unitmem.policy.trends import UnitFacts, extend, extend_levels, without_answered
+from unitmem.policy.verdicts import rank_of, verdict_on
 from unitmem.unit import Invocation
-
-_FALSE = Verdict(False, ())
 
 
 def evaluate(
@@ -98,7 +111,8 @@ def evaluate(
         budget: for all policies and units together.
         interval: seconds between two looks: one credits a step's `for` with at most two intervals. Unless given, that
             of a `PolicyFile`, or else the default of policy files (2 s).
-        judged: the verdicts on the steps of each policy for each unit are added to it.
+        judged: the verdicts on the steps of each policy for each unit are added to it; not those of units that were at
+            rest, which are the same as at the last tick.
     """
     if isinstance(policies, PolicyFile):
         budget = policies.budget if budget is None else budget
@@ -117,7 +131,7 @@ def facts_about(
     unit: UnitSample, policy: Policy, watched: State | _Tick, now: float, host: HostSample
 ) -> UnitFacts:
     """Return the facts by which the conditions of `policy` are judged of `unit`, given what was watched so far."""
-    relevant = _without_answered(policy, unit, watched.last_ended)
+    relevant = without_answered(unit, watched.last_ended.get((policy.name, unit.name)))
     return UnitFacts(relevant, watched.trends.get(unit.name), now, host, watched.levels)
 
 
@@ -156,10 +170,10 @@ class _Tick:
         self.before = state
         self.decisions: list[Decision] = []
         self.judged: dict[LadderKey, Sequence[Verdict]] = {}
-        self.present = {unit.invocation for unit in sample.units.values() if unit.invocation is not None}
         self.ending = frozenset(filter(self._may_run, state.ending))
         self.obstacles = Obstacles(state, budget, now)
-        self.ladders: dict[LadderKey, Ladder] = {}
+        self.resting = at_rest(state, policies, sample, now)
+        self.ladders = {key: ladder for rest in self.resting.values() for key, ladder in rest.ladders}
         self.groups: dict[GroupKey, Group] = {}
         self.picked: set[tuple[str, int]] = set()
         """The steps that pick whose `groups` are those after this tick."""
@@ -170,21 +184,27 @@ class _Tick:
         self.policies = policies
         self.budgets = {policy.name: policy.budget for policy in policies}
         self.cooldowns = {policy.name: policy.cooldown for policy in policies}
-        self.trends = {}
+        self.trends = {name: trend for name in self.resting if (trend := state.trends.get(name)) is not None}
+        self.governing: dict[str, list[Policy]] = {}
+        self.governed: dict[str, list[UnitSample]] = {policy.name: [] for policy in policies}
         wanted = {}
-        asked = [(policy, _over_a_span(policy)) for policy in policies]
         for name, unit in sample.units.items():
+            if name in self.resting:
+                continue
+            governing = self.governing[name] = [policy for policy in policies if policy.governs(unit.unit)]
+            for policy in governing:
+                self.governed[policy.name].append(unit)
             if name in sample.unread:  # no condition about it is over a span of time
                 continue
-            wanted[name] = [
-                comparison
-                for policy, terms in asked
-                if terms and policy.governs(unit.unit)
-                for comparison in terms
-            ]
+            wanted[name] = [term for policy in governing for term in policy.over_a_span]
             if (trend := extend(state.trends.get(name), unit, wanted[name], now)) is not None:
                 self.trends[name] = trend
         self.levels = extend_levels(state.levels, sample, wanted, now)
+
+    @cached_property
+    def present(self) -> frozenset[Invocation]:
+        units = self.sample.units.values()
+        return frozenset(unit.invocation for unit in units if unit.invocation is not None)
 
     def state(self) -> State:
         spent = {
@@ -194,7 +214,7 @@ class _Tick:
         in_all = {
             mode: counted(self.budget, times, self.now) for mode, times in self.obstacles.spent_in_all.items()
         }
-        spans = {policy.name: _kill_span(policy) for policy in self.policies} if self.last_ended else {}
+        spans = {policy.name: policy.kill_span for policy in self.policies} if self.last_ended else {}
         last_ended = {
             key: (run, at)
             for key, (run, at) in self.last_ended.items()
@@ -213,14 +233,32 @@ class _Tick:
             },
             last_ended=last_ended,
             groups=self.groups,
+            resting=Resting(
+                self.resting | self._come_to_rest(), tuple(self.policies), self.sample.host, self.ladders
+            ),
         )
+
+    def _come_to_rest(self) -> dict[str, Rest]:
+        """Return the units that were judged at this tick and need not be at the next one, if they are the same."""
+        found = {}
+        for name, governing in self.governing.items():
+            unit = self.sample.units[name]
+            keys = [(policy.name, name) for policy in governing]
+            verdicts = [self.judged.get(key) for key in keys]
+            is_idle = not any(each is None or any(one.truth for one in each) for each in verdicts)
+            if is_idle and unit.invocation not in (None, *self.ending):
+                ladders = tuple((key, self.ladders[key]) for key in keys if key not in self.last_ended)
+                rest = rest_of(unit, governing, ladders, self.trends.get(name), self.now)
+                if rest is not None:
+                    found[name] = rest
+        return found
 
     def advance_ladders(self, policy: Policy) -> None:
         """Advance the ladders of all units that `policy` governs: phases, and the decisions of steps that are due."""
         judged = [
             each
-            for unit in self.sample.units.values()
-            if unit.invocation is not None and policy.governs(unit.unit)
+            for unit in self.governed[policy.name]
+            if unit.invocation is not None
             if (each := self._judge(policy, unit, unit.invocation)) is not None
         ]
         if policy.picks:  # step by step, as such a step looks at all units
@@ -239,9 +277,8 @@ class _Tick:
 
     def end_missing(self) -> None:
         """End the episodes of units that are missing in the sample; keep those of unseen units, with timers reset."""
-        for key, ladder in self.before.ladders.items():
-            if key in self.ladders:
-                continue
+        for key in sorted(self.before.ladders.keys() - self.ladders.keys()):
+            ladder = self.before.ladders[key]
             if self.sample.is_unseen(key[1]):
                 self.ladders[key] = replace(ladder, steps=tuple(map(unjudged, ladder.steps)))
             else:
@@ -261,7 +298,7 @@ class _Tick:
             return None
         facts = facts_about(unit, policy, self, self.now, self.sample.host)
         verdicts = self.judged[key] = [
-            _verdict(step, before, facts) for step, before in zip(policy.steps, ladder.steps, strict=True)
+            verdict_on(step, before, facts) for step, before in zip(policy.steps, ladder.steps, strict=True)
         ]
         if policy.clear is None:
             is_clear = all(verdict.truth is False for verdict in verdicts)
@@ -317,7 +354,7 @@ class _Tick:
                 withheld = not_picked(settling, settles=True)
                 each.states[index] = replace(after, withheld=withheld, reported=reported[position])
             elif is_due and each.invocation not in self.ending:
-                rank, unknown = _rank(pick, each.facts)
+                rank, unknown = rank_of(pick, each.facts)
                 if rank is None:
                     each.states[index] = replace(after, unknown=unknown)
                 else:
@@ -385,56 +422,8 @@ class _Tick:
         return invocation in self.present or self.sample.is_unseen(invocation.unit)
 
 
-def _rank(pick: Pick, facts: UnitFacts) -> tuple[float | None, Mapping[str, str]]:
-    """Return the value by which a unit is ranked, or None and the reasons; the middle where a history has close bounds."""
-    found = judge(pick.by, facts).findings[0]
-    if found.value is None and pick.by.function is None:
-        bounds = facts.bounds(pick.by.measure)
-        if bounds is not None and not isinf(bounds.high):
-            return (bounds.low + bounds.high) / 2, {}
-    return found.value, found.unknown
-
-
-def is_close(step: Step, before: StepState, facts: UnitFacts) -> bool:
-    """Return whether the condition of `step`, if it holds, has to at the next look as well before the step fires."""
-    return (
-        step.hold == 0
-        and before.held is None
-        and any(Trait.LAGGING in OPERANDS[term.measure].traits for term in comparisons(step.when))
-        and truth_of(step.when, facts.with_lag()) is not True
-    )
-
-
-def _verdict(step: Step, before: StepState, facts: UnitFacts) -> Verdict:
-    """Return the verdict on a step's condition, without findings where it doesn't hold: nobody is told of these."""
-    if truth_of(step.when, facts) is False:
-        return _FALSE
-    verdict = judge(step.when, facts)
-    return replace(verdict, is_close=True) if verdict.truth and is_close(step, before, facts) else verdict
-
-
 def _idle(policy: Policy, invocation: Invocation) -> Ladder:
     return Ladder(invocation, (IDLE,) * len(policy.steps))
-
-
-def _over_a_span(policy: Policy) -> list[Comparison]:
-    """Return the comparisons of `policy` that look at more than this instant."""
-    return [term for term in policy.comparisons if term.span is not None]
-
-
-def _kill_span(policy: Policy) -> float:
-    """Return the longest span within which a condition of `policy` counts OOM kills; 0 if none does."""
-    return max((term.span or 0.0 for term in policy.comparisons if term.measure == OOM_KILLS), default=0.0)
-
-
-def _without_answered(
-    policy: Policy, unit: UnitSample, last_ended: Mapping[LadderKey, tuple[Invocation, float]]
-) -> UnitSample:
-    """Return `unit` without the OOM kills of earlier runs that `policy` has answered by ending another run since."""
-    run, at = last_ended.get((policy.name, unit.name), (unit.invocation, 0.0))
-    if run == unit.invocation:  # its action may have failed, and is tried again for the same kills
-        return unit
-    return replace(unit, oom_ends=tuple(end for end in unit.oom_ends if end > at))
 
 
 def _victim(action: Action, unit: UnitSample, verdict: Verdict) -> Process | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
+from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Scope
 from unitmem.policy.action import Action
-from unitmem.policy.condition import Comparison, Condition, comparisons, measures_of
+from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons, measures_of
 from unitmem.text import format_span, plural
 from unitmem.unit import Unit, is_glob, matches
 
@@ -71,7 +72,7 @@ def step_number(index: int) -> int:
     return index + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """A named ladder of steps over the units that match."""
 
@@ -117,17 +118,38 @@ class Policy:
         """Whether a step picks one of the units for which it is due."""
         return any(step.pick is not None for step in self.steps)
 
-    @property
+    @cached_property
     def conditions(self) -> tuple[Condition, ...]:
         """Its conditions: those of the steps, then `clear`, then what its steps rank units by."""
         steps = tuple(step.when for step in self.steps)
         ranks = tuple(step.pick.by for step in self.steps if step.pick is not None)
         return (*steps, *ranks) if self.clear is None else (*steps, self.clear, *ranks)
 
-    @property
+    @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
         """The comparisons in its conditions."""
         return tuple(term for condition in self.conditions for term in comparisons(condition))
+
+    @cached_property
+    def over_a_span(self) -> tuple[Comparison, ...]:
+        """Those that look at more than one instant."""
+        return tuple(term for term in self.comparisons if term.span is not None)
+
+    @cached_property
+    def kill_span(self) -> float:
+        """The longest span within which a condition counts OOM kills; 0 if none does."""
+        return max((term.span or 0.0 for term in self.comparisons if term.measure == OOM_KILLS), default=0.0)
+
+    @cached_property
+    def of_host(self) -> frozenset[str]:
+        """The measures of the machine that its comparisons are about."""
+        return frozenset(name for name in wanted_measures([self]) if OPERANDS[name].scope is Scope.HOST)
+
+    @cached_property
+    def of_units(self) -> frozenset[str]:
+        """The measures of units that its comparisons are about; the counts of all events where an increase is asked for."""
+        counts = any(term.derivation is Derivation.INCREASE for term in self.comparisons)
+        return wanted_measures([self]) - self.of_host | frozenset(EVENT_NAMES if counts else ())
 
 
 @lru_cache(4096)
@@ -137,7 +159,7 @@ def _is_among(names: tuple[str, ...], patterns: tuple[str, ...], excluded: tuple
     return is_meant and not any(matches(name, excluded) for name in names)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PolicyFile:
     """The content of one policy file."""
 
@@ -147,19 +169,19 @@ class PolicyFile:
     budget: Budget | None = None
     """The budget of all policies and units together."""
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """The units that are named exactly, which may be aliases."""
         return frozenset(
             pattern for policy in self.policies for pattern in policy.units if not is_glob(pattern)
         )
 
-    @property
+    @cached_property
     def measures(self) -> frozenset[str]:
         """The measures that its conditions need."""
         return wanted_measures(self.policies)
 
-    @property
+    @cached_property
     def followed(self) -> frozenset[str]:
         """The measures of which its conditions take slopes."""
         terms = (term for policy in self.policies for term in policy.comparisons)

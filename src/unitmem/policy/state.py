@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
+from unitmem.measure.sample import NO_HOST, HostSample, UnitSample
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
 from unitmem.policy.fingerprint import Fingerprint, fingerprint
 from unitmem.policy.groups import Groups, concluded, released, retried, unlooked
@@ -55,6 +56,9 @@ IDLE = StepState()
 """The state of a step that has nothing to remember: the same object, so that a tick without news makes none."""
 
 
+_NOTHING = (None,) * 4
+
+
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """One policy's steps for one invocation of one unit."""
@@ -69,6 +73,18 @@ class Ladder:
         """Whether no episode is open, and nothing is kept of any step: its condition is known not to hold."""
         return self.episode_since is None and all(step == IDLE for step in self.steps)
 
+    @property
+    def rests(self) -> bool:
+        """Whether the same verdicts again would leave it as it is; that a condition can't be judged is kept of a step."""
+        return self.episode_since is None and all(
+            step is IDLE
+            or (
+                step.phase is Phase.IDLE
+                and (step.held, step.fired_at, step.not_before, step.withheld) == _NOTHING
+            )
+            for step in self.steps
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -82,6 +98,34 @@ class Refused:
 
 LadderKey = tuple[str, str]
 """The names of a policy and a unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A unit that need not be judged anew: its ladders stay as they are while all of this stays the same."""
+
+    sample: UnitSample
+    ladders: tuple[tuple[LadderKey, Ladder], ...]
+    """Of all policies that govern it; no step holds, has fired, or waits."""
+    measures: frozenset[str]
+    """Its measures that conditions are about."""
+    of_host: frozenset[str]
+    """Those of the machine."""
+    until: float
+    """The time from which a condition may have another truth, though the sample is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """The units that need not be judged anew, by name, under those policies and on that machine."""
+
+    units: Mapping[str, Rest] = field(default_factory=dict)
+    policies: tuple[Policy, ...] = ()
+    host: HostSample = NO_HOST
+    ladders: Mapping[LadderKey, Ladder] = field(default_factory=dict)
+    """All ladders of the state that this belongs to, unless that was changed since."""
+
+
 EVERY_UNIT = "*"
 """Stands for a unit's name where it isn't known which unit a cooldown is about."""
 
@@ -110,6 +154,8 @@ class State:
     kills from before."""
     groups: Groups = field(default_factory=dict)
     """The units among which a step picks one at a time."""
+    resting: Resting = field(default_factory=Resting, compare=False, repr=False)
+    """What follows from the rest, and saves work at the next tick."""
 
 
 def conclude(state: State, outcome: Outcome, now: float) -> State:

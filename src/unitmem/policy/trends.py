@@ -7,7 +7,7 @@ bounded number of points for a slope. A leak is the slope of the floor: of the l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 
@@ -18,6 +18,8 @@ from unitmem.policy.condition import ETA_USAGE, FILL, FUNCTIONS, Bounds, Compari
 from unitmem.policy.levels import LEVELS_MISSING, fillings, has_levels, lacks_levels, time_left
 from unitmem.policy.slopes import Points, Window, slope_of
 from unitmem.unit import Invocation
+
+AGE = "age"
 
 NOT_YET_WATCHED = "not watched for that long yet"
 """The reason for which a derivation over a span is unknown at first; it passes by itself."""
@@ -109,6 +111,19 @@ def extend(trend: Trend | None, unit: UnitSample, wanted: Iterable[Comparison], 
     return Trend(unit.invocation, events, windows, floors, trend.since, trend.inherited)
 
 
+def without_answered(unit: UnitSample, last_ended: tuple[Invocation, float] | None) -> UnitSample:
+    """Return `unit` without the OOM kills of earlier runs that a policy has answered by ending another run since.
+
+    Args:
+        unit: the unit.
+        last_ended: the last run of it that the policy decided to end, and until when that was there.
+    """
+    # if it is this run, its action may have failed, and is tried again for the same kills
+    if not unit.oom_ends or last_ended is None or last_ended[0] == unit.invocation:
+        return unit
+    return replace(unit, oom_ends=tuple(end for end in unit.oom_ends if end > last_ended[1]))
+
+
 def extend_levels(
     levels: LevelTrends, sample: Sample, wanted: Mapping[str, Iterable[Comparison]], now: float
 ) -> LevelTrends:
@@ -176,10 +191,10 @@ class UnitFacts:
         self._slopes: dict[Slope, float | None] = {}
 
     def bounds(self, measure: str) -> Bounds | None:
-        if (value := self._part(measure).values.get(measure)) is not None:
+        part = self._part(measure)
+        if (value := self._age if measure == AGE else part.values.get(measure)) is not None:
             lag = self._lag_of(measure) if self._lag else 0
             return Bounds(value - lag, value + lag)
-        part = self._part(measure)
         most, least = part.at_most.get(measure), part.at_least.get(measure)
         if most is None and least is None:
             return None
@@ -196,6 +211,12 @@ class UnitFacts:
     def with_lag(self) -> UnitFacts:
         """Return these facts as far as they are certain: memory.stat lags behind memory.current."""
         return UnitFacts(self._unit, self._trend, self._now, self._host, self._levels, STAT_LAG)
+
+    @property
+    def _age(self) -> float | None:
+        """The seconds for which the run is up; a sample of which nothing else has changed may be from before."""
+        since = self._unit.unit.up_since
+        return self._unit.values.get(AGE) if since is None else round(max(0.0, self._now - since), 3)
 
     def _part(self, measure: str) -> UnitSample | HostSample:
         return self._host if measure.startswith("host.") else self._unit
@@ -283,7 +304,8 @@ class UnitFacts:
     def _is_new(self, span: float) -> bool:
         """Return whether the run and its cgroup, which a run may leave to the next, are no older than `span`."""
         made = self._unit.cgroup_made
-        return self._unit.values.get("age", inf) <= span and (made is None or made >= self._now - span)
+        age = self._age
+        return age is not None and age <= span and (made is None or made >= self._now - span)
 
     def slope(self, measure: str, span: float) -> float | None:
         """Return the slope of `measure` in bytes a second, over as much of the span as was watched; None of too few points."""
@@ -300,7 +322,7 @@ class UnitFacts:
         """Return the slope of the measure's floor; None until the run is twice the span old, so that it has warmed up."""
         if self._trend is None or measure not in self._unit.values:
             return None
-        age = max(self._unit.values.get("age", 0.0), self._now - self._trend.since)
+        age = max(self._age or 0.0, self._now - self._trend.since)
         if age < 2 * span:
             return None
         this_part = self._now // (span / PARTS)

@@ -94,10 +94,11 @@ class History:
         )
         return [self._event(row) for row in rows]
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self, *, with_ages: bool = True) -> Iterator[Sample]:
         """Yield every sample, oldest first; times of later boots are converted to the first boot's monotonic clock.
 
-        Values of which no more is kept have bounds, and the samples of a thinned chunk have the same ones.
+        Values of which no more is kept have bounds, and the samples of a thinned chunk have the same ones. `with_ages`
+        is that of `Playback`.
         """
         timeline = _Timeline()
         for at, clock, boot, units in self._ticks():
@@ -107,7 +108,7 @@ class History:
             except NOT_A_SAMPLE as error:
                 raise self._unreadable(error, f"sample at {at:.3f}") from None
             yield sample
-        playback = Playback()
+        playback = Playback(with_ages=with_ages)
         for stretch in self._stretches():
             chunk = stretch.chunk
             moved = timeline.moved(Instant(chunk.clocks[0], stretch.at, stretch.boot))
@@ -296,8 +297,12 @@ def _may_exist(path: Path) -> bool:
     return True
 
 
-def read_samples(path: Path) -> Iterator[Sample]:
+def read_samples(path: Path, *, with_ages: bool = True) -> Iterator[Sample]:
     """Yield the samples of a recorded history, or of a file of JSON lines, whichever `path` is.
+
+    Args:
+        path: the file.
+        with_ages: that of `Playback`; JSON lines have what they have.
 
     Raises:
         HistoryError: it is neither, or a line is wrong; the message has its number.
@@ -307,7 +312,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
             yield from _read_lines(stream, path)
             return
     with History(path) as history:
-        yield from history.samples()
+        yield from history.samples(with_ages=with_ages)
 
 
 def _read_lines(stream: BufferedReader, path: Path) -> Iterator[Sample]:

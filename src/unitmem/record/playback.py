@@ -14,17 +14,27 @@ from unitmem.measure.sample import HELD, THINNED, HostSample, Sample, UnitSample
 from unitmem.record.chunk import AT_LEAST, AT_MOST, HOST, PARTLY, Chunk, Description, Range
 from unitmem.unit import Invocation, Unit
 
-_WHOLE = (Dimension.SIZE, Dimension.COUNT)
+_WHOLE = frozenset(
+    name for name, measure in OPERANDS.items() if measure.dimension in (Dimension.SIZE, Dimension.COUNT)
+)
+_AGE = "age"
 
 
 class Playback:
-    """Plays chunks, which must be in the order in which they were written, and begin with a key."""
+    """Plays chunks, which must be in the order in which they were written, and begin with a key.
 
-    def __init__(self) -> None:
+    Args:
+        with_ages: whether `age` is among the values; without, it follows from when the unit is up since, and a unit of
+            which nothing has changed is the same object in all samples.
+    """
+
+    def __init__(self, *, with_ages: bool = True) -> None:
+        self._with_ages = with_ages
         self._descriptions: dict[str, Description] = {}
         self._columns: dict[str, dict[str, Range]] = {}
-        self._why = HELD
+        self._why, self._moved = HELD, 0.0
         self._units: dict[str, UnitSample] = {}
+        self._partly: frozenset[str] = frozenset()
         self._host = HostSample()
 
     def samples(self, chunk: Chunk, moved: float = 0.0) -> Iterator[Sample]:
@@ -33,26 +43,26 @@ class Playback:
         Raises:
             ValueError, KeyError, TypeError, AttributeError: it is damaged.
         """
-        why, self._why = self._why, THINNED if chunk.is_thinned else HELD
-        is_other = why != self._why
+        before = self._why, self._moved
+        self._why, self._moved = THINNED if chunk.is_thinned else HELD, moved
+        is_other = before != (self._why, moved)
         is_resumed = chunk.is_resumed
-        for tick, changed in enumerate(self._ticks(chunk)):
+        for tick, (changed, described) in enumerate(self._ticks(chunk)):
             at = clock_of(chunk, tick) + moved
             if is_other:
-                changed |= {HOST, *self._descriptions}
-            if changed:
-                self._rebuild(changed, moved)
+                self._rebuild({HOST, *self._descriptions}, moved)
+            elif described:
+                self._rebuild(changed | described, moved)
+            elif changed:
+                self._update(changed, moved)
             about = self._descriptions.get(HOST, {})
-            partly = frozenset(
-                name for name, each in self._descriptions.items() if PARTLY in each and name[0] != "/"
-            )
             yield Sample(
                 at,
                 self._units_at(at - moved),
                 self._host,
-                frozenset(map(str, about.get("unseen", ()))) | partly,
+                frozenset(map(str, about.get("unseen", ()))) | self._partly,
                 is_complete=not about.get("incomplete", False),
-                thinned=partly,
+                thinned=self._partly,
                 is_resumed=is_resumed,
             )
             is_resumed = is_other = False
@@ -64,8 +74,8 @@ class Playback:
             if unit in self._descriptions and bounds is not None and not isnan(bounds.low):
                 yield tick, bounds
 
-    def _ticks(self, chunk: Chunk) -> Iterator[set[str]]:
-        """Take over the changes of each tick; yield the parts that have changed."""
+    def _ticks(self, chunk: Chunk) -> Iterator[tuple[set[str], set[str]]]:
+        """Take over the changes of each tick; yield the parts whose numbers, and those whose descriptions have changed."""
         if chunk.is_key:
             self._descriptions.clear()
             self._columns.clear()
@@ -84,21 +94,35 @@ class Playback:
                 self._columns.setdefault(part, {})[name] = run
                 changed.add(part)
             for part, about in described.get(tick, ()):
-                changed.add(part)
                 if about is None:
                     self._descriptions.pop(part, None)
                 else:
                     self._descriptions[part] = about
-            yield changed
+            yield changed, {part for part, _ in described.get(tick, ())}
         for part in self._columns.keys() - self._descriptions.keys():
             del self._columns[part]
 
+    def _update(self, changed: set[str], moved: float) -> None:
+        """Make anew what has changed in numbers alone."""
+        if any(part.startswith("/") for part in changed):  # of each unit below
+            self._rebuild(changed, moved)
+            return
+        units = {}
+        for name in changed:
+            if name == HOST:
+                known = self._known(HOST)
+                unknown = self._unknown(HOST, known)
+                self._host = HostSample(known.values, unknown, known.at_least, known.at_most)
+            elif name in self._units:
+                units[name] = self._renewed(self._units[name], moved)
+        self._units = self._units | units if units else self._units
+
     def _rebuild(self, changed: set[str], moved: float) -> None:
         levels = {part for part in changed if part.startswith("/")}
-        if HOST in changed:
-            known = self._known(HOST)
-            unknown = self._unknown(HOST, known)
-            self._host = HostSample(known.values, unknown, known.at_least, known.at_most)
+        self._partly = frozenset(
+            name for name, about in self._descriptions.items() if PARTLY in about and name[0] != "/"
+        )
+        self._update(changed & {HOST}, moved)
         units = {}
         for name, about in self._descriptions.items():  # in the order of the samples
             if name == HOST or name.startswith("/") or PARTLY in about:
@@ -108,13 +132,12 @@ class Playback:
         self._units = units
 
     def _unit(self, name: str, about: Mapping[str, Any], moved: float) -> UnitSample:
-        known = self._known(name)
         run = about.get("run")
         invocation = None
         if run is not None:
             identity, inode = run
             invocation = Invocation(name, None if identity is None else str(identity), int(inode))
-        return UnitSample(
+        described = UnitSample(
             Unit(
                 name,
                 invocation_id=None if invocation is None else invocation.invocation_id,
@@ -124,27 +147,42 @@ class Playback:
             invocation,
             protected=about.get("protected"),
             oom_preference=OomPreference(about.get("oom_preference", "none")),
-            values=known.values,
-            unknown=self._unknown(name, known),
-            at_least=known.at_least,
-            at_most=known.at_most,
             levels=tuple(self._levels(about.get("levels", ()))),
             oom_ends=tuple(float(end) + moved for end in about.get("oom_ends", ())),
+        )
+        return self._renewed(described, moved)
+
+    def _renewed(self, before: UnitSample, moved: float) -> UnitSample:
+        """Return a unit of which no more than numbers have changed."""
+        known = self._known(before.name)
+        start = None if self._with_ages else known.values.pop(_AGE, None)
+        up_since = None if start is None else start + moved
+        return UnitSample(
+            before.unit if up_since == before.unit.up_since else replace(before.unit, up_since=up_since),
+            before.invocation,
+            protected=before.protected,
+            oom_preference=before.oom_preference,
+            values=known.values,
+            unknown=self._unknown(before.name, known),
+            at_least=known.at_least,
+            at_most=known.at_most,
+            levels=before.levels,
+            oom_ends=before.oom_ends,
         )
 
     def _known(self, part: str) -> _Part:
         known = _Part({}, {}, {}, [])
         for name, run in self._columns.get(part, {}).items():
-            if isnan(run.low):
+            if run.low == run.high and not name.startswith((AT_MOST, AT_LEAST)):
+                known.values[name] = _number(name, run.low)
+            elif isnan(run.low):
                 continue
-            if name.startswith(AT_MOST) and isfinite(run.high):
+            elif name.startswith(AT_MOST) and isfinite(run.high):
                 measure = name.removeprefix(AT_MOST)
                 known.at_most.setdefault(measure, _number(measure, run.high))
             elif name.startswith(AT_LEAST) and isfinite(run.low):
                 measure = name.removeprefix(AT_LEAST)
                 known.at_least.setdefault(measure, _number(measure, run.low))
-            elif run.low == run.high:
-                known.values[name] = _number(name, run.low)
             elif not name.startswith((AT_MOST, AT_LEAST)):
                 known.at_least[name], known.at_most[name] = run.low, run.high
                 known.wide.append(name)
@@ -173,7 +211,7 @@ class Playback:
         aged = {
             name: _aged(unit, clock)
             for name, unit in self._units.items()
-            if "age" in unit.values or "age" in unit.at_least
+            if _AGE in unit.values or _AGE in unit.at_least
         }
         return self._units | aged if aged else self._units
 
@@ -195,13 +233,13 @@ def _aged(unit: UnitSample, clock: float) -> UnitSample:
     def age(start: float) -> float:
         return round(max(0.0, clock - start), 3)
 
-    if "age" in unit.values:
-        return replace(unit, values={**unit.values, "age": age(unit.values["age"])})
-    first, last = unit.at_least["age"], unit.at_most["age"]
+    if _AGE in unit.values:
+        return replace(unit, values={**unit.values, _AGE: age(unit.values[_AGE])})
+    first, last = unit.at_least[_AGE], unit.at_most[_AGE]
     return replace(
         unit,
-        at_least={**unit.at_least, "age": age(last)},
-        at_most={**unit.at_most, "age": age(first)},
+        at_least={**unit.at_least, _AGE: age(last)},
+        at_most={**unit.at_most, _AGE: age(first)},
     )
 
 
@@ -214,5 +252,4 @@ def clock_of(chunk: Chunk, tick: int) -> float:
 
 
 def _number(measure: str, value: float) -> float:
-    operand = OPERANDS.get(measure)
-    return int(value) if operand is not None and operand.dimension in _WHOLE else value
+    return int(value) if measure in _WHOLE else value

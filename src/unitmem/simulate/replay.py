@@ -17,9 +17,10 @@ from unitmem.measure.sample import THINNED, HostSample, Sample, UnitSample
 from unitmem.policy.condition import Verdict, measures_of
 from unitmem.policy.decision import Decision, Obstacle
 from unitmem.policy.engine import evaluate
-from unitmem.policy.model import PolicyFile, observing
+from unitmem.policy.model import Policy, PolicyFile, observing
 from unitmem.policy.state import LadderKey, State, restart_timers, step_state
 from unitmem.policy.timers import INTERVALS_CREDITED
+from unitmem.policy.trends import AGE
 from unitmem.unit import Unit
 
 NOT_RECORDED = "not in this history"
@@ -53,18 +54,14 @@ class Coverage:
         """A reason for each unit for which it was never known."""
         return {unit: why for unit, why in self.blind.items() if unit not in self.known}
 
-    def add(self, verdicts: Mapping[str, Verdict], left_open: Mapping[str, str]) -> None:
-        """Count a sample; `verdicts` are by the units that match in it, and `left_open` has reasons by unit."""
+    def add(self, known: Collection[str], unknown: Collection[str], left_open: Mapping[str, str]) -> None:
+        """Count a sample, given the units that match in it, and reasons for those for which it is left open."""
         self.open += bool(left_open)
         self.left_open |= left_open
-        known = {unit for unit, verdict in verdicts.items() if verdict.truth is not None}
-        self.known |= known
-        for unit in verdicts.keys() - known:
-            self.blind[unit] = "; ".join(map(str, verdicts[unit].findings))
         if known:
             self.judged += 1
         else:
-            self.unknown[self.blind[min(verdicts)] if verdicts else _NO_UNIT] += 1
+            self.unknown[self.blind[min(unknown)] if unknown else _NO_UNIT] += 1
 
 
 @dataclass(slots=True)
@@ -98,12 +95,12 @@ class Replayed:
 def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -> Iterator[Decision]:
     """Yield every decision, withheld ones included, in the order of the samples, which must be that of time."""
     observed = observing(file)
-    wanted = observed.measures
     for policy in observed.policies:
         replayed.steps.update({(policy.name, index): Coverage() for index in range(len(policy.steps))})
     state = State()
+    reasons, counting = _Reasons(observed.measures), _Counting(observed, replayed)
     for recorded in samples:
-        sample = _with_reasons(recorded, wanted)
+        sample = reasons.added_to(recorded)
         replayed.samples += 1
         if replayed.last is not None and sample.at - replayed.last > INTERVALS_CREDITED * file.interval:
             replayed.gaps += 1
@@ -113,44 +110,70 @@ def decisions(file: PolicyFile, samples: Iterable[Sample], replayed: Replayed) -
             state = restart_timers(state)
         judged: dict[LadderKey, Sequence[Verdict]] = {}
         state, made = evaluate(observed, sample, state, sample.at, judged=judged)
-        _cover(observed, sample, judged, state, replayed)
+        counting.count(sample, judged, state)
         for decision in made:
             if decision.ranking is not None:
                 replayed.steps[decision.policy, decision.step].picked[decision.unit] += 1
         yield from made
 
 
-def _cover(
-    file: PolicyFile,
-    sample: Sample,
-    judged: Mapping[LadderKey, Sequence[Verdict]],
-    state: State,
-    replayed: Replayed,
-) -> None:
-    """Count for each step whether it can be judged by `sample`, also where the engine had no need to."""
-    by_step: dict[tuple[str, int], dict[str, Verdict]] = {step: {} for step in replayed.steps}
-    left_open: dict[tuple[str, int], dict[str, str]] = {step: {} for step in replayed.steps}
-    for policy in file.policies if sample.thinned else ():
-        unseen = {unit: THINNED for unit in sample.thinned if policy.governs(Unit(unit))}
-        for index in range(len(policy.steps)):
-            left_open[policy.name, index] |= unseen
-    for (name, unit), verdicts in judged.items():
-        ladder = state.ladders.get((name, unit))
-        for index, verdict in enumerate(verdicts):
-            by_step[name, index][unit] = verdict
-            if (why := _why_open(verdict, sample, unit)) is not None:
-                left_open[name, index][unit] = why
-            withheld = step_state(ladder, index).withheld
-            if withheld is not None and withheld.obstacle is Obstacle.NOT_PICKED:
-                replayed.steps[name, index].not_picked[unit] += 1
-    for step, coverage in replayed.steps.items():
-        coverage.add(by_step[step], left_open[step])
+@dataclass(slots=True)
+class _Tally:
+    """The units for which a step was judged, and what came of it; of a unit at rest, when it was."""
+
+    known: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    left_open: dict[str, str] = field(default_factory=dict)
+
+    def remove(self, unit: str) -> None:
+        self.known.discard(unit)
+        self.unknown.discard(unit)
+        self.left_open.pop(unit, None)
+
+
+class _Counting:
+    """Counts for each step whether it can be judged by a sample, also where the engine had no need to."""
+
+    def __init__(self, file: PolicyFile, replayed: Replayed) -> None:
+        self._file = file
+        self._steps = replayed.steps
+        self._judged = {step: _Tally() for step in replayed.steps}
+
+    def count(self, sample: Sample, judged: Mapping[LadderKey, Sequence[Verdict]], state: State) -> None:
+        for each in self._judged.values():
+            for unit in (each.known | each.unknown) - state.resting.units.keys():
+                each.remove(unit)
+        for (name, unit), verdicts in judged.items():
+            ladder = state.ladders.get((name, unit))
+            for index, verdict in enumerate(verdicts):
+                self._note(name, index, unit, verdict, sample)
+                withheld = step_state(ladder, index).withheld
+                if withheld is not None and withheld.obstacle is Obstacle.NOT_PICKED:
+                    self._steps[name, index].not_picked[unit] += 1
+        thinned = {policy.name: _thinned(policy, sample) for policy in self._file.policies}
+        for step, coverage in self._steps.items():
+            each = self._judged[step]
+            coverage.add(each.known, each.unknown, thinned[step[0]] | each.left_open)
+
+    def _note(self, policy: str, index: int, unit: str, verdict: Verdict, sample: Sample) -> None:
+        judged, coverage = self._judged[policy, index], self._steps[policy, index]
+        judged.remove(unit)
+        if verdict.truth is not None:
+            judged.known.add(unit)
+            coverage.known.add(unit)
+            return
+        judged.unknown.add(unit)
+        coverage.blind[unit] = "; ".join(map(str, verdict.findings))
+        if (why := _why_open(verdict, sample, unit)) is not None:
+            judged.left_open[unit] = why
+
+
+def _thinned(policy: Policy, sample: Sample) -> dict[str, str]:
+    return {unit: THINNED for unit in sample.thinned if policy.governs(Unit(unit))}
 
 
 def _why_open(verdict: Verdict, sample: Sample, unit: str) -> str | None:
-    """Return why bounds alone leave open what `verdict` is about; None if they don't."""
-    if verdict.truth is not None:
-        return None
+    """Return why bounds alone leave open what `verdict`, an unknown one, is about; None if they don't."""
     bounded = sample.units[unit].at_least.keys() | sample.host.at_least.keys()
     for finding in verdict.findings:
         if finding.truth is None and not bounded.isdisjoint(measures_of(finding.comparison)):
@@ -158,17 +181,30 @@ def _why_open(verdict: Verdict, sample: Sample, unit: str) -> str | None:
     return None
 
 
-def _with_reasons(sample: Sample, wanted: frozenset[str]) -> Sample:
-    of_host = {name for name in wanted if name.startswith("host.")}
-    of_units = wanted - of_host
-    host = replace(sample.host, unknown=_reasons(sample.host, of_host, sample.host.at_most))
-    units = {
-        name: unit
-        if of_units <= unit.values.keys()
-        else replace(unit, unknown=_reasons(unit, of_units, unit.at_most))
-        for name, unit in sample.units.items()
-    }
-    return replace(sample, units=units, host=host)
+class _Reasons:
+    """Adds the reasons why measures are unknown that were not recorded; a unit that is the same stays the same."""
+
+    def __init__(self, wanted: frozenset[str]) -> None:
+        self._of_host = {name for name in wanted if name.startswith("host.")}
+        self._of_units = wanted - self._of_host
+        self._before: Mapping[str, UnitSample] = {}
+        self._after: dict[str, UnitSample] = {}
+
+    def added_to(self, sample: Sample) -> Sample:
+        host = replace(sample.host, unknown=_reasons(sample.host, self._of_host, sample.host.at_most))
+        before, after = self._before, self._after
+        self._after = {
+            name: after[name] if before.get(name) is unit else self._added_to(unit)
+            for name, unit in sample.units.items()
+        }
+        self._before = sample.units
+        return replace(sample, units=self._after, host=host)
+
+    def _added_to(self, unit: UnitSample) -> UnitSample:
+        known = unit.values.keys() if unit.unit.up_since is None else {*unit.values, AGE}
+        if self._of_units <= known:
+            return unit
+        return replace(unit, unknown=_reasons(unit, self._of_units - known, unit.at_most))
 
 
 def _reasons(
