@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
+from importlib.machinery import PathFinder
 from io import TextIOWrapper
 from types import ModuleType
 
@@ -20,6 +22,7 @@ def main() -> None:
     except OSError as error:  # a module can't be opened: later errors are told by `failure.run`
         sys.stderr.write(f"unitmem: can't be started: {error.strerror or error}\n")
         status = 1
+    gc.freeze()  # or the interpreter, as it ends, would look for garbage among all that there is
     sys.exit(status)
 
 
@@ -39,14 +42,15 @@ def _run() -> int:
         with suppress(OSError):  # which is told below
             print(text, flush=True)  # noqa: T201
             return 0
+    gc.disable()  # what ends at once makes no garbage that is worth looking for
     command = None if is_completion else quick.understand(arguments)
+    if command is None or arguments[0] == "watch":
+        gc.enable()
     if command is None or arguments[0] != "watch":
         # `unitmem list | head` ends without a word, as other programs do
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # `…`, where the locale lacks it
-    if command is not None:
-        _defer_inspect()
     from unitmem.cli import main as command_line  # noqa: PLC0415
     from unitmem.report import failure  # noqa: PLC0415
 
@@ -54,37 +58,50 @@ def _run() -> int:
 
 
 def _leave_out() -> None:
-    """Keep out what libraries import and unitmem has no use for, as if it weren't installed.
+    """Keep out what libraries import and unitmem has little or no use for: it would delay the commands, and stay in the
+    memory of a `watch`.
 
-    pystemd imports lxml for introspection, which takes 4 MiB, a quarter of the daemon's memory. Typer imports rich's
-    Markdown and pygments for help in boxes, two thirds of the time that its own import takes; ours is plain text,
-    which a man page can be held against.
+    Typer imports rich's Markdown and pygments for help in boxes, two thirds of the time that its own import takes; ours
+    is plain text, which a man page can be held against. pystemd imports lxml for introspection, which takes 4 MiB, as
+    the package is imported, and uuid and shlex for names and commands; its modules for the bus need none of these.
+    dataclasses needs inspect for classes without a docstring only.
     """
-    lxml = ModuleType("lxml")
-    lxml.etree = sys.modules["lxml.etree"] = ModuleType("lxml.etree")  # type: ignore[attr-defined]
-    sys.modules["lxml"] = lxml
     # as the import system notes what it doesn't find
     sys.modules["rich"] = None  # type: ignore[assignment]
+    for name in ("pystemd", "uuid", "shlex"):
+        sys.modules.setdefault(name, _Deferred(name))
+    # from Python 3.12 on, dataclasses asks for a class's annotations as well
+    sys.modules.setdefault(
+        "inspect",
+        _Deferred("inspect", get_annotations=lambda cls: dict(vars(cls).get("__annotations__", {}))),
+    )
 
 
 class _Deferred(ModuleType):
-    """A module that is imported when something of it is used that it doesn't have itself."""
+    """A module that is imported when something of it is used that it doesn't have itself.
+
+    Modules within a package are imported without the package.
+
+    Args:
+        name: its full name.
+        own: what it has itself.
+    """
+
+    def __init__(self, name: str, **own: object) -> None:
+        super().__init__(name)
+        vars(self).update(own)
 
     def __getattr__(self, name: str) -> object:
+        if name == "__path__":
+            spec = PathFinder.find_spec(self.__name__)
+            if spec is None or spec.submodule_search_locations is None:
+                raise AttributeError(name)
+            self.__path__ = spec.submodule_search_locations
+            return self.__path__
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
             vars(self).update(vars(import_module(self.__name__)))
         return getattr(import_module(self.__name__), name)
-
-
-def _defer_inspect() -> None:
-    """Put a deferred module in place of inspect: dataclasses needs it for classes without a docstring only.
-
-    The real one takes a megabyte. From Python 3.12 on, dataclasses asks it for a class's annotations as well.
-    """
-    inspect = _Deferred("inspect")
-    inspect.get_annotations = lambda cls: dict(vars(cls).get("__annotations__", {}))  # type: ignore[attr-defined]
-    sys.modules.setdefault("inspect", inspect)
 
 
 if __name__ == "__main__":

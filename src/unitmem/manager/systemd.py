@@ -18,7 +18,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Self, TypeAlias
 
-from pystemd import daemon as sd_daemon
+from pystemd.daemon import booted
 from pystemd.dbusexc import DBusBaseError
 from pystemd.dbuslib import DBus, DBusAddress, apply_signature, path_decode, path_encode
 
@@ -123,7 +123,7 @@ class Manager:
         self.kind = kind
         # read by libsystemd as it opens a bus; 25 s, its own default, is half a watchdog's patience
         os.environ.setdefault("SYSTEMD_BUS_TIMEOUT", _CALL_TIMEOUT)
-        if address is None and not sd_daemon.booted():
+        if address is None and not booted():
             raise UnsupportedSystemError(
                 "this machine isn't run by systemd (there is no /run/systemd/system)",
                 hint="run unitmem on a systemd machine; in a container, run it on the host",
