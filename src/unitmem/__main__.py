@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
-from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import PathFinder
 from io import TextIOWrapper
@@ -33,15 +31,16 @@ def _run() -> int:
     as it runs. Everything else, help and usage errors included, goes through `cli.main`, which calls the same functions.
     """
     _leave_out()
-    from unitmem.cli import quick  # noqa: PLC0415 - it imports nothing itself
+    # each imports nothing itself
+    from unitmem.cli import quick, tab  # noqa: PLC0415
 
     arguments = sys.argv[1:]
     is_completion = "_UNITMEM_COMPLETE" in os.environ
-    text = quick.complete(os.environ) if is_completion else quick.answer(arguments)
-    if text is not None:
-        with suppress(OSError):  # which is told below
-            print(text, flush=True)  # noqa: T201
-            return 0
+    text = tab.answer(os.environ) if is_completion else quick.answer(arguments)
+    if text is not None and _print(text):
+        return 0
+    import signal  # noqa: PLC0415 - as long as all of the above
+
     gc.disable()  # what ends at once makes no garbage that is worth looking for
     command = None if is_completion else quick.understand(arguments)
     if command is None or arguments[0] == "watch":
@@ -55,6 +54,15 @@ def _run() -> int:
     from unitmem.report import failure  # noqa: PLC0415
 
     return command_line(arguments) if command is None else failure.run(command)
+
+
+def _print(text: str) -> bool:
+    """Print `text`; return False where it can't be written, which is told where everything else is."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError:
+        return False
+    return True
 
 
 def _leave_out() -> None:
