@@ -78,15 +78,16 @@ def entries(answer: str) -> list[str]:
 
 @pytest.fixture
 def by_typer(fake, monkeypatch, capsys):
-    """by_typer(environment): what Typer prints for a completion."""
+    """by_typer(environment): what Typer prints for a completion, after which it exits with that status."""
 
-    def complete(environment):
+    def complete(environment, status=0):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, "rich", None)  # as the program has it
             for name, value in environment.items():
                 patch.setenv(name, value)
-            with pytest.raises(SystemExit):
+            with pytest.raises(SystemExit) as ended:
                 application()([], prog_name="unitmem", obj=fake.machine)
+        assert (ended.value.code or 0) == status
         return capsys.readouterr().out.removesuffix("\n")
 
     return complete
@@ -115,16 +116,28 @@ LINES = (
     *("list --", "list --p", "list --user --", "list web --all --", "list --sort ", "list --sort w"),
     *("show --", "show web --no-pss --", "show --pss --", "top --sort ", "top --", "watch --", "watch a.yaml --"),
     *("guard --", "schema --", "replay --", "explain --", "check --", "plan -", "reset leaks --"),
+    *("check ", "check /etc/un", "plan ~/a", "watch a.yaml ", "watch --textfile ", "replay ", "guard sl", "schema x"),
+    *("show web ", "explain web w", "status leaks "),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("line", LINES)
 def test_words_are_offered_as_by_typer(by_typer, shell, line):
-    if (found := tab.answer(asked(shell, line))) is not None:
-        assert entries(found) == entries(by_typer(asked(shell, line)))
-    else:
-        assert (shell, line) == ("fish", "zzz")
+    found = tab.answer(asked(shell, line))
+    assert found is not None
+    assert entries(found) == entries(by_typer(asked(shell, line)))
+
+
+@pytest.mark.parametrize(
+    ("line", "status"), [("sch", 0), ("zzz", 1), ("check ", 1), ("list --p", 0), ("show web x", 1)]
+)
+def test_fish_is_told_whether_anything_is_offered(by_typer, line, status):
+    environment = {**asked("fish", line), "_TYPER_COMPLETE_FISH_ACTION": "is-args"}
+    with pytest.raises(SystemExit) as ended:
+        tab.answer(environment)
+    assert ended.value.code == status
+    assert by_typer(environment, status) == ""
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -189,7 +202,7 @@ def test_without_systemctl_units_are_left_to_typer(monkeypatch, tmp_path, path):
     "line",
     [
         *("list --sort=w", "list 'w", "list --nope ", "list --help ", "list -- ", "nope ", "--version "),
-        *("check ", "watch ", "watch --textfile ", "guard sleep -", "show web ", "reset leaks ", "li\\"),
+        *("guard sleep -", "reset leaks ", "li\\"),
     ],
 )
 def test_what_is_not_plain_is_left_to_typer(shell, line):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Offer: TypeAlias = tuple[str, str]
     """A word, and its help."""
 
-_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.@:")
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.@:/~+,%")
 _UNITS = {"list", "top", "metrics"}
 """The verbs that take units."""
 _UNIT = {"show", "explain"}
@@ -31,7 +31,13 @@ _LIST_UNITS = (
 
 
 def answer(environment: Mapping[str, str]) -> str | None:
-    """Return what is printed for the completion that `environment` asks for; None if it is for Typer."""
+    """Return what is printed for the completion that `environment` asks for; None if it is for Typer.
+
+    Where nothing is offered, shells offer files.
+
+    Raises:
+        SystemExit: fish asks whether anything is offered, which the exit status says.
+    """
     words = _words(environment)
     if words is None or not all(map(_PLAIN.issuperset, words)):
         return None
@@ -51,10 +57,10 @@ def answer(environment: Mapping[str, str]) -> str | None:
             return f"_arguments '*: :(({described}))'"
         case "complete_zsh":
             return "_files"
-        case "complete_fish" if offered:
-            is_asked = environment.get("_TYPER_COMPLETE_FISH_ACTION") == "get-args"
-            lines = (f"{word}\t{text}" if text else word for word, text in offered)
-            return "\n".join(lines) if is_asked else ""
+        case "complete_fish" if environment.get("_TYPER_COMPLETE_FISH_ACTION") == "is-args":
+            raise SystemExit(0 if offered else 1)
+        case "complete_fish":
+            return "\n".join(f"{word}\t{text}" if text else word for word, text in offered)
     return None
 
 
@@ -91,7 +97,7 @@ def _offers(given: list[str], typed: str) -> Iterable[Offer] | None:
         else:
             seen.append(options[word])
             if options[word][2] and next(words, None) is None:  # its value is being typed
-                return [(choice, "") for choice in options[word][3]] or None
+                return [(choice, "") for choice in options[word][3]]
     if verb == "guard" and plain:  # what follows is the command's own
         return None
     if typed[:1] == "-":
@@ -99,7 +105,9 @@ def _offers(given: list[str], typed: str) -> Iterable[Offer] | None:
     is_user = "--user" in rest
     if verb in _UNITS or (verb in _UNIT and not plain):
         return _units(is_user=is_user)
-    return _instances(is_user=is_user) if verb in _INSTANCE and not plain else None
+    if verb in _INSTANCE and not plain:
+        return _instances(is_user=is_user)
+    return None if verb == "reset" else []  # it asks the watch for its units
 
 
 def _instances(*, is_user: bool) -> list[Offer]:
