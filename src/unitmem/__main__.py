@@ -20,7 +20,6 @@ def main() -> None:
     except OSError as error:  # a module can't be opened: later errors are told by `failure.run`
         sys.stderr.write(f"unitmem: can't be started: {error.strerror or error}\n")
         status = 1
-    gc.freeze()  # or the interpreter, as it ends, would look for garbage among all that there is
     sys.exit(status)
 
 
@@ -53,7 +52,11 @@ def _run() -> int:
     from unitmem.cli import main as command_line  # noqa: PLC0415
     from unitmem.report import failure  # noqa: PLC0415
 
-    return command_line(arguments) if command is None else failure.run(command)
+    if command is None:
+        return command_line(arguments)
+    status = failure.run(command)
+    gc.freeze()  # or the interpreter, as it ends, would look for garbage among all that there is
+    return status
 
 
 def _print(text: str) -> bool:
