@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import signal
 import sys
-from contextlib import suppress
 from importlib import import_module
+from importlib.machinery import PathFinder
 from io import TextIOWrapper
 from types import ModuleType
 
@@ -30,61 +30,89 @@ def _run() -> int:
     as it runs. Everything else, help and usage errors included, goes through `cli.main`, which calls the same functions.
     """
     _leave_out()
-    from unitmem.cli import quick  # noqa: PLC0415 - it imports nothing itself
+    # each imports nothing itself
+    from unitmem.cli import quick, tab  # noqa: PLC0415
 
     arguments = sys.argv[1:]
     is_completion = "_UNITMEM_COMPLETE" in os.environ
-    text = quick.complete(os.environ) if is_completion else quick.answer(arguments)
-    if text is not None:
-        with suppress(OSError):  # which is told below
-            print(text, flush=True)  # noqa: T201
-            return 0
+    text = tab.answer(os.environ) if is_completion else quick.answer(arguments)
+    if text is not None and _print(text):
+        return 0
+    import signal  # noqa: PLC0415 - as long as all of the above
+
+    gc.disable()  # what ends at once makes no garbage that is worth looking for
     command = None if is_completion else quick.understand(arguments)
+    if command is None or arguments[0] == "watch":
+        gc.enable()
     if command is None or arguments[0] != "watch":
         # `unitmem list | head` ends without a word, as other programs do
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # `…`, where the locale lacks it
-    if command is not None:
-        _defer_inspect()
     from unitmem.cli import main as command_line  # noqa: PLC0415
     from unitmem.report import failure  # noqa: PLC0415
 
-    return command_line(arguments) if command is None else failure.run(command)
+    if command is None:
+        return command_line(arguments)
+    status = failure.run(command)
+    gc.freeze()  # or the interpreter, as it ends, would look for garbage among all that there is
+    return status
+
+
+def _print(text: str) -> bool:
+    """Print `text`; return False where it can't be written, which is told where everything else is."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError:
+        return False
+    return True
 
 
 def _leave_out() -> None:
-    """Keep out what libraries import and unitmem has no use for, as if it weren't installed.
+    """Keep out what libraries import and unitmem has little or no use for: it would delay the commands, and stay in the
+    memory of a `watch`.
 
-    pystemd imports lxml for introspection, which takes 4 MiB, a quarter of the daemon's memory. Typer imports rich's
-    Markdown and pygments for help in boxes, two thirds of the time that its own import takes; ours is plain text,
-    which a man page can be held against.
+    Typer imports rich's Markdown and pygments for help in boxes, two thirds of the time that its own import takes; ours
+    is plain text, which a man page can be held against. pystemd imports lxml for introspection, which takes 4 MiB, as
+    the package is imported, and uuid and shlex for names and commands; its modules for the bus need none of these.
+    dataclasses needs inspect for classes without a docstring only.
     """
-    lxml = ModuleType("lxml")
-    lxml.etree = sys.modules["lxml.etree"] = ModuleType("lxml.etree")  # type: ignore[attr-defined]
-    sys.modules["lxml"] = lxml
     # as the import system notes what it doesn't find
     sys.modules["rich"] = None  # type: ignore[assignment]
+    for name in ("pystemd", "uuid", "shlex"):
+        sys.modules.setdefault(name, _Deferred(name))
+    # from Python 3.12 on, dataclasses asks for a class's annotations as well
+    sys.modules.setdefault(
+        "inspect",
+        _Deferred("inspect", get_annotations=lambda cls: dict(vars(cls).get("__annotations__", {}))),
+    )
 
 
 class _Deferred(ModuleType):
-    """A module that is imported when something of it is used that it doesn't have itself."""
+    """A module that is imported when something of it is used that it doesn't have itself.
+
+    Modules within a package are imported without the package.
+
+    Args:
+        name: its full name.
+        own: what it has itself.
+    """
+
+    def __init__(self, name: str, **own: object) -> None:
+        super().__init__(name)
+        vars(self).update(own)
 
     def __getattr__(self, name: str) -> object:
+        if name == "__path__":
+            spec = PathFinder.find_spec(self.__name__)
+            if spec is None or spec.submodule_search_locations is None:
+                raise AttributeError(name)
+            self.__path__ = spec.submodule_search_locations
+            return self.__path__
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
             vars(self).update(vars(import_module(self.__name__)))
         return getattr(import_module(self.__name__), name)
-
-
-def _defer_inspect() -> None:
-    """Put a deferred module in place of inspect: dataclasses needs it for classes without a docstring only.
-
-    The real one takes a megabyte. From Python 3.12 on, dataclasses asks it for a class's annotations as well.
-    """
-    inspect = _Deferred("inspect")
-    inspect.get_annotations = lambda cls: dict(vars(cls).get("__annotations__", {}))  # type: ignore[attr-defined]
-    sys.modules.setdefault("inspect", inspect)
 
 
 if __name__ == "__main__":

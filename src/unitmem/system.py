@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from unitmem.errors import NoSuchUnitError
 from unitmem.kernel.cgroup import CgroupGoneError, own_cgroup, require_memory_controller
 from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
-from unitmem.measure.catalogue import OPERANDS, UNIT_NAMES
+from unitmem.measure.catalogue import CGROUP_NAMES, OPERANDS, UNIT_NAMES
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.measure.snapshot import Sampler, take_sample
 from unitmem.text import close_to, seconds
@@ -139,7 +139,8 @@ class System:
             measures: as there.
             include_all: also slices where there are no patterns, and loaded units without a cgroup.
             skip_missing: leave out a name of which no unit is loaded.
-            brief: leave out invocations, main and control processes and ages, which take several calls for each unit.
+            brief: leave out invocations, main and control processes and ages, which take several calls for each unit,
+                and every measure that isn't asked for.
         """
         return take_sample(
             self.manager,
@@ -208,7 +209,7 @@ class System:
 
     def _sample(self, tracker: Tracker, wanted: Collection[str]) -> Sample:
         """Sample the units that are present, and the machine."""
-        sampler = Sampler(wanted, self._cgroups, self._proc)
+        sampler = Sampler(CGROUP_NAMES.union(wanted), self._cgroups, self._proc)
         units = {}
         for tracked, cgroup in tracker.present():
             try:

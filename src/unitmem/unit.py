@@ -214,6 +214,14 @@ CORE_UNITS: tuple[str, ...] = (
     *OWN_UNITS,  # nor does one guard end another
 )
 
+# most units are none of these by the first letters of their names
+_CORE_BEGINNINGS = tuple(pattern.partition("*")[0] for pattern in CORE_UNITS)
+
+
+def is_core(name: str) -> bool:
+    """Return whether the unit `name` is one of `CORE_UNITS`."""
+    return name.startswith(_CORE_BEGINNINGS) and matches(name, CORE_UNITS)
+
 
 def protection(unit: Unit, own_cgroup: str | None, core_cgroups: Sequence[tuple[str, str]]) -> str | None:
     """Return the reason for which `unit` must not be touched unless a policy names it; None if there is none.
@@ -225,10 +233,9 @@ def protection(unit: Unit, own_cgroup: str | None, core_cgroups: Sequence[tuple[
 
     A slice around a core unit is protected as the unit itself is, since stopping the slice stops both.
     """
-    if matches(unit.name, OWN_UNITS):
-        return "unitmem itself runs in it"
-    if matches(unit.name, CORE_UNITS):
-        return "the machine can't be run or reached without it"
+    if is_core(unit.name):
+        is_own = matches(unit.name, OWN_UNITS)
+        return "unitmem itself runs in it" if is_own else "the machine can't be run or reached without it"
     path = unit.control_group
     if path is None:
         return None

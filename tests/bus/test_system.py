@@ -120,6 +120,14 @@ def test_two_calls_list_all_units(system, run, systemd, count):
     )
 
 
+def test_a_brief_sample_reads_what_is_asked_for(system, run, systemd):
+    run("web.service", current=7)
+    (web,) = system.sample(brief=True, measures={"current", "swap"}).units.values()
+    assert (dict(web.values), set(web.unknown)) == ({"current": 7}, {"swap"})
+    (web,) = system.sample("web", measures={"current"}).units.values()
+    assert {"swap", "workingset", "events.oom"} <= set(web.unknown)
+
+
 def test_two_calls_show_a_unit(system, run, systemd):
     run("web.service", os.getpid(), current=5 << 20, aliases=("nick.service",))
     for name in ("web", "nick"):

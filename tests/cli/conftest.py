@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import selectors
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -140,6 +143,28 @@ class FakeMachine:
 
 def pressure(some: float) -> str:
     return f"some avg10={some:.2f} avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+
+
+@pytest.fixture(scope="session")
+def imported() -> Callable[[list[str], Mapping[str, str]], set[str]]:
+    """imported(words, environment): the modules that `unitmem WORDS` has imported when it ends, in that environment."""
+    script = (
+        "import sys\nfrom unitmem.__main__ import main\ntry: main()\n"
+        # what is deferred, or kept out, has no spec
+        "finally: print(*(name for name, module in sys.modules.items() if getattr(module, '__spec__', None)), file=sys.stderr)"
+    )
+
+    def imported(words: list[str], environment: Mapping[str, str]) -> set[str]:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path!r}\n{script}", *words],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return set(done.stderr.splitlines()[-1].split())
+
+    return imported
 
 
 @pytest.fixture

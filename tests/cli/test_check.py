@@ -166,6 +166,13 @@ def test_what_this_machine_has_is_asked_once(run, fake, file):
     assert len(fake.manager.asked) == 1
 
 
+def test_the_manager_is_not_asked_about_each_unit(run, fake, file, monkeypatch):
+    """Of hundreds that match, that took seconds; and nothing of it is in a warning."""
+    monkeypatch.setattr(type(fake.manager), "complete", lambda *_: pytest.fail("it was asked"))
+    ended = run("check", file(GOOD.replace("[web.service]", "['*.service']")))
+    assert (ended.status, "[core-unit]" in ended.err) == (0, True)
+
+
 def test_a_unit_that_vanishes_meanwhile_is_no_failure(run, fake, file):
     fake.manager.vanished.add("web.service")
     ended = run("check", file(GOOD))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitmem.measure.sample import HostSample, Sample, UnitSample
-from unitmem.policy import engine
+from unitmem.policy import verdicts
 from unitmem.policy.actions import Log, Signal, Stop
 from unitmem.policy.decision import Outcome, Result
 from unitmem.policy.engine import evaluate
@@ -190,8 +190,8 @@ def test_a_quiet_unit_is_judged_only_when_something_about_it_can_change(
     monkeypatch, condition, judged, is_read_anew
 ):
     seen = []
-    truth_of = engine.truth_of
-    monkeypatch.setattr(engine, "truth_of", lambda *args: seen.append(args[1]) or truth_of(*args))
+    truth_of = verdicts.truth_of
+    monkeypatch.setattr(verdicts, "truth_of", lambda *args: seen.append(args[1]) or truth_of(*args))
     file = PolicyFile((Policy("p", ("*",), (Step(parse_condition(condition), Log()),)),))
     unit = UnitSample(
         Unit("a.service", up_since=0.0),

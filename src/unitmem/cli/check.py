@@ -129,7 +129,10 @@ def _look(
     limits = {}
     try:
         with machine.system(user=user) as system:
-            sample = system.sample(*patterns, include_all=True, skip_missing=True)
+            # the warnings go by names and limits
+            sample = system.sample(
+                *patterns, measures={"limit"}, include_all=True, skip_missing=True, brief=True
+            )
             for unit in sample.units.values():
                 if any(policy.governs(unit.unit) for policy in restarting):
                     with suppress(NoSuchUnitError, BusError):

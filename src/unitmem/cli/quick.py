@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from unitmem import __version__
-from unitmem.cli import VERBS
 
 TYPE_CHECKING = False  # as type checkers know it
 if TYPE_CHECKING:
@@ -48,18 +47,6 @@ def understand(arguments: list[str]) -> Callable[[], int] | None:
         case "schema" if not words:
             return _print_schema
     return None
-
-
-def complete(environment: Mapping[str, str]) -> str | None:
-    """Return the words that bash is offered for the verb that is being typed; None if it is for Typer."""
-    if environment.get("_UNITMEM_COMPLETE") != "complete_bash" or environment.get("COMP_CWORD") != "1":
-        return None
-    # as bash joins them: by the first character of its IFS
-    words = environment.get("COMP_WORDS", "").split("\n")
-    typed = words[1] if len(words) == 2 else ""
-    if len(words) > 2 or not (typed == "" or (typed.isascii() and typed.isalpha())):
-        return None
-    return "\n".join(verb for verb in VERBS if verb.startswith(typed))
 
 
 def _read(

@@ -1,4 +1,7 @@
-"""What `list` and `show` do, by their options; without Typer, which only reads those."""
+"""What `list` and `show` do, by their options; without Typer, which only reads those.
+
+The pages of `show` and the documents are imported where they are printed: a table needs none of what they import.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,9 @@ from collections.abc import Sequence
 from unitmem.cli.machine import Machine
 from unitmem.cli.notes import note_refused
 from unitmem.errors import UnitmemError, UsageError
-from unitmem.report.document import emit, unit_document, units_document
 from unitmem.report.failure import say
 from unitmem.report.terminal import console_on
-from unitmem.report.unit import print_sources, print_unit
-from unitmem.report.units import DEFAULT_SORT, print_units, sort_units
+from unitmem.report.units import DEFAULT_SORT, MEASURES_SHOWN, print_units, sort_units
 from unitmem.unit import is_glob
 
 
@@ -28,11 +29,14 @@ def print_list(
 ) -> None:
     """Print the units that `patterns` mean, as a table or as a document."""
     pss = pss or sort == "pss"
-    sample = machine.sample(
-        patterns, user=user, wanted={"pss"} if pss else (), include_all=include_all, brief=not as_json
-    )
+    wanted = {"pss"} if pss else set()
+    if not as_json:
+        wanted |= MEASURES_SHOWN
+    sample = machine.sample(patterns, user=user, wanted=wanted, include_all=include_all, brief=not as_json)
     units = sort_units(sample.units.values(), sort)
     if as_json:
+        from unitmem.report.document import emit, units_document  # noqa: PLC0415
+
         emit(units_document(sample, units))
     elif units:
         print_units(sample, units, console_on(sys.stdout), with_pss=pss)
@@ -69,9 +73,15 @@ def print_one(
     if unit is None:
         raise UnitmemError(f"{name} stopped while it was being read", hint="try again")
     if as_json:
+        from unitmem.report.document import emit, unit_document  # noqa: PLC0415
+
         emit(unit_document(sample, unit))
     elif explain:
+        from unitmem.report.unit import print_sources  # noqa: PLC0415
+
         print_sources(sample, unit, console_on(sys.stdout), machine.cgroups)
     else:
+        from unitmem.report.unit import print_unit  # noqa: PLC0415
+
         print_unit(sample, unit, console_on(sys.stdout))
     note_refused([unit], "that are null" if as_json else "shown as `-`")

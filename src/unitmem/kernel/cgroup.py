@@ -129,7 +129,7 @@ class Cgroup:
         self._files: dict[str, int] = {}
         try:
             self._fd = os.open(
-                root / path.lstrip("/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+                f"{root}/{path.lstrip('/')}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
             )
         except (FileNotFoundError, NotADirectoryError):
             raise CgroupGoneError(path) from None

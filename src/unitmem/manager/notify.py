@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from pystemd import daemon as sd_daemon
+import pystemd.daemon as sd_daemon
 
 # --- the daemon's own ties to its manager ----------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from unitmem.errors import NoSuchUnitError, reason_of
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
-from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT
+from unitmem.kernel.files import CGROUP_ROOT, PROC_ROOT, OpenFiles
 from unitmem.kernel.host import read_host
 from unitmem.kernel.process import with_command
 from unitmem.kernel.unit_cgroups import Place, find_unit_cgroups
@@ -23,9 +23,11 @@ from unitmem.measure.catalogue import CGROUP_NAMES, COSTLY_NAMES, UNIT_NAMES
 from unitmem.measure.collect import Surroundings, collect, resolve
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.unit import CGROUP_KINDS, CORE_UNITS, Unit, complete_name, is_glob, matches, protection
+from unitmem.unit import CGROUP_KINDS, Unit, complete_name, is_core, is_glob, matches, protection
 
 _NO_CGROUP = "the unit has no cgroup now"
+_FILES_OF_A_CGROUP = 32
+"""More than are ever read of one."""
 
 
 class UnitSource(Protocol):
@@ -61,11 +63,11 @@ def take_sample(
         patterns: names and shell globs, completed as systemctl does (`ssh` is `ssh.service`). A name
             means that unit, whatever its state. A glob means the loaded units that match and have a
             cgroup. None at all means every unit with a cgroup except slices, which are sums of the others.
-        wanted: names of measures; those of processes are read only if they are asked for.
+        wanted: names of measures; those of processes are read only if they are asked for, the others always.
         include_all: also slices where there are no patterns, and loaded units without a cgroup.
         skip_missing: leave out a name of which no unit is loaded.
         brief: leave out the invocation, the main and control process and the age, so that two calls do for all units
-            that are listed.
+            that are listed; and every measure that isn't wanted.
         cgroups: where cgroup v2 is mounted.
         proc: where /proc is.
 
@@ -74,7 +76,7 @@ def take_sample(
         BusError: the manager doesn't answer.
         UnsupportedSystemError: the host can't be read.
     """
-    sampler = Sampler(wanted, cgroups, proc)
+    sampler = Sampler(wanted if brief else CGROUP_NAMES.union(wanted), cgroups, proc)
     names = [complete_name(pattern) for pattern in patterns]
     exact = [name for name in names if not is_glob(name)]
     globs = [name for name in names if is_glob(name)] if names else ["*"]
@@ -113,11 +115,7 @@ def take_sample(
         described[unit.name] = replace(unit, aliases=tuple(sorted({*known.aliases, *unit.aliases})))
     if not places:
         places = _places_in_slices(described.values(), cgroups)
-    core = [
-        (name, place.path)
-        for name, place in places.items()
-        if place is not None and matches(name, CORE_UNITS)
-    ]
+    core = [(name, place.path) for name, place in places.items() if place is not None and is_core(name)]
     units = {}
     for name, unit in sorted(described.items()):
         sample = sampler.at(unit)
@@ -125,7 +123,8 @@ def take_sample(
             sample = _unknown(unit, _NO_CGROUP) if brief else _without_cgroup(unit, manager)
         if sample is not None:
             # what a policy's service may not touch; this process and its session are no part of it
-            units[name] = replace(sample, protected=protection(unit, None, core))
+            protected = protection(unit, None, core)
+            units[name] = sample if protected is None else replace(sample, protected=protected)
     return sampler.sample(units)
 
 
@@ -143,7 +142,7 @@ def sample_units(
     Raises:
         UnsupportedSystemError: the host can't be read.
     """
-    sampler = Sampler(wanted, cgroups, proc)
+    sampler = Sampler(CGROUP_NAMES.union(wanted), cgroups, proc)
     # of a run that has begun since, nobody has asked how long it has been up
     samples = {unit.name: sampler.at(replace(unit, up_since=None)) for unit in units}
     return sampler.sample({name: sample for name, sample in samples.items() if sample is not None})
@@ -158,7 +157,7 @@ class Sampler:
     """One reading of the kernel's files, in which the host and each slice are read once.
 
     Args:
-        wanted: names of measures of processes and slices; all of a cgroup's own are read.
+        wanted: names of measures.
         cgroups: where cgroup v2 is mounted.
         proc: where /proc is.
 
@@ -168,7 +167,7 @@ class Sampler:
 
     def __init__(self, wanted: Collection[str], cgroups: Path, proc: Path) -> None:
         self._at = time.monotonic()
-        self._wanted = CGROUP_NAMES.union(wanted)
+        self._wanted = frozenset(wanted)
         self._cgroups = cgroups
         self._proc = proc
         self._host = read_host(proc)
@@ -183,7 +182,8 @@ class Sampler:
         if unit.control_group is None:
             return _unknown(unit, _NO_CGROUP)
         try:
-            with Cgroup(unit.control_group, self._cgroups) as cgroup:
+            # its files stay open while it is read, since memory.current is read twice
+            with Cgroup(unit.control_group, self._cgroups, OpenFiles(_FILES_OF_A_CGROUP)) as cgroup:
                 return self.read(unit, cgroup)
         except CgroupGoneError:
             return None
@@ -200,6 +200,8 @@ class Sampler:
         sample = collect(unit, cgroup, self._host, self._wanted, self._proc, self._around, self._at)
         if not COSTLY_NAMES.isdisjoint(self._wanted):
             sample = resolve(sample, self._proc)
+        if not sample.processes:
+            return sample
         return replace(
             sample, processes=tuple(with_command(process, self._proc) for process in sample.processes)
         )

@@ -18,6 +18,8 @@ class Text:
         style: its style.
     """
 
+    __slots__ = ("pieces", "style")
+
     def __init__(self, plain: str = "", style: str = "") -> None:
         self.style = style
         """The style of the first piece."""
@@ -43,6 +45,8 @@ class Text:
     @property
     def plain(self) -> str:
         """The text without styles."""
+        if len(self.pieces) == 1:
+            return self.pieces[0][0]
         return "".join(plain for plain, _ in self.pieces)
 
     def rstrip(self) -> None:

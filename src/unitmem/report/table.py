@@ -43,7 +43,7 @@ def print_table(
 ) -> None:
     """Print `rows`, a text for each of `columns`, under a header, fitted to the width of `console` if possible."""
     for line in table_lines(columns, rows, console.width, indent):
-        print_line(console, line)
+        console.print(line)
 
 
 def table_lines(
@@ -51,16 +51,17 @@ def table_lines(
 ) -> list[Text]:
     """Return the lines of a table, the header first, for a terminal of `available` columns."""
     cells = [[Text(column.header, "bold") for column in columns], *(list(map(_safe, row)) for row in rows)]
+    plain = [[cell.plain for cell in row] for row in cells]
     widths = [
-        max(column.steady, *(cell_len(row[index].plain) for row in cells))
-        for index, column in enumerate(columns)
+        max(column.steady, *map(cell_len, texts))
+        for column, texts in zip(columns, zip(*plain, strict=True), strict=True)
     ]
     shown = fit(columns, widths, available - indent)
     lines = []
-    for row in cells:
+    for row, texts in zip(cells, plain, strict=True):
         line = Text(" " * indent)
         for index, width in shown.items():
-            line.append_text(_pad(row[index], columns[index], width))
+            _append_padded(line, texts[index], row[index].style, columns[index], width)
             line.append(" " * GAP)
         line.rstrip()
         lines.append(line)
@@ -110,11 +111,15 @@ def shorten(text: str, width: int, cut: Cut) -> str:
     return take(text, room - cell_len(tail)) + ELLIPSIS + tail
 
 
-def _pad(cell: Text, column: Column, width: int) -> Text:
-    plain = shorten(cell.plain, width, column.cut) if column.cut else cell.plain
+def _append_padded(line: Text, plain: str, style: str, column: Column, width: int) -> None:
+    if column.cut:
+        plain = shorten(plain, width, column.cut)
     padding = " " * (width - cell_len(plain))
-    text = Text(plain, cell.style)
-    return Text.assemble(padding, text) if column.is_number else Text.assemble(text, padding)
+    if column.is_number:
+        line.append(padding)
+    line.append(plain, style)
+    if not column.is_number:
+        line.append(padding)
 
 
 def _total(widths: dict[int, int]) -> int:

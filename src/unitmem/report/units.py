@@ -57,6 +57,10 @@ FIELDS = {
     "pressure": Field("PRESSURE", _measure("pressure.some.avg10"), format_percent),
 }
 SORT_FIELDS = ("unit", *FIELDS)
+MEASURES_SHOWN = frozenset(
+    {"current", "workingset", "anon", "swap", "limit", "headroom", "pressure.some.avg10"}
+)
+"""The measures that the table needs, without PSS."""
 DEFAULT_SORT = "workingset"
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+TYPE_CHECKING = False  # as type checkers know it; a TAB needs nothing of pathlib
+if TYPE_CHECKING:
+    from pathlib import Path
 
 INTERFACE = "io.unitmem"
 SOCKET_NAME = INTERFACE
