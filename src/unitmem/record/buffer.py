@@ -263,7 +263,7 @@ def _says(held: Range, new: Range) -> bool:
 def _rounded(each: Range, amount: float, share: float) -> Range:
     """Return a range about as wide as it may be, so that it serves for long, with bounds that take few bytes."""
     most = max(amount, each.high * share)
-    if isinf(most) or not most > 0:
+    if isinf(each.high) or not most > 0:  # it was unknown at times, or may not move
         return each
     unit = 2.0 ** (frexp(most)[1] - _ROUNDED)
     more = max(0.0, most - (each.high - each.low)) / 2
