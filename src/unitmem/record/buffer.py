@@ -246,7 +246,8 @@ class _Stream:
         for place, (name, seen) in enumerate(zip(slack, columns, strict=True)):
             bounds = slice(2 * place, 2 * place + 2)
             ranges = [_rounded(each, *slack[name]) if each.low < each.high else each for each in seen]
-            news = ranges[1:] if _says(*held[bounds], ranges[0]) else ranges
+            low, high = held[bounds]
+            news = ranges[1:] if _says(low, high, ranges[0]) else ranges
             if news:
                 found[name] = news
                 held[bounds] = array("d", news[-1][1:])
