@@ -46,7 +46,7 @@ def _run() -> int:
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # `…`, where the locale lacks it
     if command is not None:
-        _defer_inspect()
+        _defer_modules()
     from unitmem.cli import main as command_line  # noqa: PLC0415
     from unitmem.report import failure  # noqa: PLC0415
 
@@ -71,20 +71,33 @@ class _Deferred(ModuleType):
     """A module that is imported when something of it is used that it doesn't have itself."""
 
     def __getattr__(self, name: str) -> object:
+        if name == "__path__":  # asked of each module from which a name is imported
+            raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
             vars(self).update(vars(import_module(self.__name__)))
         return getattr(import_module(self.__name__), name)
 
 
-def _defer_inspect() -> None:
-    """Put a deferred module in place of inspect: dataclasses needs it for classes without a docstring only.
+def _defer_modules() -> None:
+    """Put deferred modules in place of those that libraries import for what is hardly ever called.
 
-    The real one takes a megabyte. From Python 3.12 on, dataclasses asks it for a class's annotations as well.
+    dataclasses needs inspect, a megabyte, for classes without a docstring only; from Python 3.12 on, it asks it for a
+    class's annotations as well. pystemd needs uuid to name transient units, and pathlib, up to Python 3.11, needs
+    urllib.parse for addresses of files.
     """
     inspect = _Deferred("inspect")
     inspect.get_annotations = lambda cls: dict(vars(cls).get("__annotations__", {}))  # type: ignore[attr-defined]
     sys.modules.setdefault("inspect", inspect)
+    sys.modules.setdefault("uuid", _Deferred("uuid"))
+    if sys.version_info < (3, 12) and "urllib.parse" not in sys.modules:
+        import urllib  # noqa: PLC0415
+
+        def quote(data: bytes) -> str:
+            return str(parse.quote(data))
+
+        parse = sys.modules["urllib.parse"] = urllib.parse = _Deferred("urllib.parse")  # type: ignore[attr-defined]
+        parse.quote_from_bytes = quote  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
