@@ -94,9 +94,9 @@ def _defer_modules() -> None:
         import urllib  # noqa: PLC0415
 
         def quote(data: bytes) -> str:
-            return str(parse.quote(data))
+            return str(import_module("urllib.parse").quote(data))
 
-        parse = sys.modules["urllib.parse"] = urllib.parse = _Deferred("urllib.parse")  # type: ignore[attr-defined]
+        parse = sys.modules["urllib.parse"] = urllib.parse = _Deferred("urllib.parse")
         parse.quote_from_bytes = quote  # type: ignore[attr-defined]
 
 
