@@ -83,14 +83,14 @@ def _defer_modules() -> None:
     """Put deferred modules in place of those that libraries import for what is hardly ever called.
 
     dataclasses needs inspect, a megabyte, for classes without a docstring only; from Python 3.12 on, it asks it for a
-    class's annotations as well. pystemd needs uuid to name transient units, and pathlib, up to Python 3.11, needs
+    class's annotations as well. pystemd needs uuid to name transient units, and pathlib, up to Python 3.12, needs
     urllib.parse for addresses of files.
     """
     inspect = _Deferred("inspect")
     inspect.get_annotations = lambda cls: dict(vars(cls).get("__annotations__", {}))  # type: ignore[attr-defined]
     sys.modules.setdefault("inspect", inspect)
     sys.modules.setdefault("uuid", _Deferred("uuid"))
-    if sys.version_info < (3, 12) and "urllib.parse" not in sys.modules:
+    if sys.version_info < (3, 13) and "urllib.parse" not in sys.modules:
         import urllib  # noqa: PLC0415
 
         def quote(data: bytes) -> str:
