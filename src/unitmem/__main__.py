@@ -75,7 +75,8 @@ def _leave_out() -> None:
     Typer imports rich's Markdown and pygments for help in boxes, two thirds of the time that its own import takes; ours
     is plain text, which a man page can be held against. pystemd imports lxml for introspection, which takes 4 MiB, as
     the package is imported, and uuid and shlex for names and commands; its modules for the bus need none of these.
-    dataclasses needs inspect for classes without a docstring only.
+    dataclasses needs inspect, a megabyte, for classes without a docstring only, and pathlib, up to Python 3.12,
+    urllib.parse for addresses of files.
     """
     # as the import system notes what it doesn't find
     sys.modules["rich"] = None  # type: ignore[assignment]
@@ -86,6 +87,14 @@ def _leave_out() -> None:
         "inspect",
         _Deferred("inspect", get_annotations=lambda cls: dict(vars(cls).get("__annotations__", {}))),
     )
+    if sys.version_info < (3, 13) and "urllib.parse" not in sys.modules:
+        import urllib  # noqa: PLC0415
+
+        # pathlib takes this by its name
+        parse = _Deferred(
+            "urllib.parse", quote_from_bytes=lambda data: import_module("urllib.parse").quote(data)
+        )
+        sys.modules["urllib.parse"] = urllib.parse = parse
 
 
 class _Deferred(ModuleType):

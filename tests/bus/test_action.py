@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -1514,10 +1514,10 @@ def test_a_reclaim_that_takes_too_long(manager: Manager, stalled: Running):
 def test_a_reclaim_without_room_for_a_thread(start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch):
     """A machine that is short of memory or tasks has none: it failed, and may be tried again."""
 
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(function: object, arguments: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     running = start()
     outcome = done(perform(running.decision(RECLAIM), running.cgroup, None, 0))
     assert (outcome.result, outcome.again) == (Result.FAILED, True)

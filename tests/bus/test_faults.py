@@ -604,6 +604,24 @@ def test_a_file_that_others_may_write_is_not_loaded_and_the_policies_stay(
     assert watch.file != before
 
 
+def test_a_file_that_no_process_can_be_started_for_is_not_loaded_and_the_policies_stay(
+    start, systemd, web, monkeypatch, capsys
+):
+    """Where memory is short, say: then a watch that ended would be worse than one with its policies of before."""
+    watch = start()
+    before = watch.file
+    watch.path.write_text(POLICY % "stop")
+    with monkeypatch.context() as short:
+        short.setattr(os, "fork", too_many_open_files)
+        watch.reload()
+    assert watch.file is before
+    told = capsys.readouterr().err
+    assert "no process can be started to read it: too many open files" in told
+    assert "the previous policies stay in force" in told
+    watch.reload()
+    assert watch.file != before
+
+
 # --- what it costs ---
 
 

@@ -75,6 +75,22 @@ def test_ends_by_an_oom_kill_are_read_back_over_a_reboot_too(tmp_path):
     assert read == [(500.0, (495.5, 499.0)), (600.0, (595.5, 599.0))]
 
 
+def test_a_percentage_that_is_unknown_at_times_leaves_the_recorder_at_work(recorder, tmp_path):
+    """Of several minutes with such times nothing is kept but that, for the same reason as earlier."""
+    name = "pressure.some.avg10"
+    unknown = {"pss": "not read", name: "it can't be read"}
+    for tick in range(40):
+        written = sample(tick * 20.0, **({} if tick % 20 == 0 else {name: 1.0}))
+        if tick % 20 == 0:
+            unit = replace(written.units["a.service"], unknown=unknown)
+            written = Sample(written.at, {"a.service": unit})
+        recorder.tick(written, 1000.0 + tick * 20, [])
+    recorder.close()
+    assert recorder.trouble is None
+    read = [each.units["a.service"][name] for each in read_samples(tmp_path / FILE_NAME)]
+    assert read == [None if tick % 20 == 0 else 1.0 for tick in range(40)]
+
+
 def test_only_what_is_wanted_or_always_kept_is_written(recorder, tmp_path):
     recorder.tick(sample(1.0, anon=3, sock=4, file=5), 1000.0, ["sock"])
     recorder.close()

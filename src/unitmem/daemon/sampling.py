@@ -92,6 +92,8 @@ class Sampling:
         self._reads_all = reads_all
         self._policies: Sequence[Policy] = ()
         self._known: dict[tuple[str, ...], _Known] = {}
+        self._unknown: dict[tuple[Policy, ...], _Known] = {}
+        """What is known of a unit beforehand, by the policies that govern it."""
         self._host, self._machine = Host(None), HostSample()
         self._at = 0.0
         self.look_at = inf
@@ -121,7 +123,7 @@ class Sampling:
         """
         machine = host_values(host)
         if policies is not self._policies:
-            self._policies, self._known = policies, {}
+            self._policies, self._known, self._unknown = policies, {}, {}
         before, self._known = self._known, {}
         self._host, self._machine, self._at = host, machine, now
         self._around.begin()
@@ -232,6 +234,11 @@ class Sampling:
 
     def _of(self, tracked: Tracked) -> _Known:
         governing = tuple(policy for policy in self._policies if policy.governs(tracked.unit))
+        if governing not in self._unknown:
+            self._unknown[governing] = self._governed_by(governing)
+        return replace(self._unknown[governing])
+
+    def _governed_by(self, governing: tuple[Policy, ...]) -> _Known:
         wanted = wanted_measures(governing)
         fixed = [OPERANDS[name] for name in wanted if Trait.FIXED in OPERANDS[name].traits]
         files = {file for measure in fixed for file in measure.files}

@@ -20,14 +20,14 @@ from unitmem.daemon.control import Control
 from unitmem.daemon.intents import Intents, recorded
 from unitmem.daemon.overrides import Overrides
 from unitmem.daemon.pace import LONGEST_SUSPEND
-from unitmem.daemon.policy_file import load_checked
+from unitmem.daemon.policy_file import Loaded, load_checked
 from unitmem.daemon.reloading import answer_reload
 from unitmem.daemon.requests import Requests, unit_meant
 from unitmem.daemon.sampling import Sampling
 from unitmem.daemon.saved_state import SavedState
 from unitmem.daemon.unseen import Unseen
 from unitmem.daemon.world import World
-from unitmem.errors import BusLostError, PolicyFileError, UnsupportedSystemError, reason_of
+from unitmem.errors import BusLostError, UnitmemError, UnsupportedSystemError, reason_of
 from unitmem.kernel.cgroup import Cgroup
 from unitmem.kernel.files import OpenFiles
 from unitmem.manager.connection import Connection
@@ -49,7 +49,6 @@ from unitmem.policy.state import (
     retry_all,
     withdraw,
 )
-from unitmem.policyfile.reader import Checked
 from unitmem.record.clock import Instant
 from unitmem.record.event import EventKind
 from unitmem.record.recorder import Recorder
@@ -82,7 +81,7 @@ class Watch:
     def __init__(
         self,
         path: Path,
-        checked: Checked,
+        checked: Loaded,
         manager: Manager | None,
         world: World,
         exporter: Exporter | None = None,
@@ -248,7 +247,7 @@ class Watch:
         self.world.notify(reloading=1, monotonic_usec=int(now * 1_000_000))
         try:
             checked = load_checked(self.path, observe=self._observe)
-        except PolicyFileError as error:
+        except UnitmemError as error:
             self._is_loaded = False
             kept = f"{self.path} was not loaded: the previous policies stay in force"
             for line in (*str(error).splitlines(), kept):
@@ -377,7 +376,7 @@ class Watch:
 
     # --- telling ---
 
-    def _tell_warnings(self, checked: Checked) -> None:
+    def _tell_warnings(self, checked: Loaded) -> None:
         for warning in checked.warnings:
             self._reporter.say(Priority.WARNING, warning.at(str(self.path)))
 

@@ -7,6 +7,7 @@ several minutes with the least and the greatest value of each measure: they are 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, floor, frexp, inf, isinf, isnan, nan
 from typing import NamedTuple
@@ -70,8 +71,7 @@ class Buffer:
         """Keep the samples around `now` as they are."""
         self._exact_until = now + AROUND
         for piece in self._pieces:
-            piece.is_exact = True
-            piece.ranges.clear()
+            piece.keep_exactly()
 
     def add(self, sample: Sample, realtime: float, kept: Kept) -> None:
         """Add a sample."""
@@ -89,7 +89,7 @@ class Buffer:
         if now.keys() != self._last.keys():
             for part in self._last.keys() - now.keys():
                 piece.end(part, tick)
-        piece.add(now, tick)
+        piece.add(now, tick, self._last)
         self._last = now
 
     def take(self, *, everything: bool = False) -> Iterator[tuple[bool, Written]]:
@@ -125,13 +125,12 @@ class Buffer:
             self._until_key -= 1
             part = self._thinning = Thinned(piece)
         part.add(piece)
-        chunk = self._chunks.chunk(piece, piece.descriptions, piece.ranges, len(piece.clocks))
+        chunk = self._chunks.chunk(piece, piece.descriptions(), len(piece.clocks))
         yield False, Written(piece.realtime, piece.until, self._number, chunk)
 
     def _thin(self, part: Thinned) -> Written:
-        chunk = self._thinned.chunk(
-            part, part.all_descriptions(self._thinned.described.keys()), part.ranges(), part.samples
-        )
+        descriptions = part.all_descriptions(self._thinned.described.keys())
+        chunk = self._thinned.chunk(part, descriptions, part.samples)
         return Written(part.realtime, part.until, self._number, chunk)
 
     def _parts(self, sample: Sample, kept: Kept) -> Iterator[tuple[str, Row]]:
@@ -171,6 +170,9 @@ class Buffer:
         last = self._last.get(unit.name)
         if last is not None and last.values == row and last.texts == texts and last.reasons == reasons:
             return last  # which is found to be the same at once
+        if last is not None:  # what is the same is there once
+            reasons = last.reasons if last.reasons == reasons else reasons
+            texts = last.texts if last.texts == texts else texts
         return Row(row, reasons, texts)
 
     def _start(self, unit: str, start: float, place: int) -> float:
@@ -196,13 +198,13 @@ class _Stream:
     def __init__(self) -> None:
         self.is_key = True
         self.described: dict[str, Description] = {}
-        self._held: dict[str, dict[str, Range]] = {}
+        self._held: dict[str, array[float]] = {}
+        """The bounds of each column of the parts, the lower and the upper one."""
 
     def chunk(
         self,
         of: Piece | Thinned,
         descriptions: Mapping[str, Sequence[tuple[int, Description | None]]],
-        ranges: Mapping[str, Mapping[str, Sequence[Range]]],
         samples: int,
     ) -> Chunk:
         """Return the chunk of what is new."""
@@ -211,9 +213,7 @@ class _Stream:
             self.described.clear()
             self._held.clear()
         columns = {
-            part: news
-            for part, of_part in ranges.items()
-            if (news := self._news(part, of_part, of.slack(part)))
+            part: news for part in of.parts if (news := self._news(part, of.ranges(part), of.slack(part)))
         }
         about = {}
         for part, changes in descriptions.items():
@@ -237,33 +237,34 @@ class _Stream:
         )
 
     def _news(
-        self, part: str, columns: Mapping[str, Sequence[Range]], slack: Mapping[str, Slack]
+        self, part: str, columns: Sequence[Sequence[Range]], slack: Mapping[str, Slack]
     ) -> dict[str, Sequence[Range]]:
-        held = self._held.setdefault(part, {})
+        held = self._held.get(part)
+        if held is None:
+            held = self._held[part] = array("d", [nan]) * (2 * len(columns))
         found: dict[str, Sequence[Range]] = {}
-        for name, seen in columns.items():
+        for place, (name, seen) in enumerate(zip(slack, columns, strict=True)):
+            bounds = slice(2 * place, 2 * place + 2)
             ranges = [_rounded(each, *slack[name]) if each.low < each.high else each for each in seen]
-            news = ranges[1:] if _says(held.get(name, _UNKNOWN), ranges[0]) else ranges
+            low, high = held[bounds]
+            news = ranges[1:] if _says(low, high, ranges[0]) else ranges
             if news:
                 found[name] = news
-                held[name] = news[-1]
+                held[bounds] = array("d", news[-1][1:])
         return found
 
 
-_UNKNOWN = Range(0, nan, nan)
-
-
-def _says(held: Range, new: Range) -> bool:
-    """Return whether `held` says what `new` would; what is known exactly is said exactly."""
+def _says(low: float, high: float, new: Range) -> bool:
+    """Return whether bounds that are known say what `new` would; what is known exactly is said exactly."""
     if new.low < new.high:
-        return held.low <= new.low and new.high <= held.high
-    return held[1:] == new[1:] or (isnan(held.low) and isnan(new.low))
+        return low <= new.low and new.high <= high
+    return (low, high) == new[1:] or (isnan(low) and isnan(new.low))
 
 
 def _rounded(each: Range, amount: float, share: float) -> Range:
     """Return a range about as wide as it may be, so that it serves for long, with bounds that take few bytes."""
     most = max(amount, each.high * share)
-    if isinf(most) or not most > 0:
+    if isinf(each.high) or not most > 0:  # it was unknown at times, or may not move
         return each
     unit = 2.0 ** (frexp(most)[1] - _ROUNDED)
     more = max(0.0, most - (each.high - each.low)) / 2

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from math import isnan, nan
 from typing import NamedTuple
 
@@ -46,13 +45,25 @@ def level_row(level: Level) -> tuple[float | None, ...]:
     return level.max, level.high, level.current, level.file, level.slab_reclaimable
 
 
-@dataclass(slots=True)
-class _Rows:
-    """The rows of a part in a piece, where they change."""
+class _Numbers:
+    """The numbers of a part in a piece: all columns at its first tick there, then each where it changes."""
 
-    last: Row | None = None
-    ticks: array[int] = field(default_factory=lambda: array("H"))
-    numbers: array[float] = field(default_factory=lambda: array("d"))
+    __slots__ = ("places", "ticks", "values")
+
+    def __init__(self) -> None:
+        self.ticks = array("H")
+        self.places = array("H")
+        self.values = array("d")
+
+    def add(self, tick: int, place: int, value: float | None) -> None:
+        self.ticks.append(tick)
+        self.places.append(place)
+        self.values.append(nan if value is None else value)
+
+    def column(self, place: int) -> tuple[list[int], list[float]]:
+        """Return the ticks at which a column changes, and its values from then on."""
+        found = [number for number, other in enumerate(self.places) if other == place]
+        return [self.ticks[number] for number in found], [self.values[number] for number in found]
 
 
 class Piece:
@@ -64,10 +75,11 @@ class Piece:
         self.is_resumed = is_resumed
         self.is_exact = False
         self.clocks = array("d")
-        self.rows: dict[str, _Rows] = {}
-        self.ranges: dict[str, dict[str, list[Range]]] = {}
-        """The ranges of each part, by column, as far as `split` has found them."""
-        self.descriptions: dict[str, list[tuple[int, Description | None]]] = {}
+        self._numbers: dict[str, _Numbers] = {}
+        self._described: dict[str, list[tuple[int, Row | None]]] = {}
+        """The rows by which each part is described, None from where on it is gone."""
+        self._moved: dict[str, dict[int, list[Range]]] = {}
+        """The ranges of the columns that change, as far as `split` has found them."""
 
     @property
     def until(self) -> float:
@@ -79,6 +91,17 @@ class Piece:
         columns = self.kept.columns(part)
         return dict.fromkeys(columns, EXACT) if self.is_exact else columns
 
+    @property
+    def parts(self) -> Iterable[str]:
+        return self._numbers.keys()
+
+    def descriptions(self) -> dict[str, list[tuple[int, Description | None]]]:
+        """Return the descriptions of each part, from which tick on they hold."""
+        return {
+            part: [(tick, row and row.description(part, self.kept.measures(part))) for tick, row in rows]
+            for part, rows in self._described.items()
+        }
+
     def takes(self, at: float, realtime: float, kept: Kept) -> bool:
         """Return whether a sample of that time belongs to this piece."""
         passed = at - self.clocks[0]
@@ -89,52 +112,51 @@ class Piece:
             and abs(realtime - self.realtime - passed) <= WALL_STEP
         )
 
-    def add(self, sample: Mapping[str, Row], tick: int) -> None:
-        """Add what has changed in a sample."""
+    def add(self, sample: Mapping[str, Row], tick: int, before: Mapping[str, Row]) -> None:
+        """Add what has changed in a sample since the one `before`."""
         for part, row in sample.items():
-            rows = self.rows.get(part)
-            if rows is None:
-                rows = self.rows[part] = _Rows()
-            if rows.last is not row and rows.last != row:
-                self._change(part, rows, row, tick)
-
-    def _change(self, part: str, rows: _Rows, row: Row, tick: int) -> None:
-        last = rows.last
-        if last is None or last.values != row.values:
-            rows.ticks.append(tick)
-            rows.numbers.extend([nan if value is None else value for value in row.values])
-        if last is None or last[1:] != row[1:]:
-            described = row.description(part, self.kept.measures(part))
-            self.descriptions.setdefault(part, []).append((tick, described))
-        rows.last = row
+            numbers, last = self._numbers.get(part), before.get(part)
+            if numbers is None or last is None:
+                numbers, last = self._numbers.setdefault(part, _Numbers()), None
+            if last is row:
+                continue
+            for place, value in enumerate(row.values):
+                if last is None or last.values[place] != value:
+                    numbers.add(tick, place, value)
+            if last is None or last[1:] != row[1:]:
+                self._described.setdefault(part, []).append((tick, row))
 
     def end(self, part: str, tick: int) -> None:
         """Note that `part` is gone."""
-        rows = self.rows.setdefault(part, _Rows())
-        rows.ticks.append(tick)
-        rows.numbers.extend([nan] * len(self.kept.columns(part)))
-        rows.last = None
-        self.descriptions.setdefault(part, []).append((tick, None))
+        numbers = self._numbers.setdefault(part, _Numbers())
+        for place in range(len(self.kept.columns(part))):
+            numbers.add(tick, place, None)
+        self._described.setdefault(part, []).append((tick, None))
+
+    def keep_exactly(self) -> None:
+        """Let no value move."""
+        self.is_exact = True
+        self._moved.clear()
 
     def split(self, share: float = 1.0) -> bool:
         """Find the ranges of a share of the parts, after those that have been found; return whether all are."""
-        missing = [part for part in self.rows if part not in self.ranges]
-        for part in missing[: 1 + int(share * len(self.rows))]:
-            rows, columns = self.rows[part], self.slack(part)
-            if len(rows.ticks) == 1:  # as of most
-                self.ranges[part] = {
-                    name: [Range(rows.ticks[0], value, value)]
-                    for name, value in zip(columns, rows.numbers, strict=True)
-                }
-                continue
-            self.ranges[part] = {
-                name: _split(rows.ticks, rows.numbers[place :: len(columns)], *slack)
-                for place, (name, slack) in enumerate(columns.items())
-            }
-        return len(self.ranges) == len(self.rows)
+        missing = [part for part in self.parts if part not in self._moved]
+        for part in missing[: 1 + int(share * len(self._numbers))]:
+            numbers, slack = self._numbers[part], [*self.slack(part).values()]
+            changed = sorted(set(numbers.places[len(slack) :]))
+            self._moved[part] = {place: _split(*numbers.column(place), *slack[place]) for place in changed}
+        return len(self._moved) == len(self._numbers)
+
+    def ranges(self, part: str) -> list[Sequence[Range]]:
+        """Return the ranges of the columns of `part`, which `split` has found."""
+        numbers, moved = self._numbers[part], self._moved[part]
+        first = numbers.values[: len(self.kept.columns(part))]
+        return [
+            moved.get(place) or (Range(numbers.ticks[0], value, value),) for place, value in enumerate(first)
+        ]
 
 
-def _split(ticks: Sequence[int], values: array[float], amount: float, share: float) -> list[Range]:
+def _split(ticks: Sequence[int], values: Sequence[float], amount: float, share: float) -> list[Range]:
     """Return the ranges in which `values` move no more than `amount`, or `share` of them if that is more."""
     low, high = min(values), max(values)
     if low == high and values.count(low) == len(values):  # as most are

@@ -24,7 +24,8 @@ class Thinned:
         self.samples = 0
         self.clocks = array("d", [first.clocks[0], first.clocks[0]])
         self._descriptions: dict[str, Description | None] = {}
-        self._ranges: dict[str, list[Range]] = {}
+        self._bounds: dict[str, array[float]] = {}
+        """The least and the greatest value of each column, one after the other."""
         self._partly: set[str] = set()
 
     def slack(self, part: str) -> Mapping[str, Slack]:
@@ -47,22 +48,23 @@ class Thinned:
         self.samples += len(piece.clocks)
         self.clocks[1] = piece.clocks[-1]
         self.until = piece.until
-        self._partly |= self._descriptions.keys() - piece.rows.keys()
-        for part in piece.rows:
-            (tick, described), *changes = piece.descriptions[part]
+        descriptions = piece.descriptions()
+        self._partly |= self._descriptions.keys() - descriptions.keys()
+        for part, ((tick, described), *changes) in descriptions.items():
             if part == HOST:
                 self._descriptions[part] = _joined(
-                    self._descriptions.get(part), (about for _, about in piece.descriptions[part])
+                    self._descriptions.get(part), (about for _, about in descriptions[part])
                 )
             else:
                 before = described if is_first else self._descriptions.get(part)
                 if changes or tick or described is None or before != described:
                     self._partly.add(part)
                 self._descriptions[part] = described
-            ranges = [_hull(column) for column in piece.ranges[part].values()]
-            if part in self._ranges:
-                ranges = [_hull(both) for both in zip(self._ranges[part], ranges, strict=True)]
-            self._ranges[part] = ranges
+            known = self._known(part)
+            hulls = [
+                _hull([*known[place : place + 1], *column]) for place, column in enumerate(piece.ranges(part))
+            ]
+            self._bounds[part] = array("d", [bound for hull in hulls for bound in hull[1:]])
 
     def all_descriptions(self, before: KeysView[str]) -> dict[str, list[tuple[int, Description | None]]]:
         """Return the descriptions of all parts, and that those are gone which are only in the chunk `before`."""
@@ -70,13 +72,18 @@ class Thinned:
         partly = {part: {PARTLY: True} for part in self._partly}
         return {part: [(0, about)] for part, about in (self._descriptions | partly | gone).items()}
 
-    def ranges(self) -> dict[str, dict[str, list[Range]]]:
-        """Return the ranges of each part, by column; of one that was not the same all the time there are none."""
-        return {
-            part: {name: [each] for name, each in zip(self.kept.columns(part), ranges, strict=True)}
-            for part, ranges in self._ranges.items()
-            if part not in self._partly
-        }
+    @property
+    def parts(self) -> Iterable[str]:
+        """The parts that were the same all the time: of others nothing is kept."""
+        return [part for part in self._bounds if part not in self._partly]
+
+    def ranges(self, part: str) -> list[Sequence[Range]]:
+        """Return the range of each column of `part`."""
+        return [(each,) for each in self._known(part)]
+
+    def _known(self, part: str) -> list[Range]:
+        bounds = self._bounds.get(part, ())
+        return [Range(0, *pair) for pair in zip(bounds[::2], bounds[1::2], strict=True)]
 
 
 def _joined(before: Description | None, later: Iterable[Description | None]) -> Description:
