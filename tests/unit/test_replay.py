@@ -8,7 +8,7 @@ import pytest
 
 from unitmem.kernel.oom_preference import OomPreference
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy import verdicts
+from unitmem.policy import engine, verdicts
 from unitmem.policy.actions import Log, Stop
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Budget, Pick, Policy, PolicyFile, Step, observing
@@ -212,6 +212,7 @@ def test_replay_judges_each_condition_once_a_sample(monkeypatch):
     """What the engine has found is what is counted; to judge it anew would double the cost."""
     judged = []
     truth_of = verdicts.truth_of
-    monkeypatch.setattr(verdicts, "truth_of", lambda *args: judged.append(args[0]) or truth_of(*args))
+    for module in (engine, verdicts):
+        monkeypatch.setattr(module, "truth_of", lambda *args: judged.append(args[0]) or truth_of(*args))
     list(decisions(FILE, samples(20), Replayed()))
     assert len(judged) == 20 * 2 * 4  # three steps and `clear` of two units
