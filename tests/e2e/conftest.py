@@ -121,8 +121,8 @@ def eventually() -> Callable[..., Any]:
             now = time.monotonic()
             if now > began + ceiling:
                 pytest.fail(f"waited {ceiling:g} s in vain: {why}; last answer: {answer!r}")
-            # Looks take at most half of the guest's one CPU: the rest is for what is waited for.
-            time.sleep(max(0.3, now - look))
+            # Looks take half of the guest's one CPU and not most of it: the rest is for what is waited for.
+            time.sleep(min(max(0.3, now - look), 2))
             look = time.monotonic()
         return answer
 
