@@ -94,8 +94,12 @@ def host(suite: str) -> Host:
 
     guest("up")
     guest("install")
-    # The configuration brings a ControlMaster of its own, which outlives the session.
-    return testinfra.get_host(f"ssh://{suite}?sudo=true&timeout=60&ssh_config={guest('ssh-config')}")
+    # Its connection outlives pauses of minutes, as the configuration says, and those that testinfra would open don't.
+    config = guest("ssh-config")
+    login = ["ssh", "-F", config, f"root@{suite}", "true"]
+    subprocess.run(login, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    # root's own, since a sudo takes as long as what it runs
+    return testinfra.get_host(f"ssh://root@{suite}?timeout=60&ssh_config={config}")
 
 
 @pytest.fixture(scope="session")
@@ -112,11 +116,14 @@ def eventually() -> Callable[..., Any]:
     """
 
     def poll(predicate: Callable[[], Any], why: str, ceiling: float = 180) -> Any:
-        deadline = time.monotonic() + ceiling
+        began = look = time.monotonic()
         while not (answer := predicate()):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > began + ceiling:
                 pytest.fail(f"waited {ceiling:g} s in vain: {why}; last answer: {answer!r}")
-            time.sleep(0.3)
+            # Looks take half of the guest's one CPU and not most of it: the rest is for what is waited for.
+            time.sleep(min(max(0.3, now - look), 2))
+            look = time.monotonic()
         return answer
 
     return poll

@@ -37,6 +37,7 @@ def received(messages):
     return sum(message.startswith("got SIGUSR1") for message in messages())
 
 
+@pytest.mark.suites("bookworm")  # the next one resets in the other
 def test_a_reset_is_roots_and_the_unit_is_acted_on_again(host, spent, eventually):
     instance, messages = spent
     eventually(lambda: received(messages) == 1, "it was signalled once")

@@ -12,7 +12,7 @@ import pytest
         ("python3 -c 'import pystemd, yaml; print(pystemd.__name__)'", ["pystemd"]),
         ("systemctl show --property DefaultMemoryAccounting", ["DefaultMemoryAccounting=yes"]),
         (
-            "sudo -u vagrant loginctl enable-linger && systemctl --user --machine vagrant@ is-system-running --wait",
+            "loginctl enable-linger vagrant && systemctl --user --machine vagrant@ is-system-running --wait",
             ["running"],
         ),
     ],

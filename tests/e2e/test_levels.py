@@ -27,6 +27,7 @@ def limited(host):
     host.run("systemctl revert %s; systemctl stop %s", SLICE, SLICE)
 
 
+@pytest.mark.suites("bookworm")
 def test_a_full_slice_shows_in_every_unit_in_it(host, unit, policy, journal, eventually, limited):
     unit("steady", "--size", "8M", name=CALM, Slice=SLICE)
     limited()

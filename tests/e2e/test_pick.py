@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 SLICE = "e2epick.slice"
 SPARED, HOG, SMALL, CALM = (f"e2e-pick-{name}.service" for name in ("spared", "hog", "small", "calm"))
 POLICY = """
@@ -19,6 +21,7 @@ POLICY = """
 """
 
 
+@pytest.mark.suites("bookworm")
 def test_the_hog_is_stopped_and_the_others_live(host, python, unit, policy, journal, eventually):
     # with all of them it is above the threshold, and without the hog still
     spared = unit("steady", "--size", "80M", name=SPARED, Slice=SLICE, ManagedOOMPreference="omit")
