@@ -113,7 +113,7 @@ lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 .PHONY: clean
 clean: ## remove the guests, the virtual environment and every cache
 	-test ! -d vagrant/.vagrant || vagrant/guest destroy
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) bench/loops .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/ready: requirements.lock pyproject.toml

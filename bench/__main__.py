@@ -34,7 +34,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer units, rates and rounds")
     parser.add_argument(
-        "--keep", type=Path, metavar="FILE", help="where the result goes (bench/results/DATE.json)"
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="where the result is kept (all questions, not quick: bench/results/DATE.json)",
     )
     parser.add_argument("--no-install", action="store_true", help="take what is installed in the guest")
     parser.add_argument(
@@ -57,7 +60,9 @@ def main() -> int:
         "machine": versions(),
         "answers": {},
     }
-    file = options.keep or RESULTS / time.strftime("%Y-%m-%d.json")
+    file = options.keep
+    if file is None and not (options.quick or options.questions):
+        file = RESULTS / time.strftime("%Y-%m-%d.json")
     targets: list[Target] = []
     failed = []
     for question in [name for name in NAMES if name in (options.questions or NAMES)]:

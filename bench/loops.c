@@ -117,8 +117,11 @@ static void churn(size_t mib) {
     }
 }
 
-static volatile sig_atomic_t signalled;
-static void on_signal(int number) { signalled = number; }
+static volatile double signalled; /* when */
+static void on_signal(int number) {
+    (void)number;
+    signalled = seconds(CLOCK_MONOTONIC);
+}
 
 /* leak MIB_A_SECOND above|below MIB FILE [KEY]: leak until SIGTERM; print the milliseconds from the crossing to the
    signal, and the MiB that were leaked in between
@@ -140,7 +143,7 @@ static void leak(double rate, int is_above, double threshold, const char *path, 
         double distance = is_above ? threshold - value : value - threshold;
         double now = seconds(CLOCK_MONOTONIC);
         if (signalled) {
-            if (crossed) printf("signal after %.3f ms and %.3f MiB\n", (now - crossed) * 1e3, leaked - at_crossing);
+            if (crossed) printf("signal after %.3f ms and %.3f MiB\n", (signalled - crossed) * 1e3, leaked - at_crossing);
             else printf("signal before the crossing, at a distance of %.3f MiB\n", distance);
             exit(0);
         }

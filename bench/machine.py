@@ -41,7 +41,7 @@ def run(*command: str | Path) -> str:
 
 
 def systemctl(*words: str) -> None:
-    run("systemctl", *words)
+    run("systemctl", "--quiet", *words)
 
 
 def show(unit: str, name: str) -> str:

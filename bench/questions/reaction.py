@@ -20,6 +20,7 @@ from bench.table import Answer, Cell, Table, Target, ratio
 RATES = (1, 10, 100, 500)
 ROUNDS = 3
 LEAK = "bench-leak.service"
+CGROUP = Path("/sys/fs/cgroup/system.slice") / LEAK
 OUTPUT = Path("/run/bench-leak.out")
 MEMINFO = "/proc/meminfo"
 ABOVE = 400
@@ -90,8 +91,7 @@ def leak(guard: str, rate: int) -> Round:
     size = meminfo("MemTotal")
     properties = {"StandardOutput": f"file:{OUTPUT}", "OOMPolicy": "continue"}
     if guard == UNITMEM:
-        # the cgroup is its own, whose name is known
-        crossing = ["above", ABOVE, f"/sys/fs/cgroup/system.slice/{LEAK}/memory.current"]
+        crossing = ["above", ABOVE, CGROUP / "memory.current"]
         properties["MemoryMax"] = f"{ABOVE + size // 10}M"
     elif guard == EARLYOOM:
         # since 1.8, of what processes may use
@@ -103,7 +103,7 @@ def leak(guard: str, rate: int) -> Round:
         LEAK, LOOPS, "leak", str(rate), *map(str, crossing), RemainAfterExit="yes", **properties
     ):
         deadline = time.monotonic() + TIMEOUT
-        while machine.show(LEAK, "SubState") == "running":
+        while CGROUP.exists():  # of its end systemd could tell too, but that takes what a guard needs
             if time.monotonic() > deadline:
                 return Round(None, None, "nobody")
             time.sleep(0.5)

@@ -21,7 +21,7 @@ POLICIES = {
 def ask(is_quick: bool) -> Answer:
     hours = 0.1 if is_quick else 0.5
     ticks = round(hours * 3600 / INTERVAL)
-    start = machine.cpu_of_command("unitmem", "check", policy_file("unreclaimable > 1"))
+    start = machine.cpu_of_command("unitmem", "check", policy_file("unreclaimable > 1M"))
     rows: list[list[Cell]] = []
     a_day = []
     with tempfile.TemporaryDirectory() as directory:
