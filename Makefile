@@ -77,7 +77,7 @@ e2e: $(VENV)/ready guests ## the end-to-end tests alone, in the guests that run 
 	$(BIN)/pytest -q -n $(words $(GUESTS)) --guest $(subst $(space),$(comma),$(GUESTS)) tests/e2e
 
 .PHONY: bench
-bench: $(VENV)/ready ## what unitmem costs, beside its peers, in a guest (QUESTIONS="memory idle" for some, QUICK=1 for a short run)
+bench: $(VENV)/ready ## what unitmem costs beside its peers, in a guest (QUESTIONS="memory idle" QUICK=1 for a part)
 	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m bench $(if $(QUICK),--quick) $(QUESTIONS)
 
 .PHONY: deb

@@ -16,8 +16,8 @@ NAMES = [*with_trait(Trait.RECORDED), "events.oom_kill"]
 
 
 MOVING = {"still": 0.0, "quiet": 0.05, "busy": 1.0}
-"""The share of the units that change at a tick, by a few pages; on a busy day each by some percent. What the machine has
-available changes always."""
+"""The share of the units that change at a tick, by a few pages; on a busy day each by some percent. What the machine
+has available changes always."""
 
 
 def day(kind: str, units: int, seconds: float) -> Iterator[Sample]:

@@ -48,7 +48,7 @@ static const char *read_at_start(int file, char *data, size_t room) {
     return data;
 }
 
-/* sample ROUNDS DIRECTORY...: seconds of CPU for one reading of a cgroup's memory.current and three keys of memory.stat */
+/* sample ROUNDS DIRECTORY...: seconds of CPU for a reading of a cgroup's memory.current and three keys of memory.stat */
 static void sample(int rounds, int count, char **directories) {
     int *files = calloc(count * 2, sizeof *files);
     char data[8192];
@@ -70,7 +70,7 @@ static void sample(int rounds, int count, char **directories) {
     printf("%.9f\n", (seconds(CLOCK_PROCESS_CPUTIME_ID) - from) / rounds / count);
 }
 
-/* poll SECONDS DIRECTORY...: read memory.current of every cgroup that often, for ever; what that takes is seen in its unit */
+/* poll SECONDS DIRECTORY...: read memory.current of every cgroup that often, until it is ended */
 static void poll_current(double pause, int count, char **directories) {
     int *files = calloc(count, sizeof *files);
     char data[64];
@@ -143,7 +143,8 @@ static void leak(double rate, int is_above, double threshold, const char *path, 
         double distance = is_above ? threshold - value : value - threshold;
         double now = seconds(CLOCK_MONOTONIC);
         if (signalled) {
-            if (crossed) printf("signal after %.3f ms and %.3f MiB\n", (signalled - crossed) * 1e3, leaked - at_crossing);
+            if (crossed)
+                printf("signal after %.3f ms and %.3f MiB\n", (signalled - crossed) * 1e3, leaked - at_crossing);
             else printf("signal before the crossing, at a distance of %.3f MiB\n", distance);
             exit(0);
         }

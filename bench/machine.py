@@ -1,4 +1,4 @@
-"""The machine that is measured: its units, what they cost, and the daemons that guard it. Root on systemd and cgroup v2."""
+"""The machine that is measured: its units, what they cost, and the daemons that guard it. Needs root and systemd."""
 
 from __future__ import annotations
 
