@@ -48,7 +48,7 @@ static const char *read_at_start(int file, char *data, size_t room) {
     return data;
 }
 
-/* sample ROUNDS DIRECTORY...: seconds of CPU for a reading of a cgroup's memory.current and three keys of memory.stat */
+/* sample ROUNDS DIRECTORY...: seconds of CPU for a sample of memory.current and three keys of memory.stat */
 static void sample(int rounds, int count, char **directories) {
     int *files = calloc(count * 2, sizeof *files);
     char data[8192];

@@ -18,6 +18,8 @@ UNITMEM = "unitmem@bench.service"
 EARLYOOM = "earlyoom.service"
 NOHANG = "nohang.service"
 PEERS = (EARLYOOM, NOHANG, "systemd-oomd.service", "monit.service", "supervisor.service")
+OOMD_SOCKET = "systemd-oomd.socket"
+"""Would start systemd-oomd again, as PID 1 talks to it."""
 BARE = "bench-bare-python.service"
 """A Python that does nothing."""
 GUARDS = (UNITMEM, *PEERS)
@@ -86,7 +88,7 @@ def started(*units: str) -> Iterator[None]:
     try:
         yield
     finally:
-        systemctl("stop", *units)
+        systemctl("stop", OOMD_SOCKET, *units)
 
 
 @contextmanager
@@ -114,7 +116,7 @@ def guards(policy: str, units: Sequence[str] = PEERS) -> Iterator[None]:
 
 def stop_guards() -> None:
     """Stop what Debian's packages start by themselves, and what an earlier question has left."""
-    systemctl("stop", UNITMEM, *PEERS, "nohang-desktop.service")
+    systemctl("stop", OOMD_SOCKET, UNITMEM, *PEERS, "nohang-desktop.service")
 
 
 # --- what a unit costs -------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def ask(is_quick: bool) -> Answer:
         f"The history of {UNITS} units, from {hours:g} hours at an interval of {INTERVAL:g} s",
         columns,
         rows,
-        f"While all units change it takes {memory():.3g} KiB of memory for each, the interpreter's bookkeeping included.",
+        f"While all units change it takes {memory():.3g} KiB of memory for each, with the interpreter's bookkeeping.",
     )
     live_table = Table(
         "Bytes that a watch writes, MB a day", ("", "MB"), [["over 100 units that do nothing", live]]

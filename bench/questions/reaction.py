@@ -1,7 +1,7 @@
 """How long from the crossing of a threshold to the signal, how much is leaked meanwhile, and who is ended by whom?
 
-Each guard with its default settings, alone. unitmem's threshold is as far below the unit's limit as earlyoom's is from the end of the
-machine's memory.
+Each guard with its default settings, alone. unitmem's threshold is as far below the unit's limit as earlyoom's is from
+the end of the machine's memory.
 """
 
 from __future__ import annotations
