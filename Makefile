@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q -n logical --dist=loadfile --no-loadscope-reorder --timeout=300 tests/days tests/cli tests/bus tests/unit
 
 # some of the guests' programs have no suffix
-PYTHON_SOURCES := src tests $(shell grep -lsE '^\#!.*python' vagrant/* vagrant/workloads/* ansible/*)
+PYTHON_SOURCES := src bench tests $(shell grep -lsE '^\#!.*python' vagrant/* vagrant/workloads/* ansible/*)
 SHELL_SOURCES := .ci/run $(shell grep -lsE '^\#!.*\b(ba)?sh\b' vagrant/* debian/* debian/tests/* man/* ansible/roles/*/files/*)
 
 .PHONY: help
@@ -77,8 +77,8 @@ e2e: $(VENV)/ready guests ## the end-to-end tests alone, in the guests that run 
 	$(BIN)/pytest -q -n $(words $(GUESTS)) --guest $(subst $(space),$(comma),$(GUESTS)) tests/e2e
 
 .PHONY: bench
-bench: $(VENV)/ready ## what a guard costs, side by side with psutil
-	$(BIN)/python tests/bench/process_guard.py
+bench: $(VENV)/ready ## what unitmem costs beside its peers, in a guest (QUESTIONS="memory idle" QUICK=1 for a part)
+	PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m bench $(if $(QUICK),--quick) $(QUESTIONS)
 
 .PHONY: deb
 deb: ## the Debian package into dist/: built, held against lintian, installed, tried and purged (sets up what it needs)
@@ -113,7 +113,7 @@ lock: ## write requirements.lock anew from pyproject.toml (needs uv)
 .PHONY: clean
 clean: ## remove the guests, the virtual environment and every cache
 	-test ! -d vagrant/.vagrant || vagrant/guest destroy
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) bench/loops .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/ready: requirements.lock pyproject.toml
