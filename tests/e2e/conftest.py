@@ -229,8 +229,7 @@ lasting_unit = pytest.fixture(start_units, name="lasting_unit", scope="module")
 """As `unit`, for units that all tests of a file look at and none changes."""
 
 
-@pytest.fixture
-def policy(host: Host, request: pytest.FixtureRequest) -> Iterator[Callable[..., Unit]]:
+def start_policies(host: Host, request: pytest.FixtureRequest) -> Iterator[Callable[..., Unit]]:
     """policy(text, name=None): write /etc/unitmem/NAME.yaml and start unitmem@NAME, both removed after the test."""
     started = request.node.stash.setdefault(STARTED, [])
     names: list[str] = []
@@ -249,6 +248,11 @@ def policy(host: Host, request: pytest.FixtureRequest) -> Iterator[Callable[...,
     remove_units(
         host, [f"unitmem@{name}.service" for name in names], *[f"/etc/unitmem/{name}.yaml" for name in names]
     )
+
+
+policy = pytest.fixture(start_policies, name="policy")
+lasting_policy = pytest.fixture(start_policies, name="lasting_policy", scope="module")
+"""As `policy`, for a watch that several tests of a file use, since a start takes longer than most of what they ask."""
 
 
 @dataclass(frozen=True)

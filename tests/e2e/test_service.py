@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 POLICY = """
 interval: 1s
 policies:
@@ -10,6 +12,12 @@ policies:
     steps:
       - {when: "anon > 24M", for: 1s, do: stop}
 """
+
+
+@pytest.fixture(scope="module")
+def guard(lasting_policy):
+    """A watch that several tests try, which leave it as it was, and the last of them stops; it ticks as fast as it may."""
+    return lasting_policy(POLICY.replace("interval: 1s", "interval: 100ms"))
 
 
 def is_governed(unit, eventually):
@@ -60,24 +68,6 @@ def test_every_action_works_from_within_the_sandbox(unit, policy, journal, event
         )
 
 
-def test_it_says_what_it_watches_is_the_last_to_be_killed_and_ends_cleanly_at_sigterm(host, policy):
-    """Three things that leave the guard as it is until the last: a start takes as long as all of them."""
-    guard = policy(POLICY)
-    for what in ("systemctl status %s", "systemctl show --property StatusText %s"):
-        assert "1 policy over 0 running units" in host.run(what, guard.name).stdout
-
-    pid = guard.get("MainPID")
-    assert int(host.check_output("cat /proc/%s/oom_score_adj", pid)) == -900
-    assert int(guard.read("memory.min")) == 48 * 2**20
-    assert int(host.check_output("cat /sys/fs/cgroup/unitmem.slice/memory.min")) >= 48 * 2**20
-    assert int(guard.read("memory.swap.max")) == 0
-    assert int(guard.read("memory.current")) < 48 * 2**20, "it needs more than what is protected"
-
-    host.check_output("systemctl stop %s", guard.name)
-    assert guard.get("Result") == "success"
-    assert guard.get("ExecMainStatus") == "0"
-
-
 def test_reload_takes_a_good_file_and_refuses_a_broken_one(host, unit, policy, journal, eventually):
     guard = policy(POLICY)
     name = guard.name.removeprefix("unitmem@").removesuffix(".service")
@@ -126,34 +116,6 @@ def test_a_broken_file_ends_the_service_for_good(host, policy):
         host.run("systemctl reset-failed unitmem@e2e-broken.service; rm /etc/unitmem/e2e-broken.yaml")
 
 
-def test_units_that_vanish_at_any_time_do_no_harm(host, unit, policy, eventually):
-    """Thirty short lives while the guard ticks as fast as it may."""
-    guard = policy(POLICY.replace("interval: 1s", "interval: 100ms"))
-    pid = guard.get("MainPID")
-    host.check_output(
-        "for i in $(seq 30); do systemd-run --quiet --collect --unit=e2e-governed-$i.service sleep 0.$((i % 10)); done"
-    )
-    assert is_governed(unit, eventually)
-    assert guard.get("MainPID") == pid
-    assert guard.get("NRestarts") == "0"
-
-
-def test_the_bus_may_go_away_and_come_back(host, unit, policy, journal, eventually):
-    guard = policy(POLICY)
-    pid = guard.get("MainPID")
-    host.check_output("systemctl stop dbus.service dbus.socket")
-    try:
-        eventually(lambda: any("is lost" in m for m in journal.messages(guard.name)), "the loss is told")
-    finally:
-        # logind doesn't survive a bus that restarts: it is not what is tested here
-        host.check_output(
-            "systemctl start dbus.socket dbus.service && systemctl restart systemd-logind.service"
-        )
-    eventually(lambda: any("manager is back" in m for m in journal.messages(guard.name)), "it is back")
-    assert is_governed(unit, eventually)
-    assert guard.get("MainPID") == pid
-
-
 def test_a_stopped_guard_is_restarted_by_the_watchdog(host, unit, policy, eventually):
     host.check_output(
         "mkdir -p /run/systemd/system/unitmem@.service.d && "
@@ -168,12 +130,63 @@ def test_a_stopped_guard_is_restarted_by_the_watchdog(host, unit, policy, eventu
             lambda: guard.is_active() and guard.get("MainPID") not in ("0", pid), "systemd restarts it", 300
         )
         assert int(guard.get("NRestarts")) >= 1
-        assert is_governed(unit, eventually)
     finally:
         host.check_output("rm -r /run/systemd/system/unitmem@.service.d && systemctl daemon-reload")
+    assert is_governed(unit, eventually)
 
 
-def test_a_daemon_reload_changes_nothing(host, unit, policy, eventually):
-    policy(POLICY)
+def test_a_daemon_reload_changes_nothing(host, unit, guard, eventually):
+    pid = guard.get("MainPID")
     host.check_output("systemctl daemon-reload")
     assert is_governed(unit, eventually)
+    assert guard.get("MainPID") == pid
+
+
+def test_units_that_vanish_at_any_time_do_no_harm(host, unit, guard, eventually):
+    """Thirty short lives while the guard ticks as fast as it may."""
+    pid = guard.get("MainPID")
+    host.check_output(
+        "for i in $(seq 30); do systemd-run --quiet --collect --unit=e2e-governed-$i.service sleep 0.$((i % 10)); done"
+    )
+    assert is_governed(unit, eventually)
+    assert guard.get("MainPID") == pid
+    assert guard.get("NRestarts") == "0"
+
+
+def test_the_bus_may_go_away_and_come_back(host, unit, guard, journal, eventually):
+    pid, since = guard.get("MainPID"), journal.now()
+    host.check_output("systemctl stop dbus.service dbus.socket")
+    try:
+        eventually(
+            lambda: any("is lost" in m for m in journal.messages(guard.name, since)), "the loss is told"
+        )
+    finally:
+        # logind doesn't survive a bus that restarts: it is not what is tested here
+        host.check_output(
+            "systemctl start dbus.socket dbus.service && systemctl restart systemd-logind.service"
+        )
+    eventually(lambda: any("manager is back" in m for m in journal.messages(guard.name, since)), "it is back")
+    assert is_governed(unit, eventually)
+    assert guard.get("MainPID") == pid
+
+
+def test_it_says_what_it_watches_is_the_last_to_be_killed_and_ends_cleanly_at_sigterm(
+    host, guard, eventually
+):
+    """The last of those that share a guard, since it stops it."""
+    for what in ("systemctl status %s", "systemctl show --property StatusText %s"):
+        eventually(
+            lambda what=what: "1 policy over 0 running units" in host.run(what, guard.name).stdout,
+            "what the others have started is gone",
+        )
+
+    pid = guard.get("MainPID")
+    assert int(host.check_output("cat /proc/%s/oom_score_adj", pid)) == -900
+    assert int(guard.read("memory.min")) == 48 * 2**20
+    assert int(host.check_output("cat /sys/fs/cgroup/unitmem.slice/memory.min")) >= 48 * 2**20
+    assert int(guard.read("memory.swap.max")) == 0
+    assert int(guard.read("memory.current")) < 48 * 2**20, "it needs more than what is protected"
+
+    host.check_output("systemctl stop %s", guard.name)
+    assert guard.get("Result") == "success"
+    assert guard.get("ExecMainStatus") == "0"
