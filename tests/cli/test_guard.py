@@ -223,7 +223,9 @@ def test_it_works_where_nobody_listens():
         assert done.returncode == 7
     reader, writer = os.pipe()
     os.close(reader)
-    done = guard("--pss", "4M", "--interval", "1ms", "bash", "-c", GREEDY, stderr=writer)
+    # where Python keeps what it could not write, and tries again as it ends
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = guard("--pss", "4M", "--interval", "1ms", "bash", "-c", GREEDY, stderr=writer, env=buffered)
     os.close(writer)
     done.communicate(timeout=EVER)
     assert done.returncode == 128 + signal.SIGKILL

@@ -36,11 +36,9 @@ def blocking(numbers: frozenset[int]) -> Iterator[set[int]]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     # a child of a program that ignores this leaves no status
     child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    pipe = signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # whoever reads our stderr may go away
     try:
         yield set(before)
     finally:
-        signal.signal(signal.SIGPIPE, pipe)
         signal.signal(signal.SIGCHLD, child)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

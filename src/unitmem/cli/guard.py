@@ -80,6 +80,8 @@ def guard_process(
         wake.start()
         return guard
 
+    # whoever reads our stderr may go away, and Python writes what is left as it ends
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     raise typer.Exit(_run(command, guard, progress) if command else _take(pid or 0, guard, progress))
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from unitmem.errors import PolicyFileError, UnitmemError
 from unitmem.text import printable
@@ -32,7 +33,7 @@ def run(command: Callable[[], int]) -> int:
         return error.exit_status
     except OSError as error:
         _trace()
-        _let_go_of_stdout()
+        _let_go_of(sys.stdout)
         tell(
             _too_many_files(error)
             or UnitmemError(f"{error.filename or 'the output'}: {error.strerror or error}")
@@ -56,10 +57,13 @@ def tell(error: UnitmemError) -> None:
 def say(line: str) -> None:
     """Print one line, or the lines of a message, on stderr, escaped; ignore that they can't be written."""
     line = "\n".join(map(printable, line.split("\n")))
-    with suppress(
-        OSError, AttributeError
-    ):  # of a descriptor that was closed before we began there is no file
+    if sys.stderr is None:  # it was closed before we began
+        return
+    try:
         sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except OSError:
+        _let_go_of(sys.stderr)
 
 
 def _too_many_files(error: OSError) -> UnitmemError | None:
@@ -83,10 +87,10 @@ def _unexpected(error: Exception) -> UnitmemError:
     )
 
 
-def _let_go_of_stdout() -> None:
-    """Discard what could not be written to stdout: Python would retry at exit, and print a traceback."""
+def _let_go_of(stream: TextIO) -> None:
+    """Discard what could not be written: Python would retry at exit, print a traceback, and change the exit status."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _trace() -> None:
