@@ -63,7 +63,7 @@ def _print(text: str) -> bool:
     """Print `text`; return False where it can't be written, which is told where everything else is."""
     try:
         print(text, flush=True)  # noqa: T201
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return True
 

@@ -190,11 +190,28 @@ def test_instances_are_offered(serve, fake, monkeypatch):
         assert tab.answer(asked("bash", f"{verb} --user x")) == ""
 
 
-@pytest.mark.parametrize("path", ["/nonexistent", "/bin/false"])
-def test_without_systemctl_units_are_left_to_typer(monkeypatch, tmp_path, path):
+@pytest.mark.parametrize(("path", "offered"), [("/nonexistent", None), ("/bin/false", "")])
+def test_without_systemctl_units_are_left_to_typer_and_a_manager_that_hangs_is_asked_once(
+    monkeypatch, tmp_path, path, offered
+):
     (tmp_path / "systemctl").symlink_to(path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert tab.answer(asked("bash", "list w")) is None
+    assert tab.answer(asked("bash", "list w")) == offered
+
+
+def test_a_description_is_no_command_to_a_shell(monkeypatch, tmp_path):
+    """Anybody who mounts something, say, describes a unit, and root presses TAB; zsh evaluates what it is given."""
+    hostile = ["\\$(touch x)", "\\`touch x`", "$(touch x)", "\\\\$(touch x)"]
+    lines = [f"w{index}.mount loaded active mounted {text}" for index, text in enumerate(hostile)]
+    (tmp_path / "systemctl").write_text(
+        "\n".join(["#!/bin/sh", "cat <<'EOF'", *lines, "half a line", "", "EOF", ""])
+    )
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    answer = tab.answer(asked("zsh", "show w"))
+    assert answer is not None
+    assert answer.count(".mount") == len(hostile)
+    assert not set("\\$`") & set(answer)
 
 
 @pytest.mark.parametrize("shell", SHELLS)

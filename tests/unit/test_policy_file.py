@@ -86,7 +86,7 @@ def test_nor_is_one_that_can_not_be_started(path, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_an_unexpected_error_is_raised_here(path, monkeypatch):
+def test_an_unexpected_error_is_one_that_the_watch_tells(path, monkeypatch):
     monkeypatch.setattr(reader, "load", broken)
-    with pytest.raises(ValueError, match="a mistake of our own"):
+    with pytest.raises(UnitmemError, match="can't be read: unexpected ValueError: a mistake of our own"):
         load_checked(path, observe=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unitmem.cli.machine import Machine
+from unitmem.cli.tab import harmless
 from unitmem.errors import UnitmemError
 from unitmem.measure.snapshot import is_present
 from unitmem.unit import CGROUP_KINDS, ManagerKind
@@ -23,7 +24,7 @@ def unit_names(context: typer.Context, incomplete: str) -> Iterator[tuple[str, s
         return
     for unit in units:
         if unit.kind in CGROUP_KINDS and is_present(unit) and unit.name.startswith(incomplete):
-            yield unit.name, unit.description
+            yield unit.name, harmless(unit.description)
 
 
 Patterns = Annotated[

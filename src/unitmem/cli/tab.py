@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Offer: TypeAlias = tuple[str, str]
     """A word, and its help."""
 
+_UNSAFE = str.maketrans({"\\": "/", "`": "'", "$": "", "\n": " "})
+"""What zsh would take for more than text, in a description, which may be anybody's, such as who mounts something."""
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.@:/~+,%")
 _UNITS = {"list", "top", "metrics"}
 """The verbs that take units."""
@@ -124,10 +126,10 @@ def _instances(*, is_user: bool) -> list[Offer]:
 
 
 def _units(*, is_user: bool) -> list[Offer] | None:
-    """Return the loaded units that can have a cgroup, as systemctl lists them; None if it can't."""
+    """Return the loaded units that can have a cgroup, as systemctl lists them; None if it can't be started."""
     reader, writer = os.pipe()
     command = [*_LIST_UNITS, "--user"] if is_user else [*_LIST_UNITS]
-    environment = {"SYSTEMD_BUS_TIMEOUT": "5s", **os.environ}
+    environment = {"SYSTEMD_BUS_TIMEOUT": "5s", **os.environ, "SYSTEMD_COLORS": "0"}
     actions = [
         (os.POSIX_SPAWN_DUP2, writer, 1),
         (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
@@ -141,15 +143,21 @@ def _units(*, is_user: bool) -> list[Offer] | None:
         os.close(writer)
     with open(reader, encoding="utf-8", errors="replace") as output:
         lines = output.read().splitlines()
-    return list(_present(lines)) if os.waitpid(child, 0)[1] == 0 else None
+    os.waitpid(child, 0)  # one that fails lists nothing, and to ask the manager again would take as long
+    return list(_present(lines))
 
 
 def _present(lines: Iterable[str]) -> Iterator[Offer]:
     """Yield the name and the description of each unit that exists, of the lines of `systemctl list-units`."""
     for line in lines:
-        name, load, active, _, *description = line.split(None, 4)
-        if load != "not-found" or active != "inactive":
-            yield name, "".join(description)
+        name, load, active, *more = line.split(None, 4)[:5] + [""] * 3
+        if active and (load != "not-found" or active != "inactive"):
+            yield name, harmless(more[1])
+
+
+def harmless(description: str) -> str:
+    """Return the description of a unit as a shell may be given it."""
+    return description.translate(_UNSAFE)
 
 
 def _escaped(text: str) -> str:

@@ -54,7 +54,7 @@ def instance_of(name: str) -> str:
     Raises:
         UsageError: no watch can have that name.
     """
-    instance = name.removeprefix("unitmem@").removesuffix(".service")
+    instance = name.removeprefix("unitmem@").removeprefix("unitmem-observe@").removesuffix(".service")
     if not is_unit_name(f"unitmem@{instance}.service") or not instance.strip("."):
         raise UsageError(
             f"{name!r} is not an instance of unitmem@.service", hint="`unitmem status` shows those that run"

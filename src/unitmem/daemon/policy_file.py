@@ -57,8 +57,8 @@ def _read_elsewhere(path: Path) -> Loaded:
     if status != 0:
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "an error"
         raise UnitmemError(f"{path}: the process that reads it was ended by {how}")
-    found: Loaded | Exception = loads(answer)
-    if isinstance(found, Exception):
+    found: Loaded | UnitmemError = loads(answer)
+    if isinstance(found, UnitmemError):
         raise found
     return found
 
@@ -74,15 +74,17 @@ def _answer(path: Path, writer: int) -> NoReturn:
         os._exit(status)
 
 
-def _read(path: Path) -> Loaded | Exception:
-    from unitmem.policyfile import reader  # noqa: PLC0415 - in the other process alone
-
+def _read(path: Path) -> Loaded | UnitmemError:
     try:
+        from unitmem.policyfile import reader  # noqa: PLC0415 - in the other process alone
+
         checked = reader.load(path)
     except PolicyFileError as error:
         refusal = PolicyFileError(str(error), error.hint)  # whose class needs no YAML
         refusal.problems = error.problems
         return refusal
-    except Exception as error:  # noqa: BLE001 - whatever it is, the watch tells it
-        return error
+    except Exception as error:  # noqa: BLE001 - whatever it is, the watch goes on and tells it
+        # what is on disk by now may be another version than what runs
+        what = f"unexpected {type(error).__name__}: {error}"
+        return UnitmemError(f"{path} can't be read: {what}; if unitmem was upgraded, restart the watch")
     return Loaded(checked.file, checked.warnings)
