@@ -59,7 +59,7 @@ def test_the_observer_tells_what_it_would_do_and_is_replaced_by_who_does_it(host
 
     eventually(lambda: observed() == {"log": "observed", "stop": "observed"}, "both steps are observed")
     told = host.check_output(f"journalctl --output=cat --unit {OBSERVER}")
-    assert "would stop it (SIGKILL after 20s), but the watch only observes" in told
+    assert "would stop it (SIGKILL after 20s), but the policy only observes" in told
     (watch,) = json.loads(host.check_output(f"unitmem status {NAME} --json"))["watches"]
     assert watch["instance"] == NAME
     assert host.check_output("stat --format=%%U /run/unitmem/%s", NAME) == "unitmem-observe"
