@@ -166,7 +166,7 @@ def asleep(since: float, until: float) -> Machine:
     return Machine((), is_looking=lambda now: not since <= now < until)
 
 
-def with_limit(since: float, to: int, until: float = inf) -> Machine:
+def with_limit(since: float, to: int | None, until: float = inf) -> Machine:
     """A machine on which somebody sets another limit of api@1.service, for good or for a while."""
 
     def limit(now: float, service: Service) -> int | None:
@@ -599,7 +599,7 @@ DAYS = (
         LEAKY,
         Service(API, between(HOUR, steady(6 * G), steady(300 * M)), max=1 * G),
         may=MILD,
-        machine=replace(with_limit(HOUR / 2, 16 * G), lasts=3 * HOUR),
+        machine=replace(with_limit(HOUR / 2, None), lasts=3 * HOUR),
     ),
     day(
         "a restart loop is ended by the budget",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import signal
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
+from shutil import copy
 
 import pytest
 
@@ -17,7 +20,7 @@ from unitmem.policy.actions import Signal
 from unitmem.policy.condition import Finding
 from unitmem.policy.decision import Decision, Obstacle, Outcome, Refusal, Result
 from unitmem.policyfile.expression import parse_condition
-from unitmem.record.event import FILE_NAME, EventKind
+from unitmem.record.event import FILE_NAME, Event, EventKind
 from unitmem.record.history import History, HistoryError, find_histories, read_samples
 from unitmem.record.recorder import Recorder, decision_event, outcome_event
 from unitmem.unit import Invocation, Unit
@@ -325,3 +328,34 @@ def test_a_history_that_is_none_is_told(tmp_path):
     with pytest.raises(HistoryError, match="no such file"):
         History(tmp_path / "none")
     assert find_histories(tmp_path) == []
+
+
+def test_a_history_that_is_removed_or_replaced_is_begun_anew_with_what_was_decided_then(tmp_path):
+    recorder, path, kept = Recorder(tmp_path, "boot"), tmp_path / FILE_NAME, tmp_path / "kept"
+    copy(path, kept)
+
+    def replace_it():
+        copy(kept, tmp_path / "other")
+        (tmp_path / "other").rename(path)
+
+    for at, change in enumerate((path.unlink, replace_it)):
+        change()
+        for part in ("-wal", "-shm"):
+            path.with_name(path.name + part).unlink(missing_ok=True)
+        recorder.event(Event(1000.0 + at, EventKind.DECISION, "a.service", "m"), 10.0 + at)
+        assert recorder.trouble == f"{path} was removed or replaced: another one is begun"
+        recorder.trouble_reported()
+        with History(path) as history:
+            assert 1000.0 + at in [event.at for event in history.events("a.service")]
+    recorder.close()
+
+
+def test_a_disk_that_answers_nothing_ends_no_watch(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path, "boot")
+
+    def fail(*_args, **_options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "stat", fail)
+    recorder.event(Event(1000.0, EventKind.DECISION, "a.service", "m"), 10.0)
+    recorder.close()

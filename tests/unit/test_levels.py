@@ -13,7 +13,7 @@ from unitmem.kernel.limits import HOST_LEVEL, Level
 from unitmem.measure.collect import Surroundings, collect
 from unitmem.measure.formulas import host_values
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.condition import Bounds, Derivation, comparisons, judge
+from unitmem.policy.condition import UNKNOWN_LEVEL, Bounds, Derivation, comparisons, judge
 from unitmem.policy.engine import evaluate
 from unitmem.policy.model import PolicyFile
 from unitmem.policy.state import State
@@ -434,7 +434,7 @@ def test_a_replay_finds_the_level_that_filled(tmp_path):
         (380 * M, 600 * M, "/a.slice"),
         (100 * M, 100 * M, HOST_LEVEL),
         # by one bound of the machine it is the fuller one, by the other the slice is
-        (360 * M, 100 * M, None),
+        (360 * M, 100 * M, UNKNOWN_LEVEL),
     ],
 )
 def test_a_replay_names_the_level_of_fill(tmp_path, slice_used, available, named):
@@ -452,6 +452,11 @@ def test_a_replay_names_the_level_of_fill(tmp_path, slice_used, available, named
     made = list(decisions(file, read_samples(tmp_path / FILE_NAME), Replayed()))
     assert [decision.unit for decision in made] == ["calm.service", "leak.service"]
     assert {decision.findings[0].level for decision in made} == {named}
+    assert (" at " in str(made[0].findings[0])) is (named != UNKNOWN_LEVEL)
+    # who share a level, or may, are one group
+    picks = "pick: {by: unreclaimable, settle: 5min}, do: stop"
+    file = parse(CROWD.replace("eta(limit, 1min) < 5min", "fill > 80%").replace("do: log", picks)).file
+    assert len(list(decisions(file, read_samples(tmp_path / FILE_NAME), Replayed()))) == 1
 
 
 def test_levels_are_recorded_only_where_they_are_asked_for(tmp_path):

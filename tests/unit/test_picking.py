@@ -102,6 +102,13 @@ class Watch:
 # --- one of all --------------------------------------------------------------------------------
 
 
+def test_after_settling_two_looks_have_to_agree_again_where_memory_stat_may_lag():
+    """What was seen before the first pick had settled counts for nothing."""
+    watch = Watch((policy("unreclaimable > 100M", pick="unreclaimable", settle=4.0, mode=Mode.OBSERVE),))
+    units = [unit(name, 1, values={"unreclaimable": 100 * M + 1}) for name in (HOG, SECOND)]
+    assert [len(watch.picked(*units)) for _ in range(8)] == [0, 1, 0, 0, 0, 0, 1, 0]
+
+
 def test_of_all_that_the_condition_is_true_of_the_greatest_is_picked():
     watch = Watch((policy(),))
     assert watch.picked(*THREE) == [HOG]

@@ -91,7 +91,8 @@ def _fault(part: Path, status: os.stat_result, owners: Collection[int], unmapped
         return f"{part} belongs to user {status.st_uid}, and not to {whom}: chown it, or choose another place"
     mode = status.st_mode
     is_shared = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
-    by_others = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_private(status.st_gid, status.st_uid))
+    is_private = not is_from_outside and mode & stat.S_IWGRP and _is_private(status.st_gid, status.st_uid)
+    by_others = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not is_private)
     if by_others and not is_shared and not stat.S_ISLNK(mode):
         return f"others may write {part} (mode {stat.S_IMODE(mode):04o}): run `chmod go-w {part}`"
     return None

@@ -41,6 +41,8 @@ FILL = "fill"
 """The measure of the levels that `eta` looks at."""
 MACHINE = ("host.total", "host.available")
 """The measures of the outermost of those levels."""
+UNKNOWN_LEVEL = ""
+"""In place of a level where it isn't known which it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,8 @@ def measures_of(condition: Condition) -> frozenset[str]:
         names |= {comparison.measure, comparison.of, comparison.followed}
         if comparison.derivation is Derivation.ETA:
             names |= {FILL, *(MACHINE if comparison.measure == "limit" else ())}
+        if comparison.measure == FILL:
+            names.add("limit")  # a share of which is what memory.stat may lag by
     return frozenset(name for name in names if name)
 
 
@@ -273,7 +277,10 @@ class Facts(Protocol):
         """Return the reason for which `measure`, or what is derived from it, is not known exactly."""
 
     def level(self, comparison: Comparison) -> str | None:
-        """Return the level that the left side is about: the path of a slice, or `host`; None if it is the unit's own."""
+        """Return the level that the left side is about: the path of a slice, or `host`; None if it is the unit's own.
+
+        `UNKNOWN_LEVEL` if it isn't known which.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +296,7 @@ class Finding:
     unknown: Mapping[str, str]
     """Measures that are needed and unknown, with the reasons."""
     level: str | None = None
-    """The level that it is true of, if that isn't the unit's own: the path of a slice, or `host`."""
+    """The level that it is true of, if that isn't the unit's own: the path of a slice, `host`, or `UNKNOWN_LEVEL`."""
 
     def __str__(self) -> str:
         """Return the comparison with its numbers: `workingset 450.1M > 435.2M (85% of limit)`."""
@@ -300,7 +307,7 @@ class Finding:
             return str(comparison)
         dimension = comparison.dimension
         value = "" if self.value is None else f" {format_value(self.value, dimension)}"
-        if self.level is not None:
+        if self.level:
             value += f" at {format_level(self.level)}"
         operator = comparison.operator if self.truth else f"is not {comparison.operator}"
         threshold = comparison.spelled_threshold

@@ -86,7 +86,7 @@ from unitmem.policy.state import (
 )
 from unitmem.policy.timers import advance
 from unitmem.policy.trends import UnitFacts, extend, extend_levels, without_answered
-from unitmem.policy.verdicts import rank_of, verdict_on
+from unitmem.policy.verdicts import is_close, rank_of, verdict_on
 from unitmem.unit import Invocation
 
 
@@ -342,7 +342,10 @@ class _Tick:
         for position, each in enumerate(judged):
             verdict, state = each.verdicts[index], each.states[index]
             level = level_of(verdict, each.unit) if verdict.truth else None
-            state = state if level is None else groups.before(state, level)
+            if level is not None:
+                state = groups.before(state, level)
+                if verdict.is_close != is_close(step, state, each.facts):  # a look before doesn't count
+                    verdict = replace(verdict, is_close=not verdict.is_close)
             after, is_due = advance(step, state, verdict, self.now, self.interval)
             each.states[index] = after
             if level is None:

@@ -20,7 +20,16 @@ from unitmem.measure.catalogue import OPERANDS, Scope
 from unitmem.measure.sample import UnitSample
 from unitmem.policy.action import Action
 from unitmem.policy.actions import END_WAIT, Restart
-from unitmem.policy.condition import FILL, Comparison, Condition, Derivation, Finding, Verdict, comparisons
+from unitmem.policy.condition import (
+    FILL,
+    UNKNOWN_LEVEL,
+    Comparison,
+    Condition,
+    Derivation,
+    Finding,
+    Verdict,
+    comparisons,
+)
 from unitmem.policy.decision import Decision, Outcome, Result
 from unitmem.unit import Invocation, is_within, slice_path
 
@@ -171,7 +180,7 @@ def _level(finding: Finding, unit: UnitSample) -> str:
         case Scope.SLICE:
             return slice_path(unit.unit.control_group or "/") or HOST_LEVEL
         case Scope.UNIT if finding.truth and unit.levels:  # of `fill` and `eta`; its own has no name there
-            return finding.level or unit.levels[0].path
+            return HOST_LEVEL if finding.level == UNKNOWN_LEVEL else finding.level or unit.levels[0].path
         case _:
             return HOST_LEVEL
 

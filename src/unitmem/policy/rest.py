@@ -119,7 +119,7 @@ def _edges(term: Comparison, unit: UnitSample, trend: Trend | None, now: float) 
         if term.measure == AGE and since is not None:
             yield since + term.threshold
         return
-    if trend is None:
+    if trend is None or (since is None and AGE in unit.values):  # in a recording of before
         yield _NEVER
         return
     match term.derivation:

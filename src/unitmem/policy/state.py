@@ -47,7 +47,7 @@ class StepState:
     withheld: Refusal | None = None
     """The obstacle, while it is due and doesn't fire."""
     reported: Obstacle | None = None
-    """The last obstacle of which there was a decision while it is withheld; none while another unit comes first."""
+    """The obstacle that was last told while it is withheld; nothing is told while another unit ranks before it."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """The unknown measures because of which its condition can't be judged, with the reasons."""
 
@@ -75,7 +75,7 @@ class Ladder:
 
     @property
     def rests(self) -> bool:
-        """Whether the same verdicts again would leave it as it is; that a condition can't be judged is kept of a step."""
+        """Whether the same verdicts again would change nothing; a step whose condition is unknown may be one of its steps."""
         return self.episode_since is None and all(
             step is IDLE
             or (

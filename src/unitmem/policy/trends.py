@@ -14,7 +14,15 @@ from math import inf
 from unitmem.kernel.limits import STAT_LAG, fullest
 from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Dimension, Scope, Trait
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, Sample, UnitSample
-from unitmem.policy.condition import ETA_USAGE, FILL, FUNCTIONS, Bounds, Comparison, Derivation
+from unitmem.policy.condition import (
+    ETA_USAGE,
+    FILL,
+    FUNCTIONS,
+    UNKNOWN_LEVEL,
+    Bounds,
+    Comparison,
+    Derivation,
+)
 from unitmem.policy.levels import LEVELS_MISSING, fillings, has_levels, lacks_levels, time_left
 from unitmem.policy.slopes import Points, Window, slope_of
 from unitmem.unit import Invocation
@@ -258,7 +266,9 @@ class UnitFacts:
             level = fullest(self._unit.levels, self._host.total, available)
             paths.add(None if level is None else level[1])
         own = self._unit.levels[0].path if self._unit.levels else None
-        return next(iter(paths - {own}), None) if len(paths) == 1 else None
+        if len(paths) != 1 or None in paths:
+            return UNKNOWN_LEVEL
+        return next(iter(paths - {own}), None)
 
     def _eta(self, target: str, span: float) -> tuple[Bounds, str | None] | None:
         """Return what `time_left` does, by slopes over the whole span; None before it was watched."""

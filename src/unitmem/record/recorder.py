@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _sqlite3 as sqlite3  # without what the package adds for dates, which is a third of a megabyte
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import inf
@@ -85,6 +86,8 @@ class Recorder:
         self._kept = Kept((), (), with_levels=False)
         self._buffer = Buffer(0)
         self._database: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        """Of the file that is open."""
         if self._path is not None:
             self._open(self._path)
 
@@ -114,7 +117,7 @@ class Recorder:
         self._write(due, sample.at)
 
     def trouble_reported(self) -> None:
-        """Forget `trouble` if it is over, as where a damaged file was set aside; to be called once it was reported."""
+        """To be called after `trouble` was reported: forget it if the file is open again, as after a damaged one was set aside."""
         if self._database is not None:
             self.trouble = None
 
@@ -155,7 +158,7 @@ class Recorder:
 
     def _open(self, path: Path) -> None:
         try:
-            self._database = _create(path)
+            self._database, self._identity = _create(path), _identity(path)
             number = max(
                 self._database.execute(f"SELECT MAX({column}) FROM {table}").fetchone()[0] or 0  # noqa: S608 - ours
                 for table, column in (("chunks", "thinned"), ("thinned", "id"))
@@ -175,10 +178,22 @@ class Recorder:
                 part = path.with_name(path.name + suffix)
                 if part.exists():
                     part.replace(f"{part}.damaged")
-            self._database, self._buffer = _create(path), Buffer(1)
+            self._database, self._buffer, self._identity = _create(path), Buffer(1), _identity(path)
             self.trouble = f"{path} is damaged ({error}): it is set aside as {path}.damaged"
         except (sqlite3.Error, OSError) as second:
             self.trouble = f"{path}: {second}: nothing is recorded"
+
+    def _begin_anew(self, path: Path, clock: float) -> None:
+        """Open what is at `path` in place of the file that was there."""
+        self._disconnect()
+        self.trouble = None
+        self._open(path)
+        if self._database is None:
+            self._reopen_at = clock + _REOPEN_AFTER
+            if not os.path.lexists(path):
+                self.trouble = f"the history can't be written: {path} was removed"
+        elif self.trouble is None:
+            self.trouble = f"{path} was removed or replaced: another one is begun"
 
     def _disconnect(self) -> None:
         if self._database is not None:
@@ -197,10 +212,9 @@ class Recorder:
         """Write `rows` in one transaction."""
         if self._database is None or self._path is None or not rows:
             return
-        if not self._path.exists():  # what is written to it nobody would find
-            self._reopen_at = clock + _REOPEN_AFTER
-            self._disconnect()
-            self.trouble = f"the history can't be written: {self._path} was removed"
+        if _identity(self._path) != self._identity:  # what is written to it nobody would find
+            self._begin_anew(self._path, clock)
+            self._write([row for row in rows if row[0] is _INSERT_EVENT], clock)
             return
         try:
             with self._database:
@@ -323,6 +337,15 @@ def _delete_oldest(database: sqlite3.Connection, table: str, used: float, room: 
         f"DELETE FROM {table} WHERE id <= (SELECT MIN(id) + (MAX(id) - MIN(id)) * ? FROM {table})",  # noqa: S608
         (share,),
     )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what the file at `path` differs by from another one there; None where there is none, or it can't be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _create(path: Path) -> sqlite3.Connection:

@@ -207,6 +207,7 @@ class _Review:
                 "compare `workingset` or, better, `unreclaimable`",
                 *("steps", index, "when"),
             )
+
         for doubt in near_limit_doubts(self.policy, step, self.machine):
             yield self.doubt(LintCode.NEAR_LIMIT, doubt, "steps", index, "when")
         for term in short_slopes(step.when):
