@@ -589,6 +589,27 @@ def test_a_unit_that_somebody_stops_before_the_manager_can_be_asked_is_not_resta
     assert acts(systemd) == []
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_restart_that_the_manager_refuses_once_it_can_be_asked_has_failed_and_kills_nothing_more(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    cgroups: CgroupTree,
+    start: Callable[..., Running],
+    is_killed: bool,
+):
+    """A unit that may not be started would stay down."""
+    running = start(refuses_manual_start=True)
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    pending = under_way(perform(running.decision(ELSE_KILL["restart"]), running.cgroup, None, 0))
+    if is_killed:
+        pending = under_way(follow_up(pending, None, 30))
+    outcome = done(follow_up(pending, manager, 31 if is_killed else 1))
+    assert (outcome.result, outcome.again, outcome.untried) == (Result.FAILED, False, not is_killed)
+    assert REFUSAL in outcome.detail
+    assert outcome.detail.startswith("killed; ") is is_killed
+    assert file.read_text() == ("1" if is_killed else "")
+
+
 def test_a_kill_of_a_run_that_nobody_knows_by_its_id_asks_the_manager(
     systemd: FakeSystemd1, manager: Manager, cgroups: CgroupTree, start: Callable[..., Running]
 ):

@@ -153,15 +153,21 @@ def request_end(task: Task[Any], ask: Ask) -> Pending:
     return pending
 
 
-def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Pending:
+def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Outcome | Pending:
     """Ask the manager for what it could not be asked for; then that has its whole time.
 
-    Return `pending` as it is where there is nothing to ask for, or it still can't be asked.
+    Return `pending` as it is where there is nothing to ask for, or it still can't be asked, and the outcome where the
+    manager refuses it for good.
     """
     if pending.unasked is None or task.reachable is None:
         return pending
     try:
         again = request_end(task, ask)
+    except RefusedError as error:
+        refused = task.refused(error)
+        return (
+            replace(refused, detail=f"killed; {refused.detail}", untried=False) if pending.killed else refused
+        )
     except (InvocationGoneError, NoSuchUnitError, CgroupGoneError, BusError, OSError):
         return pending  # the next look sees an end, and the deadline comes
     return pending if again.unasked is not None else replace(again, killed=again.killed or pending.killed)

@@ -45,7 +45,10 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             state, is_old = "not loaded", False
         except BusError:
             pass
-    pending = request_again(task, pending, Manager.restart_unit)
+    again = request_again(task, pending, Manager.restart_unit)
+    if isinstance(again, Outcome):
+        return again
+    pending = again
     if task.now < pending.deadline:
         return pending
     is_there = is_old and task.cgroup.exists() and not has_no_process(task)

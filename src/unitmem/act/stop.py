@@ -25,7 +25,10 @@ def verify(task: Task[Stop], pending: Pending) -> Outcome | Pending:
         may_start = "; its Restart= may start it again" if pending.unasked is not None else ""
         return task.outcome(Result.VERIFIED, f"{how}; gone {task.waited} after the decision{may_start}")
     if not pending.killed:
-        pending = _with_time_to_end(task, request_again(task, pending, Manager.stop_unit))
+        after = request_again(task, pending, Manager.stop_unit)
+        if isinstance(after, Outcome):
+            return after
+        pending = _with_time_to_end(task, after)
     if task.now < pending.deadline:
         return pending
     if task.action.otherwise is LastResort.KILL and not pending.killed:

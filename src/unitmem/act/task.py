@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
-from unitmem.errors import InvocationGoneError, OutOfReachError
+from unitmem.errors import InvocationGoneError, OutOfReachError, RefusedError
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.process import Process
 from unitmem.manager.systemd import Manager
@@ -100,6 +100,11 @@ class Task(Generic[_Action]):
 
     def pending(self, timeout: float) -> Pending:
         return Pending(self.decision, self.cgroup, self.now + timeout)
+
+    def refused(self, error: RefusedError) -> Outcome:
+        """Return the outcome of an action that the manager refuses for good, in its words; it costs no budget."""
+        detail = f"the manager refuses it as the unit is configured: {error}"
+        return Outcome(self.decision, Result.FAILED, detail, self.now, untried=True)
 
     def outcome(
         self, result: Result, detail: str, *, again: bool = False, process: Process | None = None
