@@ -543,8 +543,11 @@ def test_a_last_resort_is_taken_where_the_manager_could_never_be_asked(
     if isinstance(action, Stop):
         outcome = done(follow_up(killed, None, 31))
         assert outcome.result is Result.VERIFIED
-        why = "not today" if trouble == "lost" else "the service manager is out of reach"
-        assert outcome.detail.startswith("killed, as the manager could not be asked to stop it within 30s (")
+        failed, why = {
+            "lost": ("did not answer the stop", "not today"),
+            "no manager": ("could not be asked to stop it", "the service manager is out of reach"),
+        }[trouble]
+        assert outcome.detail.startswith(f"killed, as the manager {failed} within 30s (")
         assert why in outcome.detail
         assert outcome.detail.endswith("gone 31s after the decision; its Restart= may start it again")
     else:  # it has to come up as well
@@ -587,6 +590,60 @@ def test_a_unit_that_somebody_stops_before_the_manager_can_be_asked_is_not_resta
     systemd.change(NAME, active_state="deactivating")
     assert done(follow_up(pending, manager, 1)).result is Result.GONE
     assert acts(systemd) == []
+
+
+@pytest.mark.parametrize("is_away_first", [False, True])
+def test_a_stop_that_the_manager_did_not_answer_and_did_is_verified(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    cgroups: CgroupTree,
+    start: Callable[..., Running],
+    is_away_first: bool,
+):
+    """It is done as soon as the manager goes on, so the unit has not ended by itself."""
+    running = start()
+    systemd.refuse("Stop", NO_REPLY)
+    first = None if is_away_first else manager
+    pending = under_way(perform(running.decision(ELSE_KILL["stop"]), running.cgroup, first, 0))
+    if is_away_first:
+        pending = under_way(follow_up(pending, manager, 1))
+    cgroups.remove(running.path)
+    outcome = done(follow_up(pending, None, 2))
+    assert outcome.result is Result.VERIFIED
+    assert outcome.detail == "gone 2s after the decision; the manager had not answered the stop"
+
+
+def test_a_stop_that_was_not_sent_since_the_manager_hung_before_it_has_stopped_nothing(
+    systemd: FakeSystemd1, manager: Manager, cgroups: CgroupTree, start: Callable[..., Running]
+):
+    running = start()
+    systemd.refuse("GetUnit", NO_REPLY)
+    with suppress(BusError):
+        manager.describe(NAME)
+    pending = under_way(perform(running.decision(ELSE_KILL["stop"]), running.cgroup, manager, 0))
+    assert acts(systemd) == []
+    cgroups.remove(running.path)
+    assert done(follow_up(pending, None, 1)).result is Result.GONE
+
+
+def test_a_restart_that_the_manager_did_not_answer_and_that_hangs_takes_its_last_resort(
+    systemd: FakeSystemd1, manager: Manager, cgroups: CgroupTree, start: Callable[..., Running]
+):
+    """The unit is stopping because of it, and by nobody else."""
+    running = start(restarts="hangs")
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    systemd.refuse("Restart", NO_REPLY)
+    pending = under_way(perform(running.decision(ELSE_KILL["restart"]), running.cgroup, manager, 0))
+    systemd.allow("Restart")
+    systemd.change(NAME, active_state="deactivating")
+    manager.ping()
+    assert under_way(follow_up(pending, manager, 29.9)) == pending
+    killed = under_way(follow_up(pending, manager, 30))
+    assert (killed.killed, file.read_text()) == (True, "1")
+    assert acts(systemd) == ["Restart"]
+    systemd.restart(NAME, active_state="active")
+    outcome = done(follow_up(killed, manager, 31))
+    assert outcome.detail == "restarted, killed first; the new run was up 31s after the decision"
 
 
 @pytest.mark.parametrize("is_killed", [False, True])

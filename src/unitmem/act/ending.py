@@ -22,6 +22,7 @@ from unitmem.kernel.attributes import INVOCATION_ID, read_attribute
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.process import ProcessGoneError, ProcessHiddenError, send_signal
 from unitmem.kernel.processes import read_processes
+from unitmem.manager.dbus import TIMED_OUT
 from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import END_WAIT, LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
@@ -136,6 +137,7 @@ def request_end(task: Task[Any], ask: Ask) -> Pending:
         OSError: the last resort can't be taken.
     """
     pending = task.pending(task.action.timeout)
+    is_answering = task.reachable is not None and task.reachable.lost is None
     try:
         ask(task.manager, task.decision.unit, task.invocation_id)
     except RefusedError as error:
@@ -149,7 +151,7 @@ def request_end(task: Task[Any], ask: Ask) -> Pending:
     except (OutOfReachError, BusLostError) as error:
         if task.action.otherwise is not LastResort.KILL:
             raise
-        return replace(pending, unasked=str(error))
+        return replace(pending, unasked=str(error), sent=is_answering and error.name in TIMED_OUT)
     return pending
 
 
@@ -170,7 +172,15 @@ def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Outcome | Pend
         )
     except (InvocationGoneError, NoSuchUnitError, CgroupGoneError, BusError, OSError):
         return pending  # the next look sees an end, and the deadline comes
-    return pending if again.unasked is not None else replace(again, killed=again.killed or pending.killed)
+    if again.unasked is not None:
+        return replace(pending, unasked=again.unasked, sent=True) if again.sent else pending
+    return replace(again, killed=again.killed or pending.killed)
+
+
+def why_unasked(pending: Pending, verb: str, within: str) -> str:
+    """Return that the manager could not be asked to `verb` the unit in that time, or did not answer."""
+    failed = f"did not answer the {verb}" if pending.sent else f"could not be asked to {verb} it"
+    return f"the manager {failed} within {within} ({pending.unasked})"
 
 
 def take_last_resort(task: Task[Any], pending: Pending) -> Outcome | Pending:

@@ -32,6 +32,8 @@ class Pending:
     """What the manager said, where it refused the action for good, so that the last resort was taken at once."""
     unasked: str | None = None
     """Why the manager could not be asked yet, where there is a last resort that needs no manager."""
+    sent: bool = False
+    """Whether it was asked all the same and has not answered, so that it does that as soon as it goes on."""
     resumed: bool = False
     """Whether an earlier watch has performed it; see `resume`."""
 
