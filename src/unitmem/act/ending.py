@@ -161,8 +161,8 @@ def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Outcome | Pend
     Return `pending` as it is where there is nothing to ask for, or it still can't be asked, and the outcome where the
     manager refuses it for good.
     """
-    if pending.unasked is None or task.reachable is None:
-        return pending
+    if pending.unasked is None or task.reachable is None or task.action.otherwise is None:
+        return pending  # `resume` takes the last resort away where nothing may be done any more
     try:
         again = request_end(task, ask)
     except RefusedError as error:
@@ -174,7 +174,7 @@ def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Outcome | Pend
         return pending  # the next look sees an end, and the deadline comes
     if again.unasked is not None:
         return replace(pending, unasked=again.unasked, sent=True) if again.sent else pending
-    return replace(again, killed=again.killed or pending.killed)
+    return replace(again, killed=again.killed or pending.killed, resumed=pending.resumed)
 
 
 def why_unasked(pending: Pending, verb: str, within: str) -> str:
