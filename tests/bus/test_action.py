@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from signal import Signals
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1, FakeUnit
 
+from unitmem.act import ending
 from unitmem.act import signal as signalling
 from unitmem.act.overrides import prepare, undo
 from unitmem.act.perform import DEEDS, follow_up, perform
@@ -490,6 +492,26 @@ def test_processes_are_killed_one_by_one_where_neither_kernel_nor_manager_does_i
     under_way(perform(running.decision(Kill()), running.cgroup, reachable, 0))
     assert [each.process.wait(60) for each in children] == [-signal.SIGKILL] * 3
     assert len(systemd.calls()) <= 1, "one timeout, and no further call"
+
+
+@with_processes
+def test_a_process_that_may_not_be_killed_spares_no_other(
+    start: Callable[..., Running], child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+):
+    spared, *others = [child(nature="stubborn") for _ in range(3)]
+    running = start(spared.pid, *(each.pid for each in others), path=OWN_CGROUP or "")
+    send = ending.send_signal
+
+    def send_signal(process: Process, number: Signals, **options: Any) -> None:
+        if process.pid == spared.pid:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        send(process, number, **options)
+
+    monkeypatch.setattr(ending, "send_signal", send_signal)
+    outcome = done(perform(running.decision(Kill()), running.cgroup, None, 0))
+    assert (outcome.result, outcome.again) == (Result.FAILED, True)
+    assert "Operation not permitted" in outcome.detail
+    assert [each.process.wait(60) for each in others] == [-signal.SIGKILL] * 2
 
 
 @pytest.mark.parametrize("is_meant", [True, False])

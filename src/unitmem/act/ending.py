@@ -110,17 +110,24 @@ def _kill_each(cgroup: Cgroup) -> bool:
 
     Raises:
         CgroupGoneError: the cgroup is removed.
-        OSError: a process can't be killed, or not all of them can be listed.
+        OSError: a process can't be killed, while all others were, or not all of them can be listed.
     """
     killed: set[tuple[int, int]] = set()
+    trouble: OSError | None = None
     for _ in range(_MOST_ROUNDS):
         others = [each for each in read_processes(cgroup) if (each.pid, each.start_time) not in killed]
         if not others:
             break
         for process in others:
             killed.add((process.pid, process.start_time))
-            with suppress(ProcessGoneError, ProcessHiddenError):
+            try:
                 send_signal(process, signal.SIGKILL, still_meant=partial(cgroup.contains, process.pid))
+            except (ProcessGoneError, ProcessHiddenError):
+                pass
+            except OSError as error:
+                trouble = trouble or error
+    if trouble is not None:
+        raise trouble
     return bool(killed)
 
 
