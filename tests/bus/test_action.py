@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from signal import Signals
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from cgroup_tree import CgroupTree
 from fake_systemd1 import FakeSystemd1, FakeUnit
 
+from unitmem.act import ending
 from unitmem.act import signal as signalling
 from unitmem.act.overrides import prepare, undo
 from unitmem.act.perform import DEEDS, follow_up, perform
@@ -492,6 +494,26 @@ def test_processes_are_killed_one_by_one_where_neither_kernel_nor_manager_does_i
     assert len(systemd.calls()) <= 1, "one timeout, and no further call"
 
 
+@with_processes
+def test_a_process_that_may_not_be_killed_spares_no_other(
+    start: Callable[..., Running], child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+):
+    spared, *others = [child(nature="stubborn") for _ in range(3)]
+    running = start(spared.pid, *(each.pid for each in others), path=OWN_CGROUP or "")
+    send = ending.send_signal
+
+    def send_signal(process: Process, number: Signals, **options: Any) -> None:
+        if process.pid == spared.pid:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        send(process, number, **options)
+
+    monkeypatch.setattr(ending, "send_signal", send_signal)
+    outcome = done(perform(running.decision(Kill()), running.cgroup, None, 0))
+    assert (outcome.result, outcome.again) == (Result.FAILED, True)
+    assert "Operation not permitted" in outcome.detail
+    assert [each.process.wait(60) for each in others] == [-signal.SIGKILL] * 2
+
+
 @pytest.mark.parametrize("is_meant", [True, False])
 def test_a_kill_asks_the_cgroup_whose_it_is_and_not_a_manager_that_may_hang(
     systemd: FakeSystemd1,
@@ -543,8 +565,11 @@ def test_a_last_resort_is_taken_where_the_manager_could_never_be_asked(
     if isinstance(action, Stop):
         outcome = done(follow_up(killed, None, 31))
         assert outcome.result is Result.VERIFIED
-        why = "not today" if trouble == "lost" else "the service manager is out of reach"
-        assert outcome.detail.startswith("killed, as the manager could not be asked to stop it within 30s (")
+        failed, why = {
+            "lost": ("did not answer the stop", "not today"),
+            "no manager": ("could not be asked to stop it", "the service manager is out of reach"),
+        }[trouble]
+        assert outcome.detail.startswith(f"killed, as the manager {failed} within 30s (")
         assert why in outcome.detail
         assert outcome.detail.endswith("gone 31s after the decision; its Restart= may start it again")
     else:  # it has to come up as well
@@ -587,6 +612,81 @@ def test_a_unit_that_somebody_stops_before_the_manager_can_be_asked_is_not_resta
     systemd.change(NAME, active_state="deactivating")
     assert done(follow_up(pending, manager, 1)).result is Result.GONE
     assert acts(systemd) == []
+
+
+@pytest.mark.parametrize("is_away_first", [False, True])
+def test_a_stop_that_the_manager_did_not_answer_and_did_is_verified(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    cgroups: CgroupTree,
+    start: Callable[..., Running],
+    is_away_first: bool,
+):
+    """It is done as soon as the manager goes on, so the unit has not ended by itself."""
+    running = start()
+    systemd.refuse("Stop", NO_REPLY)
+    first = None if is_away_first else manager
+    pending = under_way(perform(running.decision(ELSE_KILL["stop"]), running.cgroup, first, 0))
+    if is_away_first:
+        pending = under_way(follow_up(pending, manager, 1))
+    cgroups.remove(running.path)
+    outcome = done(follow_up(pending, None, 2))
+    assert outcome.result is Result.VERIFIED
+    assert outcome.detail == "gone 2s after the decision; the manager had not answered the stop"
+
+
+def test_a_stop_that_was_not_sent_since_the_manager_hung_before_it_has_stopped_nothing(
+    systemd: FakeSystemd1, manager: Manager, cgroups: CgroupTree, start: Callable[..., Running]
+):
+    running = start()
+    systemd.refuse("GetUnit", NO_REPLY)
+    with suppress(BusError):
+        manager.describe(NAME)
+    pending = under_way(perform(running.decision(ELSE_KILL["stop"]), running.cgroup, manager, 0))
+    assert acts(systemd) == []
+    cgroups.remove(running.path)
+    assert done(follow_up(pending, None, 1)).result is Result.GONE
+
+
+def test_a_restart_that_the_manager_did_not_answer_and_that_hangs_takes_its_last_resort(
+    systemd: FakeSystemd1, manager: Manager, cgroups: CgroupTree, start: Callable[..., Running]
+):
+    """The unit is stopping because of it, and by nobody else."""
+    running = start(restarts="hangs")
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    systemd.refuse("Restart", NO_REPLY)
+    pending = under_way(perform(running.decision(ELSE_KILL["restart"]), running.cgroup, manager, 0))
+    systemd.allow("Restart")
+    systemd.change(NAME, active_state="deactivating")
+    manager.ping()
+    assert under_way(follow_up(pending, manager, 29.9)) == pending
+    killed = under_way(follow_up(pending, manager, 30))
+    assert (killed.killed, file.read_text()) == (True, "1")
+    assert acts(systemd) == ["Restart"]
+    systemd.restart(NAME, active_state="active")
+    outcome = done(follow_up(killed, manager, 31))
+    assert outcome.detail == "restarted, killed first; the new run was up 31s after the decision"
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_restart_that_the_manager_refuses_once_it_can_be_asked_has_failed_and_kills_nothing_more(
+    systemd: FakeSystemd1,
+    manager: Manager,
+    cgroups: CgroupTree,
+    start: Callable[..., Running],
+    is_killed: bool,
+):
+    """A unit that may not be started would stay down."""
+    running = start(refuses_manual_start=True)
+    file = cgroups.add_file(running.path, "cgroup.kill")
+    pending = under_way(perform(running.decision(ELSE_KILL["restart"]), running.cgroup, None, 0))
+    if is_killed:
+        pending = under_way(follow_up(pending, None, 30))
+    outcome = done(follow_up(pending, manager, 31 if is_killed else 1))
+    assert (outcome.result, outcome.again, outcome.untried) == (Result.FAILED, False, not is_killed)
+    assert REFUSAL in outcome.detail
+    assert outcome.detail.startswith("killed; ") is is_killed
+    assert file.read_text() == ("1" if is_killed else "")
 
 
 def test_a_kill_of_a_run_that_nobody_knows_by_its_id_asks_the_manager(

@@ -14,6 +14,7 @@ from asking import answered
 from unitmem.daemon.policy_file import load_checked
 from unitmem.daemon.watch import Watch
 from unitmem.daemon.world import World
+from unitmem.errors import BusLostError
 from unitmem.manager.systemd import Manager
 from unitmem.record.event import FILE_NAME as HISTORY
 from unitmem.record.event import EventKind
@@ -393,3 +394,64 @@ def test_a_kill_while_a_run_is_being_ended_ends_no_other_one_after_a_restart(sit
     ticks(second, later=3.0)
     assert results(site, made) == ["verified"]
     assert site.requested() == 1
+
+
+RESTART_ELSE_KILL = "{restart: {timeout: 30s, else: kill}}"
+
+
+@pytest.fixture
+def killed_without_a_bus(site, systemd, cgroups):
+    """A unit that a watch has killed, as the bus was away all the time; the directories of the watch, which has ended."""
+
+    def killed_without_a_bus(action):
+        site.add()
+        current = cgroups.add_file(PATH, "memory.current", "0\n")
+        kill = cgroups.add_file(PATH, "cgroup.kill")
+        cgroups.add_file(PATH, "cgroup.events", "populated 1\nfrozen 0\n")
+        made = site.directories("killed")
+        watch = site.start(action, made)
+        # what is noted of a time to come is not believed
+        ticks(watch, later=-32.0)
+        current.write_text("4096\n")
+        watch.connection.lose(BusLostError("it hangs"), time.monotonic())
+        watch.connection.retry_at = float("inf")
+        ticks(watch, 1, later=-31.0)
+        ticks(watch, 1)
+        assert kill.read_text() == "1"
+        systemd.change(NAME, active_state="failed", control_group="")
+        cgroups.remove(PATH)
+        return made
+
+    return killed_without_a_bus
+
+
+def test_a_restart_that_was_killed_without_a_bus_is_asked_for_by_the_next_watch(
+    site, systemd, killed_without_a_bus
+):
+    """The unit would stay down."""
+    made = killed_without_a_bus(RESTART_ELSE_KILL)
+    watch = site.start(RESTART_ELSE_KILL, made)
+    ticks(watch, later=1.0)
+    assert [method for method, _ in systemd.calls(*REQUESTS)] == ["Restart"]
+    ticks(watch, later=2.0)
+    (outcome,) = of_kind(site.events(made), EventKind.OUTCOME)
+    assert outcome.result == "verified"
+    assert "restarted, killed first" in outcome.message
+    assert "; seen after a restart of unitmem" in outcome.message
+
+
+def test_a_watch_that_only_observes_does_not_restart_what_was_killed_without_a_bus(
+    site, systemd, killed_without_a_bus
+):
+    made = killed_without_a_bus(RESTART_ELSE_KILL)
+    watch = site.start(RESTART_ELSE_KILL, made, observe=True)
+    ticks(watch, later=1.0)
+    ticks(watch, later=31.0)
+    assert (site.requested(), results(site, made)) == (0, ["failed"])
+
+
+def test_a_stop_that_was_killed_without_a_bus_is_told_as_that_by_the_next_watch(site, killed_without_a_bus):
+    made = killed_without_a_bus(STOP_ELSE_KILL)
+    ticks(site.start(STOP_ELSE_KILL, made), later=1.0)
+    (outcome,) = of_kind(site.events(made), EventKind.OUTCOME)
+    assert "killed, as the manager could not be asked to stop it within 30s" in outcome.message

@@ -79,6 +79,7 @@ INTENTS = [
     Intent(replace(STOP, observe=True, invocation=replace(RUN, invocation_id=None)), 4990.0, logged=True),
     UNDER_WAY,
     replace(UNDER_WAY, progress=ActionProgress(1010.0, killed=True, refusal="no", processes=(PROCESS,))),
+    replace(UNDER_WAY, progress=ActionProgress(1010.0, killed=True, unasked="no answer", sent=True)),
     replace(UNDER_WAY, outcome=Outcome(STOP, Result.FAILED, "no", 991.0, again=True, process=PROCESS)),
 ]
 STATE = replace(REMEMBERED.state, ladders={KEY: OPEN}, ending=frozenset({RUN}), cooling={}, spent={})
@@ -94,9 +95,9 @@ def test_what_is_written_is_read_back(intent):
     assert through_json(intent) == intent
 
 
-def test_an_intent_of_a_version_without_descriptions_is_read():
+def test_an_intent_of_a_version_without_descriptions_and_without_unanswered_requests_is_read():
     document = json.loads(json.dumps(intent_document(UNDER_WAY)))
-    del document["description"]
+    del document["description"], document["progress"][4:]
     assert parse_intent(document, NOW.monotonic) == UNDER_WAY
 
 
@@ -106,7 +107,7 @@ def test_every_action_is_tried_here():
 
 def changed(*path, to):
     """The document of an action under way, with one value changed."""
-    document = json.loads(json.dumps(intent_document(INTENTS[-2])))
+    document = json.loads(json.dumps(intent_document(INTENTS[-3])))
     place = document
     for key in path[:-1]:
         place = place[key]
@@ -150,6 +151,9 @@ def test_a_number_that_can_not_be_true_is_refused(path, absurd):
         (("begun",), 1),
         (("policy",), 7),
         (("progress",), [1010.0]),
+        (("progress",), [1010.0, True, None, [], None]),
+        (("progress", 4), 7),
+        (("progress", 5), 1),
         (("progress", 0), 1000.0 + 30 + 11),
         (("outcome",), ["later", "", 991.0, False, False, None]),
     ],

@@ -462,8 +462,9 @@ def test_after_one_that_was_gone_all_are_judged_anew():
     ("action", "waits"),
     [
         (Stop(timeout=20.0), 30),
-        (Stop(timeout=20.0, otherwise=LastResort.KILL), 40),
-        (Restart(timeout=20.0, otherwise=LastResort.KILL), 50),
+        (Stop(timeout=20.0, otherwise=LastResort.KILL), 60),
+        (Restart(timeout=20.0, otherwise=LastResort.KILL), 70),
+        (Signal(signal.SIGTERM, timeout=20.0, otherwise=LastResort.KILL), 40),
         (Kill(timeout=5.0), 15),
         (SetProperties((("MemoryHigh", M),)), 20),
     ],
@@ -670,7 +671,7 @@ def test_one_that_ended_while_nobody_watched_has_all_judged_anew():
     while not (names := watch.picked(THREE[0], THREE[2])):
         pass
     assert names == [SECOND]
-    assert watch.now - started == 40 + 3
+    assert watch.now - started == 60 + 3
 
 
 def test_what_cannot_be_read_of_it_restrains_the_policy():
@@ -683,7 +684,7 @@ def test_what_cannot_be_read_of_it_restrains_the_policy():
     assert remembered.trouble is not None
     watch.state = remembered.state
     assert watch.picked(THREE[0], THREE[2]) == []
-    assert watch.withheld(THIRD) == "it is cooling down for another 49s"
+    assert watch.withheld(THIRD) == "it is cooling down for another 59s"
     del document["groups"]
     assert decode(document, watch.policies, watch.now).trouble is None
 
@@ -757,7 +758,7 @@ def test_at_most_one_is_picked_and_not_concluded_in_a_group(looks, when, hold, s
             )
             # the same one may be, if it was away for a look and is back
             is_same = level in waiting and waiting[level].invocation == decision.invocation
-            assert level not in waiting or is_same or watch.now - waiting[level].at >= 40
+            assert level not in waiting or is_same or watch.now - waiting[level].at >= 60
             assert watch.now >= settled.get(level, 0.0) + (hold if level in settled else 0.0)
             assert by_name[decision.unit].protected is None
             value = by_name[decision.unit].values["footprint"]
@@ -771,6 +772,6 @@ def test_at_most_one_is_picked_and_not_concluded_in_a_group(looks, when, hold, s
         if result is not None and waiting:
             level = min(waiting)
             decision = waiting.pop(level)
-            if result is Result.VERIFIED and watch.now - decision.at < 40:
+            if result is Result.VERIFIED and watch.now - decision.at < 60:
                 settled[level] = watch.now + settle
             watch.concluded(decision, result)

@@ -22,6 +22,7 @@ from unitmem.kernel.attributes import INVOCATION_ID, read_attribute
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.process import ProcessGoneError, ProcessHiddenError, send_signal
 from unitmem.kernel.processes import read_processes
+from unitmem.manager.dbus import TIMED_OUT
 from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import END_WAIT, LastResort, Restart
 from unitmem.policy.decision import Outcome, Result
@@ -109,17 +110,24 @@ def _kill_each(cgroup: Cgroup) -> bool:
 
     Raises:
         CgroupGoneError: the cgroup is removed.
-        OSError: a process can't be killed, or not all of them can be listed.
+        OSError: a process can't be killed, while all others were, or not all of them can be listed.
     """
     killed: set[tuple[int, int]] = set()
+    trouble: OSError | None = None
     for _ in range(_MOST_ROUNDS):
         others = [each for each in read_processes(cgroup) if (each.pid, each.start_time) not in killed]
         if not others:
             break
         for process in others:
             killed.add((process.pid, process.start_time))
-            with suppress(ProcessGoneError, ProcessHiddenError):
+            try:
                 send_signal(process, signal.SIGKILL, still_meant=partial(cgroup.contains, process.pid))
+            except (ProcessGoneError, ProcessHiddenError):
+                pass
+            except OSError as error:
+                trouble = trouble or error
+    if trouble is not None:
+        raise trouble
     return bool(killed)
 
 
@@ -136,6 +144,7 @@ def request_end(task: Task[Any], ask: Ask) -> Pending:
         OSError: the last resort can't be taken.
     """
     pending = task.pending(task.action.timeout)
+    is_answering = task.reachable is not None and task.reachable.lost is None
     try:
         ask(task.manager, task.decision.unit, task.invocation_id)
     except RefusedError as error:
@@ -149,22 +158,36 @@ def request_end(task: Task[Any], ask: Ask) -> Pending:
     except (OutOfReachError, BusLostError) as error:
         if task.action.otherwise is not LastResort.KILL:
             raise
-        return replace(pending, unasked=str(error))
+        return replace(pending, unasked=str(error), sent=is_answering and error.name in TIMED_OUT)
     return pending
 
 
-def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Pending:
+def request_again(task: Task[Any], pending: Pending, ask: Ask) -> Outcome | Pending:
     """Ask the manager for what it could not be asked for; then that has its whole time.
 
-    Return `pending` as it is where there is nothing to ask for, or it still can't be asked.
+    Return `pending` as it is where there is nothing to ask for, or it still can't be asked, and the outcome where the
+    manager refuses it for good.
     """
-    if pending.unasked is None or task.reachable is None:
-        return pending
+    if pending.unasked is None or task.reachable is None or task.action.otherwise is None:
+        return pending  # `resume` takes the last resort away where nothing may be done any more
     try:
         again = request_end(task, ask)
+    except RefusedError as error:
+        refused = task.refused(error)
+        return (
+            replace(refused, detail=f"killed; {refused.detail}", untried=False) if pending.killed else refused
+        )
     except (InvocationGoneError, NoSuchUnitError, CgroupGoneError, BusError, OSError):
         return pending  # the next look sees an end, and the deadline comes
-    return pending if again.unasked is not None else replace(again, killed=again.killed or pending.killed)
+    if again.unasked is not None:
+        return replace(pending, unasked=again.unasked, sent=True) if again.sent else pending
+    return replace(again, killed=again.killed or pending.killed, resumed=pending.resumed)
+
+
+def why_unasked(pending: Pending, verb: str, within: str) -> str:
+    """Return that the manager could not be asked to `verb` the unit in that time, or did not answer."""
+    failed = f"did not answer the {verb}" if pending.sent else f"could not be asked to {verb} it"
+    return f"the manager {failed} within {within} ({pending.unasked})"
 
 
 def take_last_resort(task: Task[Any], pending: Pending) -> Outcome | Pending:

@@ -83,8 +83,7 @@ def perform(
     except OutOfReachError as error:
         return Outcome(decision, Result.FAILED, f"it can't be done: {error}", now, again=True, untried=True)
     except RefusedError as error:
-        detail = f"the manager refuses it as the unit is configured: {error}"
-        return Outcome(decision, Result.FAILED, detail, now, untried=True)
+        return task.refused(error)
     except BusLostError as error:
         if not action.is_harmless_twice:
             failed = task.outcome(Result.FAILED, f"whether it was done is not known: {error}")

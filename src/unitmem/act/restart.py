@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from unitmem.act.ending import has_no_process, request_again, request_end, take_last_resort
+from unitmem.act.ending import has_no_process, request_again, request_end, take_last_resort, why_unasked
 from unitmem.act.task import OVER, Pending, Task
 from unitmem.errors import BusError, BusLostError, NoSuchUnitError, OutOfReachError
 from unitmem.manager.systemd import Manager
@@ -26,14 +26,15 @@ def perform(task: Task[Restart]) -> Outcome | Pending:
 
 def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
     state = "unknown, as the manager can't be asked"
-    is_old = True
+    is_old, is_stopping = True, False
     if task.reachable is not None:
         try:
             unit = task.reachable.describe(task.decision.unit)
             run = task.invocation_id
             is_old = unit.invocation_id == run and (run is not None or task.cgroup.exists())
             state = unit.state
-            if unit.active_state == "deactivating" and pending.unasked is not None and not pending.killed:
+            is_stopping = unit.active_state == "deactivating"
+            if is_stopping and pending.unasked is not None and not (pending.sent or pending.killed):
                 return task.outcome(Result.GONE, _STOPPING)
             if unit.active_state == "active" and not is_old:
                 killed = ", killed first" + _refused(pending) if pending.killed else ""
@@ -45,7 +46,11 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
             state, is_old = "not loaded", False
         except BusError:
             pass
-    pending = request_again(task, pending, Manager.restart_unit)
+    if not (is_stopping and pending.sent):  # else that is the restart, which was only not answered
+        again = request_again(task, pending, Manager.restart_unit)
+        if isinstance(again, Outcome):
+            return again
+        pending = again
     if task.now < pending.deadline:
         return pending
     is_there = is_old and task.cgroup.exists() and not has_no_process(task)
@@ -59,9 +64,7 @@ def verify(task: Task[Restart], pending: Pending) -> Outcome | Pending:
     detail = f"{task.waited} after it was asked for, the unit is {state}"
     if pending.unasked is not None:
         killed = "; it was killed, and its Restart= may start it again" if pending.killed else ""
-        detail = (
-            f"the manager could not be asked to restart it within {task.waited} ({pending.unasked}){killed}"
-        )
+        detail = why_unasked(pending, "restart", task.waited) + killed
     return task.outcome(Result.FAILED, detail, again=is_there)
 
 

@@ -35,7 +35,9 @@ class _Removed(Cgroup):
 def progress_of(pending: Pending) -> ActionProgress:
     """Return what `resume` needs to know about `pending`."""
     processes = pending.processes if isinstance(pending, Signalled) else ()
-    return ActionProgress(pending.deadline, pending.killed, pending.refusal, processes)
+    return ActionProgress(
+        pending.deadline, pending.killed, pending.refusal, processes, pending.unasked, pending.sent
+    )
 
 
 def resume(
@@ -89,7 +91,15 @@ def _follow(
     is_requested: bool,
 ) -> Outcome | Pending:
     cgroup, is_ending = _look_at(decision.invocation, manager, root)
-    followed = decision, cgroup, progress.deadline, progress.killed, progress.refusal
+    followed = (
+        decision,
+        cgroup,
+        progress.deadline,
+        progress.killed,
+        progress.refusal,
+        progress.unasked,
+        progress.sent,
+    )
     match decision.action:
         case Signal():
             return Signalled(*followed, resumed=True, processes=progress.processes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unitmem.act.ending import has_ended, request_again, request_end, take_last_resort
+from unitmem.act.ending import has_ended, request_again, request_end, take_last_resort, why_unasked
 from unitmem.act.task import Pending, Task
 from unitmem.manager.systemd import Manager
 from unitmem.policy.actions import END_WAIT, LastResort, Stop
@@ -18,6 +18,9 @@ def perform(task: Task[Stop]) -> Outcome | Pending:
 
 def verify(task: Task[Stop], pending: Pending) -> Outcome | Pending:
     if has_ended(task, killed=pending.killed):
+        if pending.sent and not pending.killed:
+            detail = f"gone {task.waited} after the decision; the manager had not answered the stop"
+            return task.outcome(Result.VERIFIED, detail)
         if pending.unasked is not None and not pending.killed:
             return task.outcome(Result.GONE, "it ended before the manager could be asked to stop it")
         how = f"killed, as {_why_killed(task, pending)}" if pending.killed else "stopped"
@@ -25,7 +28,10 @@ def verify(task: Task[Stop], pending: Pending) -> Outcome | Pending:
         may_start = "; its Restart= may start it again" if pending.unasked is not None else ""
         return task.outcome(Result.VERIFIED, f"{how}; gone {task.waited} after the decision{may_start}")
     if not pending.killed:
-        pending = _with_time_to_end(task, request_again(task, pending, Manager.stop_unit))
+        after = request_again(task, pending, Manager.stop_unit)
+        if isinstance(after, Outcome):
+            return after
+        pending = _with_time_to_end(task, after)
     if task.now < pending.deadline:
         return pending
     if task.action.otherwise is LastResort.KILL and not pending.killed:
@@ -41,7 +47,7 @@ def _with_time_to_end(task: Task[Stop], pending: Pending) -> Pending:
 def _why_killed(task: Task[Stop], pending: Pending) -> str:
     if pending.refusal is not None:
         return f"the manager refuses to stop it ({pending.refusal})"
-    within = f"within {format_span(task.action.timeout)}"
+    within = format_span(task.action.timeout)
     if pending.unasked is not None:
-        return f"the manager could not be asked to stop it {within} ({pending.unasked})"
-    return f"it had not stopped {within}"
+        return why_unasked(pending, "stop", within)
+    return f"it had not stopped within {within}"

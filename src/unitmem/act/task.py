@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
-from unitmem.errors import InvocationGoneError, OutOfReachError
+from unitmem.errors import InvocationGoneError, OutOfReachError, RefusedError
 from unitmem.kernel.cgroup import Cgroup, CgroupGoneError
 from unitmem.kernel.process import Process
 from unitmem.manager.systemd import Manager
@@ -32,6 +32,8 @@ class Pending:
     """What the manager said, where it refused the action for good, so that the last resort was taken at once."""
     unasked: str | None = None
     """Why the manager could not be asked yet, where there is a last resort that needs no manager."""
+    sent: bool = False
+    """Whether it was asked all the same and has not answered, so that it does that as soon as it goes on."""
     resumed: bool = False
     """Whether an earlier watch has performed it; see `resume`."""
 
@@ -100,6 +102,11 @@ class Task(Generic[_Action]):
 
     def pending(self, timeout: float) -> Pending:
         return Pending(self.decision, self.cgroup, self.now + timeout)
+
+    def refused(self, error: RefusedError) -> Outcome:
+        """Return the outcome of an action that the manager refuses for good, in its words; it costs no budget."""
+        detail = f"the manager refuses it as the unit is configured: {error}"
+        return Outcome(self.decision, Result.FAILED, detail, self.now, untried=True)
 
     def outcome(
         self, result: Result, detail: str, *, again: bool = False, process: Process | None = None

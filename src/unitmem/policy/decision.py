@@ -186,6 +186,10 @@ class ActionProgress:
     """What the manager said, where it refused the action for good, so that the last resort was taken at once."""
     processes: tuple[Process, ...] = ()
     """The processes that a signal has to end."""
+    unasked: str | None = None
+    """Why the manager could not be asked yet, though the last resort was taken."""
+    sent: bool = False
+    """Whether it was asked all the same and has not answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from unitmem.kernel.limits import HOST_LEVEL
 from unitmem.measure.catalogue import OPERANDS, Scope
 from unitmem.measure.sample import UnitSample
 from unitmem.policy.action import Action
-from unitmem.policy.actions import END_WAIT, Restart
+from unitmem.policy.actions import END_WAIT, Restart, Stop
 from unitmem.policy.condition import (
     FILL,
     UNKNOWN_LEVEL,
@@ -186,8 +186,11 @@ def _level(finding: Finding, unit: UnitSample) -> str:
 
 
 def longest(action: Action) -> float:
-    """Return the seconds of the action's timeout, and of its last resort's."""
+    """Return the most seconds from the decision to the outcome: those of the timeout, and of the last resort."""
     timeout: float = getattr(action, "timeout", END_WAIT)
     if getattr(action, "otherwise", None) is None:
         return timeout
-    return timeout + (timeout if isinstance(action, Restart) else END_WAIT)
+    if isinstance(action, Stop | Restart):
+        # one that could not be asked for is, as late as at the end of its timeout, and has that anew
+        return 2 * timeout + (timeout if isinstance(action, Restart) else END_WAIT)
+    return timeout + END_WAIT

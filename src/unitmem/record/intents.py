@@ -134,7 +134,7 @@ def _change_document(value: Any) -> Any:
     match value:
         case ActionProgress():
             processes = [_process_document(process) for process in value.processes]
-            return [value.deadline, value.killed, value.refusal, processes]
+            return [value.deadline, value.killed, value.refusal, processes, value.unasked, value.sent]
         case Outcome():
             process = None if value.process is None else _process_document(value.process)
             return [value.result, value.detail, value.at, value.again, value.untried, process]
@@ -208,11 +208,19 @@ def _refusal(document: list[Any], shift: float) -> Refusal:
 
 
 def _progress(document: list[Any], action: Action, now: float, shift: float) -> ActionProgress:
-    deadline, killed, refusal, processes = document
+    deadline, killed, refusal, processes, *more = document
+    unasked, sent = more or (None, False)  # not in those of older versions
     deadline = _time(deadline) + shift
     if deadline > now + getattr(action, "timeout", 0.0) + END_WAIT:
         raise ValueError(f"it has {deadline - now:g} seconds left")
-    return ActionProgress(deadline, _flag(killed), _optional(text, refusal), tuple(map(_process, processes)))
+    return ActionProgress(
+        deadline,
+        _flag(killed),
+        _optional(text, refusal),
+        tuple(map(_process, processes)),
+        _optional(text, unasked),
+        _flag(sent),
+    )
 
 
 def _outcome(document: list[Any], decision: Decision, shift: float) -> Outcome:
