@@ -99,8 +99,7 @@ def test_a_users_own_service_ends_a_users_unit(host, eventually):
     host.check_output("loginctl enable-linger vagrant && systemctl start user@$(id -u vagrant).service")
     try:
         host.check_output(
-            f"{AS_USER} sh -c 'mkdir -p ~/.config/unitmem && printf %s %s >~/.config/unitmem/{NAME}.yaml'",
-            "%s",
+            f"printf %%s %s | {AS_USER} sh -c 'mkdir -p ~/.config/unitmem && cat >~/.config/unitmem/{NAME}.yaml'",
             POLICY,
         )
         host.check_output(f"{AS_USER} systemctl --user start unitmem@{NAME}.service")
