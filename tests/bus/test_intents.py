@@ -401,7 +401,7 @@ RESTART_ELSE_KILL = "{restart: {timeout: 30s, else: kill}}"
 
 @pytest.fixture
 def killed_without_a_bus(site, systemd, cgroups):
-    """A unit that a watch has killed, as the bus was away all the time; the directories of the watch, which has ended."""
+    """The directories of a watch that has ended after it has killed a unit, as the bus was away all the time."""
 
     def killed_without_a_bus(action):
         site.add()
@@ -455,3 +455,35 @@ def test_a_stop_that_was_killed_without_a_bus_is_told_as_that_by_the_next_watch(
     ticks(site.start(STOP_ELSE_KILL, made), later=1.0)
     (outcome,) = of_kind(site.events(made), EventKind.OUTCOME)
     assert "killed, as the manager could not be asked to stop it within 30s" in outcome.message
+
+
+@pytest.mark.parametrize("edit", ["observe", "gone"])
+@pytest.mark.parametrize("action", [STOP_ELSE_KILL, RESTART_ELSE_KILL])
+def test_what_could_not_be_asked_for_is_held_back_by_a_reload_with_which_nobody_wants_it(
+    site, cgroups, action, edit
+):
+    site.add()
+    current = cgroups.add_file(PATH, "memory.current", "0\n")
+    kill = cgroups.add_file(PATH, "cgroup.kill")
+    made = site.directories(edit)
+    watch = site.start(action, made)
+    ticks(watch, 2)
+    current.write_text("4096\n")
+    watch.connection.lose(BusLostError("it hangs"), time.monotonic())
+    watch.connection.retry_at = float("inf")
+    ticks(watch, 1)
+    assert len(watch.pending) == 1
+    edited = {
+        "observe": (POLICY % action).replace("units:", "mode: observe\n    units:"),
+        "gone": (POLICY % "log").replace("name: p", "name: q"),
+    }
+    watch.path.write_text(edited[edit])
+    watch.reload()
+    watch.connection.retry_at = 0.0
+    ticks(watch, 2)
+    ticks(watch, later=31.0)
+    outcome = of_kind(site.events(made), EventKind.OUTCOME)[0]
+    assert outcome.result == "failed"
+    assert "the policy only observes now, or is gone" in outcome.message
+    assert (site.requested(), kill.read_text()) == (0, "")
+    assert watch.state.refused == {}

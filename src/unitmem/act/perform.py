@@ -94,9 +94,18 @@ def perform(
         return task.outcome(Result.FAILED, f"it can't be done: {error}", again=True)
 
 
-def follow_up(pending: Pending, manager: Manager | None, now: float) -> Outcome | Pending:
-    """Check the effect of `pending`; after its deadline, take the last resort or report failure."""
+def follow_up(
+    pending: Pending, manager: Manager | None, now: float, *, observe: bool = False
+) -> Outcome | Pending:
+    """Check the effect of `pending`; after its deadline, take the last resort or report failure.
+
+    With `observe`, as its policy acts no longer, what the manager could not be asked for yet is left undone.
+    """
     task: Task[Any] = Task(pending.decision, pending.cgroup, manager, now)
+    if observe and pending.unasked is not None and not pending.killed:
+        detail = "it is not done any more: the policy only observes now, or is gone"
+        # it is for the policy to refuse it, and not for the manager: `again`
+        return Outcome(pending.decision, Result.FAILED, detail, now, again=True, untried=not pending.sent)
     try:
         after = DEEDS[type(pending.decision.action)].verify(task, pending)
     except CgroupGoneError:

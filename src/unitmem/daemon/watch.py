@@ -38,7 +38,7 @@ from unitmem.measure.collect import list_few, measure_largest
 from unitmem.measure.sample import Sample, UnitSample
 from unitmem.policy.decision import Decision, Outcome, Result, gravest_first
 from unitmem.policy.engine import evaluate
-from unitmem.policy.model import Mode, Policy, PolicyFile
+from unitmem.policy.model import Policy, PolicyFile
 from unitmem.policy.state import (
     State,
     carry_over,
@@ -200,7 +200,8 @@ class Watch:
         pending, self.pending = self.pending, []
         for action in pending:
             self._alive()
-            after = follow_up(action, self.connection.answering(now), now)
+            observes = self._observe or action.decision.policy not in self.file.acting
+            after = follow_up(action, self.connection.answering(now), now, observe=observes)
             if after != action:
                 self._intents.follow(action.decision, after)
             self._conclude(after, now)
@@ -298,12 +299,11 @@ class Watch:
     def _resume(self, now: float) -> None:
         """Take up the actions of the previous watch: report them, follow those whose outcome isn't seen yet."""
         left, self._intents.left = self._intents.left, []
-        acting = {policy.name for policy in self.file.policies if policy.mode is Mode.ACT}
         for intent in left:
             manager, decision = self.connection.answering(now), intent.decision
             self._alive()
             root = self.world.cgroup_root
-            observes = self._observe or decision.policy not in acting
+            observes = self._observe or decision.policy not in self.file.acting
             result = None if manager is None else resume(intent, manager, root, now, observe=observes)
             if result is None:
                 self._intents.left.append(intent)

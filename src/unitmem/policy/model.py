@@ -170,6 +170,11 @@ class PolicyFile:
     """The budget of all policies and units together."""
 
     @cached_property
+    def acting(self) -> frozenset[str]:
+        """The names of its policies that act, and don't only observe."""
+        return frozenset(policy.name for policy in self.policies if policy.mode is Mode.ACT)
+
+    @cached_property
     def names(self) -> frozenset[str]:
         """The units that are named exactly, which may be aliases."""
         return frozenset(
