@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from cgroup_tree import CgroupTree
 from fake_systemd1 import PROPERTIES, FakeSystemd1, FakeUnit, running_bus
 
 from unitmem.errors import BusError, BusLostError, InvocationGoneError, NoSuchUnitError, UnitmemError
+from unitmem.manager import handshake
 from unitmem.manager.dbus import text_of
 from unitmem.manager.signals import Change, UnitChange
 from unitmem.manager.systemd import Manager
@@ -920,3 +922,25 @@ def private_memory() -> int:
     gc.collect()
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+def test_a_bus_that_takes_connections_and_says_nothing_is_out_of_reach(tmp_path, monkeypatch):
+    """libsystemd would wait 90 s for it, and with it whoever watches."""
+    monkeypatch.setattr(handshake, "ANSWERS_WITHIN", 0.1)
+    path = tmp_path / "bus"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        # in the end nobody has taken a connection for so long that there is no room for another one
+        for _ in range(4):
+            with pytest.raises(BusError, match="takes connections and doesn't answer"):
+                Manager(address=f"unix:path={path},guid=0")
+    with pytest.raises(BusError, match="connection refused"):
+        Manager(address=f"unix:path={path}").ping()
+
+
+@pytest.mark.parametrize(
+    "address", ["unix:abstract=/tmp/x", "tcp:host=localhost,port=1", "unix:path=/tmp/%20x", ""]
+)
+def test_what_cannot_be_tried_is_left_to_libsystemd(address):
+    assert handshake.answers(address)

@@ -28,6 +28,7 @@ from unitmem.manager.dbus import (
     describe,
     error_name,
 )
+from unitmem.manager.handshake import address_of, answers
 from unitmem.unit import ManagerKind, is_unit_name
 
 MANAGER_PATH = b"/org/freedesktop/systemd1"
@@ -84,6 +85,11 @@ class ManagerBus:
             raise UnsupportedSystemError(
                 "this machine isn't run by systemd (there is no /run/systemd/system)",
                 hint="run unitmem on a systemd machine; in a container, run it on the host",
+            )
+        if not answers(address or address_of(kind)):
+            raise BusError(
+                f"the {kind} bus can't be reached: it takes connections and doesn't answer",
+                hint=_unreachable_hint(kind),
             )
         self._bus = DBusAddress(address.encode()) if address else DBus(kind is ManagerKind.USER)
         try:
