@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 POLICY = """
 interval: 1s
 policies:
@@ -39,6 +41,7 @@ def test_a_unit_is_killed_while_the_bus_hangs_and_a_start_waits_until_it_does_no
     eventually(guard.is_active, "it is ready")
 
 
+@pytest.mark.suites("trixie")
 def test_memory_of_a_delegated_unit_is_reclaimed_from_within_the_sandbox(unit, policy, journal, eventually):
     """Its memory.reclaim belongs to its user, and nobody else may write it."""
     policy("""

@@ -70,6 +70,7 @@ def test_the_observer_tells_what_it_would_do_and_is_replaced_by_who_does_it(host
     eventually(lambda: not steady.is_active(), "what was observed is done")
 
 
+@pytest.mark.suites("trixie")
 def test_who_only_observes_can_do_nothing_to_a_unit(host, unit, observer, eventually):
     """All is attempted from inside, with the capability too that a policy over PSS takes."""
     victim = unit("steady", "--size", "8M", name="e2e-observed.service")
@@ -95,6 +96,7 @@ def test_who_only_observes_can_do_nothing_to_a_unit(host, unit, observer, eventu
     } <= set(done)
 
 
+@pytest.mark.suites("bookworm")
 def test_a_users_own_service_ends_a_users_unit(host, eventually):
     host.check_output("loginctl enable-linger vagrant && systemctl start user@$(id -u vagrant).service")
     try:
