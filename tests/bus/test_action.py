@@ -1071,6 +1071,30 @@ def test_a_signal_that_does_not_suffice(
     assert other.heard() == []
 
 
+@with_processes
+def test_a_last_resort_that_may_not_kill_one_process_spares_no_other(
+    manager: Manager,
+    start: Callable[..., Running],
+    child: Callable[..., Child],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    spared, *others = [child(nature="stubborn") for _ in range(3)]
+    running = start(spared.pid, *(each.pid for each in others), path=OWN_CGROUP)
+    insisting = replace(INSISTING, to=Target.ALL)
+    pending = under_way(perform(running.decision(insisting), running.cgroup, manager, 0))
+    send = signalling.send_signal
+
+    def send_signal(process: Process, number: Signals, **options: Any) -> None:
+        if process.pid == spared.pid:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        send(process, number, **options)
+
+    monkeypatch.setattr(signalling, "send_signal", send_signal)
+    outcome = done(follow_up(pending, None, 5))
+    assert (outcome.result, outcome.again) == (Result.FAILED, True)
+    assert [each.process.wait(60) for each in others] == [-signal.SIGKILL] * 2
+
+
 def test_a_last_resort_to_a_process_that_left_the_unit(
     manager: Manager, start: Callable[..., Running], child: Callable[..., Child]
 ):

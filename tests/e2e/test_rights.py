@@ -80,7 +80,9 @@ def test_who_only_observes_can_do_nothing_to_a_unit(host, unit, observer, eventu
         f"{SEES_PSS}\nType=oneshot\nWatchdogSec=0\nExecReload=\nRestart=no\nExecStart=\nExecStart={attempt}"
     )
     host.check_output(f"systemctl start {OBSERVER}")
-    printed = host.check_output(f"journalctl --output=cat --identifier=attempt --unit {OBSERVER}").splitlines()
+    printed = host.check_output(
+        f"journalctl --output=cat --identifier=attempt --unit {OBSERVER}"
+    ).splitlines()
     assert json.loads(printed[-1]) == {"tried": 20, "done": []}
     assert (victim.get("MainPID"), victim.get("MemoryHigh")) == (pid, "infinity")
     # each would have worked otherwise: as root, all but what needs the victim's own memory is done

@@ -97,6 +97,7 @@ def _signalled(task: Task[Signal], processes: Sequence[Process]) -> Signalled:
 
 
 def _kill(task: Task[Signal], pending: Signalled, alive: Sequence[Process]) -> Outcome | Pending:
+    failed: Outcome | None = None  # one that may not be killed spares no other
     for victim in alive:
         try:
             _send(victim, signal.SIGKILL, task.cgroup)
@@ -104,10 +105,10 @@ def _kill(task: Task[Signal], pending: Signalled, alive: Sequence[Process]) -> O
             continue
         except ProcessHiddenError:
             detail = f"SIGKILL can't be sent: {victim.label} is hidden from unitmem (hidepid)"
-            return task.outcome(Result.FAILED, detail)
+            failed = failed or task.outcome(Result.FAILED, detail)
         except OSError as error:
-            return task.outcome(Result.FAILED, f"SIGKILL can't be sent: {error}", again=True)
-    return replace(pending, killed=True, deadline=task.now + END_WAIT)
+            failed = failed or task.outcome(Result.FAILED, f"SIGKILL can't be sent: {error}", again=True)
+    return failed or replace(pending, killed=True, deadline=task.now + END_WAIT)
 
 
 def _send(victim: Process, number: signal.Signals, cgroup: Cgroup) -> None:
