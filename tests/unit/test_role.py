@@ -154,6 +154,7 @@ GOOD = {
             "states",
             "drop_ins",
             "enabled",
+            "observers",
             "active",
             "unsettled",
             "failed",

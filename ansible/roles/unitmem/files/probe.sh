@@ -78,6 +78,7 @@ echo "files=$(names '' .yaml /etc/unitmem/*.yaml)"
 echo "states=$(names '' '' /var/lib/unitmem/*)"
 echo "drop_ins=$(names unitmem@ .service.d /etc/systemd/system/unitmem@*.service.d)"
 echo "enabled=$(names unitmem@ .service /etc/systemd/system/*.wants/unitmem@*.service)"
+echo "observers=$(names unitmem-observe@ .service /etc/systemd/system/*.wants/unitmem-observe@*.service)"
 
 # What runs and is older than what it was made from: a run of the role that was interrupted left it so, or a person.
 active='' unsettled='' failed='' stale_policies='' stale_units='' slice=''
