@@ -313,7 +313,6 @@ def test_a_value_is_written_in_its_dimension(value, dimension, text):
         ("eta(limit) < 5min", {"limit", "unreclaimable", "fill", "host.total", "host.available"}),
         ("eta(high) < 5min and events.oom > 0 in 1h", {"high", "unreclaimable", "fill", "events.oom"}),
         ("slice.anon > 80% of slice.max", {"slice.anon", "slice.max"}),
-        ("fill > 90%", {"fill", "limit"}),
     ],
 )
 def test_the_measures_of_a_condition_are_those_it_needs(text, needed):

@@ -459,6 +459,13 @@ def test_a_replay_names_the_level_of_fill(tmp_path, slice_used, available, named
     assert len(list(decisions(file, read_samples(tmp_path / FILE_NAME), Replayed()))) == 1
 
 
+def test_a_watch_over_fill_reads_the_limit_that_memory_stat_lags_behind_a_share_of():
+    """Or with a history it would take two looks where without one it takes one."""
+    file = parse(CROWD.replace("eta(limit, 1min) < 5min", "fill > 80%")).file
+    assert file.measures == {"fill", "limit"}
+    assert file.policies[0].named == {"fill"}
+
+
 def test_levels_are_recorded_only_where_they_are_asked_for(tmp_path):
     recorder = Recorder(tmp_path, "boot")
     recorder.tick(filling(0), 1000.0, ["anon"])

@@ -229,8 +229,6 @@ def measures_of(condition: Condition) -> frozenset[str]:
         names |= {comparison.measure, comparison.of, comparison.followed}
         if comparison.derivation is Derivation.ETA:
             names |= {FILL, *(MACHINE if comparison.measure == "limit" else ())}
-        if comparison.measure == FILL:
-            names.add("limit")  # a share of which is what memory.stat may lag by
     return frozenset(name for name in names if name)
 
 

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Scope
 from unitmem.policy.action import Action
-from unitmem.policy.condition import Comparison, Condition, Derivation, comparisons, measures_of
+from unitmem.policy.condition import FILL, Comparison, Condition, Derivation, comparisons, measures_of
 from unitmem.text import format_span, plural
 from unitmem.unit import Unit, is_glob, matches
 
@@ -131,6 +131,11 @@ class Policy:
         return tuple(term for condition in self.conditions for term in comparisons(condition))
 
     @cached_property
+    def named(self) -> frozenset[str]:
+        """The measures that its conditions are about."""
+        return frozenset(name for condition in self.conditions for name in measures_of(condition))
+
+    @cached_property
     def over_a_span(self) -> tuple[Comparison, ...]:
         """Those that look at more than one instant."""
         return tuple(term for term in self.comparisons if term.span is not None)
@@ -200,6 +205,5 @@ def observing(file: PolicyFile) -> PolicyFile:
 
 def wanted_measures(policies: Iterable[Policy]) -> frozenset[str]:
     """Return every measure that some condition of `policies` needs."""
-    return frozenset(
-        name for policy in policies for condition in policy.conditions for name in measures_of(condition)
-    )
+    names = frozenset(name for policy in policies for name in policy.named)
+    return names | {"limit"} if FILL in names else names  # a share of which is what memory.stat may lag by

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unitmem.measure.sample import Sample, UnitSample
-from unitmem.policy.model import Budget, Policy, PolicyFile, Step, step_number, wanted_measures
+from unitmem.policy.model import Budget, Policy, PolicyFile, Step, step_number
 from unitmem.policy.state import (
     Ladder,
     Phase,
@@ -87,7 +87,7 @@ def _unit(
     name, now = unit.name, sample.at
     key = policy.name, name
     ladder = state.ladders.get(key)
-    wanted = sorted(wanted_measures([policy]))
+    wanted = sorted(policy.named)
     return {
         "unit": name,
         "policy": policy.name,
