@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 
+# socket itself takes several times as long to import, of each command that asks a manager
+from _socket import AF_UNIX, SOCK_STREAM, socket
+
 from unitmem.unit import ManagerKind
 
 ANSWERS_WITHIN = 5.0
@@ -21,21 +24,21 @@ def answers(address: str, timeout: float | None = None) -> bool:
         address: as D-Bus writes them; of several, the first one counts.
         timeout: `ANSWERS_WITHIN` unless given.
     """
-    import socket  # noqa: PLC0415 - as long as a listing of units takes for other things
-
     path = _path_of(address)
     if path is None:
         return True
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWERS_WITHIN if timeout is None else timeout)
-        try:
-            connection.connect(path)
-            connection.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
-            return connection.recv(64) != b""
-        except (TimeoutError, BlockingIOError):  # the latter where nobody has taken connections for long
-            return False
-        except OSError:
-            return True  # libsystemd says what is wrong with it
+    connection = socket(AF_UNIX, SOCK_STREAM)
+    connection.settimeout(ANSWERS_WITHIN if timeout is None else timeout)
+    try:
+        connection.connect(path)
+        connection.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
+        return connection.recv(64) != b""
+    except (TimeoutError, BlockingIOError):  # the latter where nobody has taken connections for long
+        return False
+    except OSError:
+        return True  # libsystemd says what is wrong with it
+    finally:
+        connection.close()
 
 
 def address_of(kind: ManagerKind) -> str:
