@@ -400,6 +400,8 @@ SLICE_MEASURES = tuple(
 """The measures of the nearest slice around a unit, such as `slice.anon`."""
 OPERANDS: Mapping[str, Measure] = {**MEASURES, **{measure.name: measure for measure in SLICE_MEASURES}}
 """Every measure that conditions can name: those of `MEASURES`, and those of a unit's slice."""
+AGE = "age"
+"""The measure that time alone changes."""
 OOM_KILLS = "events.oom_kill"
 """The event of which the end of a run counts one for the runs after it."""
 EVENT_NAMES = tuple(name for name, measure in OPERANDS.items() if measure.dimension is Dimension.COUNT)

@@ -16,6 +16,7 @@ from unitmem.kernel.host import Host
 from unitmem.kernel.process import Process, ProcessGoneError, with_command, with_pss
 from unitmem.kernel.processes import Pins, read_processes
 from unitmem.measure.catalogue import (
+    AGE,
     MEASURES,
     PROCESS_NAMES,
     SLICE_PREFIX,
@@ -30,7 +31,6 @@ from unitmem.unit import Invocation, Unit, slice_path
 _RECORDED = 10
 _FEW = 50  # some 2 ms
 _MEASURED_AT_MOST = 1 << 30  # some 15 ms
-_AGE = "age"
 
 
 class _Wanted(NamedTuple):
@@ -59,7 +59,7 @@ class _Wanted(NamedTuple):
             of_slice,
             request_of(of_slice),
             not PROCESS_NAMES.isdisjoint(names),
-            _AGE in names,
+            AGE in names,
         )
 
 
@@ -155,9 +155,9 @@ def collect(
         unknown |= missing
     if asked.age:
         if at is not None and unit.up_since is not None:
-            values[_AGE] = round(max(0.0, at - unit.up_since), 3)
+            values[AGE] = round(max(0.0, at - unit.up_since), 3)
         else:
-            unknown[_AGE] = MEASURES[_AGE].absent or ""
+            unknown[AGE] = MEASURES[AGE].absent or ""
     sample = UnitSample(
         unit=unit,
         invocation=Invocation(unit.name, unit.invocation_id, cgroup.inode),

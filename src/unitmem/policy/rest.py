@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from math import inf
 
+from unitmem.measure.catalogue import AGE
 from unitmem.measure.sample import HostSample, Sample, UnitSample
 from unitmem.policy.condition import Comparison, Derivation
 from unitmem.policy.model import Policy
 from unitmem.policy.slopes import MAX_EXCESS, MIN_POINTS, POINTS_A_SPAN, Window
 from unitmem.policy.state import Ladder, LadderKey, Rest, State
-from unitmem.policy.trends import AGE, PARTS, Trend
+from unitmem.policy.trends import PARTS, Trend
 
 _MARGIN = 0.002
 """Seconds around such a time in which a unit doesn't rest: ages are rounded, and times are sums of others."""

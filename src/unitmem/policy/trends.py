@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import inf
 
 from unitmem.kernel.limits import STAT_LAG, fullest
-from unitmem.measure.catalogue import EVENT_NAMES, OOM_KILLS, OPERANDS, Dimension, Scope, Trait
+from unitmem.measure.catalogue import AGE, EVENT_NAMES, OOM_KILLS, OPERANDS, Dimension, Scope, Trait
 from unitmem.measure.sample import NO_HOST, NOT_READ, HostSample, Sample, UnitSample
 from unitmem.policy.condition import (
     ETA_USAGE,
@@ -26,8 +26,6 @@ from unitmem.policy.condition import (
 from unitmem.policy.levels import LEVELS_MISSING, fillings, has_levels, lacks_levels, time_left
 from unitmem.policy.slopes import Points, Window, slope_of
 from unitmem.unit import Invocation
-
-AGE = "age"
 
 NOT_YET_WATCHED = "not watched for that long yet"
 """The reason for which a derivation over a span is unknown at first; it passes by itself."""

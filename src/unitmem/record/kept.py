@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from unitmem.measure.catalogue import COSTLY_NAMES, OPERANDS, Dimension, Trait
+from unitmem.measure.catalogue import AGE, COSTLY_NAMES, OPERANDS, Dimension, Trait
 from unitmem.record.chunk import AT_LEAST, AT_MOST, HOST
 
 SHARE = 0.008
@@ -34,7 +34,7 @@ class Kept:
         self.of_host = tuple(name for name in names if name.startswith("host."))
         self.of_units = tuple(name for name in names if not name.startswith("host."))
         self.bounded = tuple(name for name in self.of_units if name in COSTLY_NAMES)
-        self.age = self.of_units.index("age") if "age" in self.of_units else None
+        self.age = self.of_units.index(AGE) if AGE in self.of_units else None
         self.with_levels = with_levels
         slack = {name: EXACT if name in followed else _slack(name) for name in names}
         self._unit_columns = {name: slack[name] for name in self.of_units}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from unitmem.kernel.limits import Level
 from unitmem.kernel.oom_preference import OomPreference
-from unitmem.measure.catalogue import OPERANDS, Dimension
+from unitmem.measure.catalogue import AGE, OPERANDS, Dimension
 from unitmem.measure.sample import HELD, THINNED, HostSample, Sample, UnitSample
 from unitmem.record.chunk import AT_LEAST, AT_MOST, HOST, PARTLY, Chunk, Description, Range
 from unitmem.unit import Invocation, Unit
@@ -17,7 +17,6 @@ from unitmem.unit import Invocation, Unit
 _WHOLE = frozenset(
     name for name, measure in OPERANDS.items() if measure.dimension in (Dimension.SIZE, Dimension.COUNT)
 )
-_AGE = "age"
 
 
 class Playback:
@@ -155,7 +154,7 @@ class Playback:
     def _renewed(self, before: UnitSample, moved: float) -> UnitSample:
         """Return a unit of which no more than numbers have changed."""
         known = self._known(before.name)
-        start = None if self._with_ages else known.values.pop(_AGE, None)
+        start = None if self._with_ages else known.values.pop(AGE, None)
         up_since = None if start is None else start + moved
         return UnitSample(
             before.unit if up_since == before.unit.up_since else replace(before.unit, up_since=up_since),
@@ -211,7 +210,7 @@ class Playback:
         aged = {
             name: _aged(unit, clock)
             for name, unit in self._units.items()
-            if _AGE in unit.values or _AGE in unit.at_least
+            if AGE in unit.values or AGE in unit.at_least
         }
         return self._units | aged if aged else self._units
 
@@ -233,13 +232,13 @@ def _aged(unit: UnitSample, clock: float) -> UnitSample:
     def age(start: float) -> float:
         return round(max(0.0, clock - start), 3)
 
-    if _AGE in unit.values:
-        return replace(unit, values={**unit.values, _AGE: age(unit.values[_AGE])})
-    first, last = unit.at_least[_AGE], unit.at_most[_AGE]
+    if AGE in unit.values:
+        return replace(unit, values={**unit.values, AGE: age(unit.values[AGE])})
+    first, last = unit.at_least[AGE], unit.at_most[AGE]
     return replace(
         unit,
-        at_least={**unit.at_least, _AGE: age(last)},
-        at_most={**unit.at_most, _AGE: age(first)},
+        at_least={**unit.at_least, AGE: age(last)},
+        at_most={**unit.at_most, AGE: age(first)},
     )
 
 

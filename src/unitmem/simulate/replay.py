@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from unitmem.measure.catalogue import AGE
 from unitmem.measure.sample import THINNED, HostSample, Sample, UnitSample
 from unitmem.policy.condition import Verdict, measures_of
 from unitmem.policy.decision import Decision, Obstacle
@@ -20,7 +21,6 @@ from unitmem.policy.engine import evaluate
 from unitmem.policy.model import Policy, PolicyFile, observing
 from unitmem.policy.state import LadderKey, State, restart_timers, step_state
 from unitmem.policy.timers import INTERVALS_CREDITED
-from unitmem.policy.trends import AGE
 from unitmem.unit import Unit
 
 NOT_RECORDED = "not in this history"
